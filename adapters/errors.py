@@ -1,0 +1,131 @@
+"""Every error the adapters room raises on purpose.
+
+AdapterError                          an adapter cannot be used
+├── AdapterNameError                  a public name or reference is malformed or reserved
+├── AdapterSourceError                the named folder is not one that may be read
+├── AdapterFileError                  one file of an adapter is not what its name says
+│   └── SafetensorsHeaderError        the header of the weights file breaks a rule of the format
+├── AdapterCheckError                 the check found problems; holds the whole report
+├── AdapterChangedError               the files changed between the check and the copy
+├── AdapterNotFoundError              no such alias or version
+├── AdapterConflictError              somebody else changed it first, or it is still in use
+├── AdapterStoreError                 the folder that keeps the versions failed
+│   ├── AdapterStoreFullError         no space left
+│   └── AdapterStoreReadOnlyError     not writable
+└── RegistryError                     the database that keeps the desired state failed
+    ├── RegistryUrlError              the URL is malformed, unsupported, or its driver is not installed
+    └── RegistryUnavailableError      the database does not answer or stays locked
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from bases.errors import HotswapError
+
+if TYPE_CHECKING:
+    from adapters.report import CheckReport
+
+
+class AdapterError(HotswapError):
+    """An adapter cannot be used."""
+
+    code: ClassVar[str] = "adapter_error"
+
+
+class AdapterNameError(AdapterError):
+    """A public name or a reference to a version is malformed or reserved."""
+
+    code: ClassVar[str] = "adapter_name_invalid"
+
+
+class AdapterSourceError(AdapterError):
+    """The named folder is not one that may be read. The text never holds a path of this machine."""
+
+    code: ClassVar[str] = "adapter_source_refused"
+
+
+class AdapterFileError(AdapterError):
+    """One file of an adapter is not what its name says."""
+
+    code: ClassVar[str] = "adapter_file_invalid"
+
+
+class SafetensorsHeaderError(AdapterFileError):
+    """The header of a safetensors file breaks a rule of the format.
+
+    `reason` is "dtype" where the file is well formed but holds a type that no adapter may have.
+    """
+
+    code: ClassVar[str] = "safetensors_invalid"
+
+    def __init__(self, message: str, *, reason: Literal["layout", "dtype"] = "layout") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class AdapterCheckError(AdapterError):
+    """The check before loading found problems; `report` lists all of them."""
+
+    code: ClassVar[str] = "adapter_check_failed"
+
+    def __init__(self, report: CheckReport) -> None:
+        count = len(report.problems)
+        noun = "problem" if count == 1 else "problems"
+        listed = "; ".join(f"{problem.code}: {problem.message}" for problem in report.problems)
+        super().__init__(f"The adapter has {count} {noun}: {listed}")
+        self.report = report
+
+
+class AdapterChangedError(AdapterError):
+    """The files of an adapter changed between the check and the copy into the store."""
+
+    code: ClassVar[str] = "adapter_changed"
+
+
+class AdapterNotFoundError(AdapterError):
+    """No alias or version of that name is known."""
+
+    code: ClassVar[str] = "adapter_not_found"
+
+
+class AdapterConflictError(AdapterError):
+    """The adapter was changed by somebody else first, or is still in use."""
+
+    code: ClassVar[str] = "adapter_conflict"
+
+
+class AdapterStoreError(AdapterError):
+    """The folder that keeps the versions failed."""
+
+    code: ClassVar[str] = "adapter_store_failed"
+
+
+class AdapterStoreFullError(AdapterStoreError):
+    """No space is left where the versions are kept."""
+
+    code: ClassVar[str] = "adapter_store_full"
+
+
+class AdapterStoreReadOnlyError(AdapterStoreError):
+    """The folder that keeps the versions cannot be written."""
+
+    code: ClassVar[str] = "adapter_store_read_only"
+
+
+class RegistryError(AdapterError):
+    """The database that keeps the desired state failed."""
+
+    code: ClassVar[str] = "registry_failed"
+
+
+class RegistryUrlError(RegistryError):
+    """The registry's URL is malformed, unsupported, or its driver is not installed."""
+
+    code: ClassVar[str] = "registry_url_invalid"
+
+
+class RegistryUnavailableError(RegistryError):
+    """The registry's database does not answer or stays locked."""
+
+    code: ClassVar[str] = "registry_unavailable"

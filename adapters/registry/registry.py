@@ -1,0 +1,296 @@
+"""The registry's verbs. Blocking, and safe to call from several threads and processes.
+
+It knows what should be served, not what is: the gateway compares the two. Moving an alias is compare-and-set,
+so of two that move it at the same time one fails instead of both believing they won.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine, delete, exists, insert, select, update
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from adapters.errors import (
+    AdapterConflictError,
+    AdapterNotFoundError,
+    RegistryError,
+    RegistryUnavailableError,
+)
+from adapters.name import AdapterReference, AdapterVersion
+from adapters.registry.database import WRITES, connect
+from adapters.registry.migrate import upgrade
+from adapters.registry.models import AliasRow, EventRow, VersionRow
+from adapters.registry.records import AliasRecord, Event, EventRecord, NewVersion, VersionRecord
+
+MAX_EVENTS_PER_LIST = 1000
+
+
+class Registry:
+    """Desired state at `url`. Use it between `open()` and `close()`, or in a `with` statement."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine: Engine | None = None
+
+    def open(self) -> None:
+        """Connect and bring the tables up to date. Calling it again does nothing."""
+        if self._engine is not None:
+            return
+        engine = connect(self._url)
+        try:
+            with _explained():
+                upgrade(engine.execution_options(**{WRITES: True}))
+        except RegistryError:
+            engine.dispose()
+            raise
+        self._engine = engine
+
+    def close(self) -> None:
+        """Give all connections back. Calling it again does nothing."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add_version(self, new: NewVersion) -> VersionRecord:
+        """Add a version and return it; one that is known already is returned as it is.
+
+        Raises AdapterConflictError when another version of that name shares the eight digits of its short
+        form: the engine could not tell the two apart.
+        """
+        version = new.version
+        with self._write() as session:
+            row = session.get(VersionRow, (version.name, version.digest))
+            if row is None:
+                row = VersionRow(
+                    name=version.name,
+                    digest=version.digest,
+                    short=version.short,
+                    rank=new.rank,
+                    num_bytes=new.num_bytes,
+                    base_fingerprint=new.base_fingerprint,
+                    source=new.source,
+                    created_at=_now(),
+                )
+                session.add(row)
+                try:
+                    session.flush()
+                except IntegrityError as error:
+                    session.rollback()
+                    row = session.get(VersionRow, (version.name, version.digest))
+                    if row is None:
+                        raise AdapterConflictError(
+                            f"Another version of {version.name!r} is called {version} as well. "
+                            "Remove it first, or change the adapter by training one step more."
+                        ) from error
+            return _version_record(row)
+
+    def get(self, reference: AdapterReference) -> VersionRecord:
+        """The version that a reference means: the alias's current one, or the pinned one."""
+        with self._read() as session:
+            query = select(VersionRow).where(VersionRow.name == reference.name)
+            if reference.digest_prefix is None:
+                query = query.join(
+                    AliasRow, (AliasRow.name == VersionRow.name) & (AliasRow.digest == VersionRow.digest)
+                )
+            else:
+                query = query.where(VersionRow.digest.startswith(reference.digest_prefix, autoescape=True))
+            row = session.scalars(query).one_or_none()
+            if row is None:
+                raise AdapterNotFoundError(f"There is no adapter {str(reference)!r}.")
+            return _version_record(row)
+
+    def list_versions(self, name: str | None = None) -> list[VersionRecord]:
+        """All versions, or those of one name, oldest first within a name."""
+        query = select(VersionRow).order_by(VersionRow.name, VersionRow.created_at, VersionRow.digest)
+        with self._read() as session:
+            rows = session.scalars(query if name is None else query.where(VersionRow.name == name))
+            return [_version_record(row) for row in rows]
+
+    def remove_version(self, version: AdapterVersion) -> bool:
+        """Forget a version; return False when it was not known. Raises AdapterConflictError while it is live."""
+        with self._write() as session:
+            is_live = exists().where(AliasRow.name == version.name, AliasRow.digest == version.digest)
+            try:
+                removed = session.execute(
+                    delete(VersionRow)
+                    .where(VersionRow.name == version.name, VersionRow.digest == version.digest, ~is_live)
+                    .returning(VersionRow.digest)
+                ).first()
+            except IntegrityError as error:  # the alias was moved here between the two halves
+                raise _still_live(version) from error
+            if removed is None and session.scalar(select(is_live)):
+                raise _still_live(version)
+            return removed is not None
+
+    def list_aliases(self) -> list[AliasRecord]:
+        """What should be live, by name."""
+        with self._read() as session:
+            return [_alias_record(row) for row in session.scalars(select(AliasRow).order_by(AliasRow.name))]
+
+    def set_alias(self, version: AdapterVersion, *, expected_digest: str | None) -> AliasRecord:
+        """Point the alias at `version` if it points at `expected_digest` now (None: if it does not exist).
+
+        Setting an alias to where it points already succeeds whatever was expected. Raises
+        AdapterConflictError when somebody else moved it, AdapterNotFoundError when the version is not known.
+        """
+        now = _now()
+        with self._write() as session:
+            if session.get(VersionRow, (version.name, version.digest)) is None:
+                raise AdapterNotFoundError(f"Version {version} is not registered. Load the adapter first.")
+            current = session.get(AliasRow, version.name)
+            if current is not None and current.digest == version.digest:
+                return _alias_record(current)
+            try:
+                if expected_digest is None:
+                    session.execute(
+                        insert(AliasRow).values(name=version.name, digest=version.digest, updated_at=now)
+                    )
+                    moved = True
+                else:
+                    moved = (
+                        session.execute(
+                            update(AliasRow)
+                            .where(AliasRow.name == version.name, AliasRow.digest == expected_digest)
+                            .values(digest=version.digest, updated_at=now)
+                            .returning(AliasRow.name)
+                        ).first()
+                        is not None
+                    )
+            except IntegrityError:
+                session.rollback()
+                moved = False
+            if not moved:
+                raise _moved_meanwhile(version.name, expected_digest, session.get(AliasRow, version.name))
+            return AliasRecord(version, now)
+
+    def drop_alias(self, name: str, *, expected_digest: str | None = None) -> bool:
+        """Remove an alias; return False when there was none. The versions stay.
+
+        With `expected_digest` only while it points there; otherwise AdapterConflictError.
+        """
+        with self._write() as session:
+            statement = delete(AliasRow).where(AliasRow.name == name).returning(AliasRow.name)
+            if expected_digest is not None:
+                statement = statement.where(AliasRow.digest == expected_digest)
+            if session.execute(statement).first() is not None:
+                return True
+            current = session.get(AliasRow, name)
+            if current is not None:
+                raise _moved_meanwhile(name, expected_digest, current)
+            return False
+
+    def append_event(self, event: Event) -> EventRecord:
+        """Write an event down, with the time of now."""
+        with self._write() as session:
+            row = EventRow(
+                at=_now(),
+                actor=event.actor,
+                action=event.action,
+                name=event.name,
+                digest=event.digest,
+                outcome=event.outcome,
+                detail=dict(event.detail),
+            )
+            session.add(row)
+            session.flush()
+            return _event_record(row)
+
+    def list_events(
+        self, *, name: str | None = None, before_id: int | None = None, limit: int = 100
+    ) -> list[EventRecord]:
+        """The newest events first, at most `limit`; `before_id` continues an earlier list."""
+        query = select(EventRow).order_by(EventRow.id.desc()).limit(min(limit, MAX_EVENTS_PER_LIST))
+        if name is not None:
+            query = query.where(EventRow.name == name)
+        if before_id is not None:
+            query = query.where(EventRow.id < before_id)
+        with self._read() as session:
+            return [_event_record(row) for row in session.scalars(query)]
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[Session]:
+        with _explained(), Session(self._opened()) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[Session]:
+        engine = self._opened().execution_options(**{WRITES: True})
+        with _explained(), Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            raise RegistryError("The registry is not open. Call open() first, or use it in a with statement.")
+        return self._engine
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _version_record(row: VersionRow) -> VersionRecord:
+    return VersionRecord(
+        AdapterVersion(row.name, row.digest),
+        rank=row.rank,
+        num_bytes=row.num_bytes,
+        base_fingerprint=row.base_fingerprint,
+        source=row.source,
+        created_at=row.created_at,
+    )
+
+
+def _alias_record(row: AliasRow) -> AliasRecord:
+    return AliasRecord(AdapterVersion(row.name, row.digest), row.updated_at)
+
+
+def _event_record(row: EventRow) -> EventRecord:
+    return EventRecord(
+        row.id,
+        row.at,
+        Event(row.actor, row.action, row.outcome, name=row.name, digest=row.digest, detail=row.detail),
+    )
+
+
+def _still_live(version: AdapterVersion) -> AdapterConflictError:
+    return AdapterConflictError(
+        f"Version {version} is what {version.name!r} serves. Move or drop the alias before removing it."
+    )
+
+
+def _moved_meanwhile(
+    name: str, expected_digest: str | None, current: AliasRow | None
+) -> AdapterConflictError:
+    expected = "unset" if expected_digest is None else expected_digest[:8]
+    found = "unset" if current is None else current.digest[:8]
+    return AdapterConflictError(
+        f"Alias {name!r} was changed by somebody else: expected {expected}, found {found}. "
+        "Look at it again and repeat what is still wanted."
+    )
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what the database says into an error of the registry, without its SQL and its parameters."""
+    try:
+        yield
+    except OperationalError as error:
+        raise RegistryUnavailableError(
+            f"The registry's database does not answer: {error.orig}. It is tried again with the next call."
+        ) from error
+    except SQLAlchemyError as error:
+        raise RegistryError(f"The registry failed: {getattr(error, 'orig', None) or error}.") from error
