@@ -1,0 +1,1 @@
+"""Engines: the protocol that the gateway talks to, and what implements it."""

@@ -1,0 +1,106 @@
+"""Entry point of the CPU mends: vLLM calls `register` in each of its processes.
+
+Nothing happens unless the environment variable HOTSWAP_CPU_PATCHES names the parts that are wanted
+(`lora-isolation,lora-grouped,uniproc`, or `all`) and vLLM runs on its CPU platform. The gateway sets the
+variable before it starts the engine; child processes inherit it.
+
+Version rule: on a vLLM in `VERIFIED_VLLM_VERSIONS` every part is applied as asked. On any other version the
+speed-ups are left out with a warning, and the correctness mend is applied only if it passes `lora_probe`
+there and vLLM itself does not: a mend that is no longer needed goes away by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from enum import StrEnum
+from typing import ClassVar
+
+from bases.errors import HotswapError
+
+PATCHES_VARIABLE = "HOTSWAP_CPU_PATCHES"
+VERIFIED_VLLM_VERSIONS = frozenset({"0.32.0"})
+
+logger = logging.getLogger(__name__)
+
+
+class CpuPart(StrEnum):
+    """A part that can be switched on by name."""
+
+    LORA_ISOLATION = "lora-isolation"
+    LORA_GROUPED = "lora-grouped"
+    UNIPROC = "uniproc"
+
+
+class UnknownCpuPartError(HotswapError):
+    """HOTSWAP_CPU_PATCHES names a part that does not exist."""
+
+    code: ClassVar[str] = "cpu_part_unknown"
+
+
+def requested_parts(value: str) -> frozenset[CpuPart]:
+    """The parts that a value of HOTSWAP_CPU_PATCHES names; raises UnknownCpuPartError."""
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if "all" in names:
+        return frozenset(CpuPart)
+    known = {part.value for part in CpuPart}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise UnknownCpuPartError(
+            f"{PATCHES_VARIABLE} names unknown parts {', '.join(unknown)}; "
+            f"use {', '.join(sorted(known))} or all"
+        )
+    return frozenset(CpuPart(name) for name in names)
+
+
+def register() -> None:
+    """Apply the requested parts in this process; again changes nothing. Raises UnknownCpuPartError."""
+    parts = requested_parts(os.environ.get(PATCHES_VARIABLE, ""))
+    if not parts:
+        return
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    import vllm
+
+    verified = vllm.__version__ in VERIFIED_VLLM_VERSIONS
+    if parts & {CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION}:
+        _use_isolation(vllm.__version__, verified)
+    skipped = parts & {CpuPart.LORA_GROUPED, CpuPart.UNIPROC}
+    if skipped and not verified:
+        logger.warning(
+            "vLLM %s is not verified with the CPU speed-ups %s; they are left out",
+            vllm.__version__,
+            ", ".join(sorted(skipped)),
+        )
+
+
+def _use_isolation(vllm_version: str, verified: bool) -> None:
+    qualified_name = "serve.engine.cpu.lora_isolation.IsolatedPunicaWrapper"
+    if not verified:
+        from serve.engine.cpu import lora_probe
+
+        if lora_probe.broken_operations(lora_probe.STOCK_WRAPPER) == ():
+            logger.info(
+                "vLLM %s keeps base rows apart from adapters by itself; no mend applied", vllm_version
+            )
+            return
+        broken = lora_probe.broken_operations(qualified_name)
+        if broken:
+            logger.error(
+                "vLLM %s mixes adapters into base requests of the same batch on CPU, and the mend does not "
+                "fit that version (%s); serve base and adapters apart, or use vLLM %s",
+                vllm_version,
+                ", ".join(broken),
+                ", ".join(sorted(VERIFIED_VLLM_VERSIONS)),
+            )
+            return
+    _use_punica_wrapper(qualified_name)
+
+
+def _use_punica_wrapper(qualified_name: str) -> None:
+    from vllm.platforms.cpu import CpuPlatform
+
+    CpuPlatform.get_punica_wrapper = classmethod(lambda _: qualified_name)
+    logger.info("LoRA on CPU uses %s", qualified_name)
