@@ -107,6 +107,7 @@ class _Metadata:
 def _config(metadata: _Metadata, *, tied_embeddings: bool) -> dict[str, Any]:
     hidden_size = metadata["llama.embedding_length"]
     num_heads = metadata["llama.attention.head_count"]
+    # Every key that transformers would add on saving is here, so that a saved copy is the same base.
     return {
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": False,
@@ -116,6 +117,7 @@ def _config(metadata: _Metadata, *, tied_embeddings: bool) -> dict[str, Any]:
         "head_dim": hidden_size // num_heads,
         "hidden_act": "silu",
         "hidden_size": hidden_size,
+        "initializer_range": 0.02,
         "intermediate_size": metadata["llama.feed_forward_length"],
         "max_position_embeddings": metadata["llama.context_length"],
         "mlp_bias": False,
@@ -123,6 +125,7 @@ def _config(metadata: _Metadata, *, tied_embeddings: bool) -> dict[str, Any]:
         "num_attention_heads": num_heads,
         "num_hidden_layers": metadata["llama.block_count"],
         "num_key_value_heads": metadata["llama.attention.head_count_kv"],
+        "pretraining_tp": 1,
         "rms_norm_eps": _shortest_float(metadata["llama.attention.layer_norm_rms_epsilon"]),
         "rope_parameters": {
             "rope_theta": _shortest_float(metadata["llama.rope.freq_base"]),

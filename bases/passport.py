@@ -37,7 +37,6 @@ _TOKENIZER_BEHAVIOUR = (
     "bos_token",
     "eos_token",
     "pad_token",
-    "unk_token",
 )
 _SLOW_TOKENIZER_FILES = ("tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "added_tokens.json")
 _THINK = ("<think>", "</think>")
@@ -127,12 +126,27 @@ def _tokenizer_identity(folder: Path) -> dict[str, Any]:
         key: _token_text(settings[key]) for key in _TOKENIZER_BEHAVIOUR if settings.get(key) is not None
     }
     if (folder / "tokenizer.json").is_file():
-        rules = read_json_object(folder / "tokenizer.json")
-        identity["tokenizer.json"] = {k: v for k, v in rules.items() if k not in _VOLATILE_TOKENIZER_KEYS}
+        identity["tokenizer.json"] = _rules_identity(read_json_object(folder / "tokenizer.json"))
         return identity
     for name in _SLOW_TOKENIZER_FILES:
         if (folder / name).is_file():
             identity[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    return identity
+
+
+def _rules_identity(rules: dict[str, Any]) -> dict[str, Any]:
+    identity = {key: value for key, value in rules.items() if key not in _VOLATILE_TOKENIZER_KEYS}
+    model = identity.get("model")
+    if isinstance(model, dict):  # absent, null, empty and false mean the same, and each version picks one
+        identity["model"] = {key: value for key, value in model.items() if value}
+    added = identity.get("post_processor")
+    if (
+        isinstance(added, dict)
+        and added.get("type") == "TemplateProcessing"
+        and not added.get("special_tokens")
+    ):
+        # A template that adds no token does nothing; transformers 5 saves one where there was none.
+        identity["post_processor"] = None
     return identity
 
 

@@ -23,6 +23,11 @@ TINY_VOCAB_SIZE = 512
 TINY_CONTEXT_TOKENS = 512
 _PAD, _BOS, _EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 _INIT_STD = 0.2  # transformers' 0.02 leaves all logits nearly alike: greedy decoding would turn on rounding
+# Qwen2's splitting of text into pieces: https://huggingface.co/Qwen/Qwen2-0.5B/blob/main/tokenizer.json
+_QWEN2_PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
@@ -85,24 +90,34 @@ def make_tiny_base(
     path.mkdir(parents=True, exist_ok=True)
     from safetensors.numpy import save_file
 
-    tokenizer = _train_tokenizer()
+    tokenizer = _train_tokenizer(architecture)
     tokenizer.save(str(path / "tokenizer.json"))
     config = _config(architecture, tokenizer, hidden_size, layers, heads, kv_heads, tied_embeddings)
     _write_json(path / "config.json", config)
     _write_json(path / "generation_config.json", _special_ids(tokenizer))
-    _write_json(path / "tokenizer_config.json", _tokenizer_config())
+    _write_json(path / "tokenizer_config.json", _tokenizer_config(architecture))
     (path / "chat_template.jinja").write_text(_CHAT_TEMPLATE, encoding="utf-8")
     save_file(_random_weights(config, seed), path / "model.safetensors", metadata={"format": "pt"})
     (path / "model.safetensors").chmod(0o644)  # safetensors writes 0600
     return path
 
 
-def _train_tokenizer() -> Tokenizer:
+def _train_tokenizer(architecture: str) -> Tokenizer:
     """Byte-level BPE over `_CORPUS`: any text round-trips, unknown words fall into bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if architecture == "qwen2":
+        # transformers puts these rules in whatever tokenizer.json says, so they must be there from the start.
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_QWEN2_PIECES), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=TINY_VOCAB_SIZE,
@@ -131,6 +146,7 @@ def _config(
     kv_heads: int,
     tied_embeddings: bool,
 ) -> dict[str, Any]:
+    # Every key that transformers would add on saving is here, so that a saved copy is the same base.
     common = {
         **_special_ids(tokenizer),
         "attention_dropout": 0.0,
@@ -138,6 +154,7 @@ def _config(
         "head_dim": hidden_size // heads,
         "hidden_act": "silu",
         "hidden_size": hidden_size,
+        "initializer_range": 0.02,
         "intermediate_size": 2 * hidden_size,
         "max_position_embeddings": TINY_CONTEXT_TOKENS,
         "model_type": architecture,
@@ -151,11 +168,24 @@ def _config(
         "vocab_size": tokenizer.get_vocab_size(),
     }
     if architecture == "qwen2":
-        return {**common, "architectures": ["Qwen2ForCausalLM"], "use_sliding_window": False}
-    return {**common, "architectures": ["LlamaForCausalLM"], "attention_bias": False, "mlp_bias": False}
+        return {
+            **common,
+            "architectures": ["Qwen2ForCausalLM"],
+            "layer_types": ["full_attention"] * layers,
+            "max_window_layers": 28,
+            "sliding_window": None,
+            "use_sliding_window": False,
+        }
+    return {
+        **common,
+        "architectures": ["LlamaForCausalLM"],
+        "attention_bias": False,
+        "mlp_bias": False,
+        "pretraining_tp": 1,
+    }
 
 
-def _tokenizer_config() -> dict[str, Any]:
+def _tokenizer_config(architecture: str) -> dict[str, Any]:
     return {
         "add_prefix_space": False,
         "bos_token": _BOS,
@@ -163,7 +193,7 @@ def _tokenizer_config() -> dict[str, Any]:
         "eos_token": _EOS,
         "model_max_length": TINY_CONTEXT_TOKENS,
         "pad_token": _PAD,
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": "Qwen2Tokenizer" if architecture == "qwen2" else "PreTrainedTokenizerFast",
     }
 
 
