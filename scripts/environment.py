@@ -1,4 +1,4 @@
-"""The virtual environment: make it, fill it from a lock, install the project, know when nothing is left to do."""
+"""The virtual environment: make it, fill it from a lock, install the project, and know when all is done."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Environment:
         write_stamp(self._folder, replace(self._held(), project_digest=self._wanted.project_digest))
 
     def _drop_half_installed(self) -> None:
-        """Forget packages cut off while being installed: pip writes RECORD last, and would take them as whole."""
+        """Forget packages cut off while being installed: pip writes RECORD last but does not look for it."""
         for metadata in self._folder.glob("lib/python3.*/site-packages/*.dist-info"):
             if not (metadata / "RECORD").is_file():
                 shutil.rmtree(metadata)

@@ -18,7 +18,7 @@ PLATFORM = "x86_64-manylinux_2_31"
 """Linux with glibc 2.31 or newer (Debian 11, Ubuntu 20.04): llguidance has no wheel for an older one."""
 
 HEADER = """\
-# The complete {device} environment. Made by `make lock` from {device}.in and overrides-{device}.txt: do not edit.
+# The complete {device} environment. Made by `make lock` from {device}.in and overrides-{device}.txt.
 # Installed with --no-deps, because no resolver takes it: two packages pin compressed-tensors differently.
 """
 
