@@ -27,7 +27,7 @@ from adapters.strict_json import parse_json_object
 MAX_MANIFEST_BYTES = 1024 * 1024
 HASHED_NAMES = (CONFIG_NAME, WEIGHTS_NAME, PROBE_NAME)
 
-Sha256 = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ManifestBase(BaseModel):

@@ -16,8 +16,8 @@ from adapters.errors import RegistryUnavailableError, RegistryUrlError
 
 # How long a writer waits for another one to finish before it gives up.
 LOCK_TIMEOUT_SECONDS = 30
-# Set on the engine for transactions that write. SQLite must know at their beginning: a reader that turns into a
-# writer half-way can only fail.
+# Set on the engine for transactions that write. SQLite must know at their beginning: a reader that turns into
+# a writer half-way can only fail.
 WRITES = "hotswap_writes"
 
 

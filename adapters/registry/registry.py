@@ -86,11 +86,10 @@ class Registry:
                     source=new.source,
                     created_at=_now(),
                 )
-                session.add(row)
                 try:
-                    session.flush()
+                    with session.begin_nested():
+                        session.add(row)
                 except IntegrityError as error:
-                    session.rollback()
                     row = session.get(VersionRow, (version.name, version.digest))
                     if row is None:
                         raise AdapterConflictError(
@@ -122,7 +121,7 @@ class Registry:
             return [_version_record(row) for row in rows]
 
     def remove_version(self, version: AdapterVersion) -> bool:
-        """Forget a version; return False when it was not known. Raises AdapterConflictError while it is live."""
+        """Forget a version; return False when it was not known. AdapterConflictError while it is live."""
         with self._write() as session:
             is_live = exists().where(AliasRow.name == version.name, AliasRow.digest == version.digest)
             try:
@@ -155,26 +154,7 @@ class Registry:
             current = session.get(AliasRow, version.name)
             if current is not None and current.digest == version.digest:
                 return _alias_record(current)
-            try:
-                if expected_digest is None:
-                    session.execute(
-                        insert(AliasRow).values(name=version.name, digest=version.digest, updated_at=now)
-                    )
-                    moved = True
-                else:
-                    moved = (
-                        session.execute(
-                            update(AliasRow)
-                            .where(AliasRow.name == version.name, AliasRow.digest == expected_digest)
-                            .values(digest=version.digest, updated_at=now)
-                            .returning(AliasRow.name)
-                        ).first()
-                        is not None
-                    )
-            except IntegrityError:
-                session.rollback()
-                moved = False
-            if not moved:
+            if not _move_alias(session, version, expected_digest, now):
                 raise _moved_meanwhile(version.name, expected_digest, session.get(AliasRow, version.name))
             return AliasRecord(version, now)
 
@@ -237,6 +217,27 @@ class Registry:
         if self._engine is None:
             raise RegistryError("The registry is not open. Call open() first, or use it in a with statement.")
         return self._engine
+
+
+def _move_alias(
+    session: Session, version: AdapterVersion, expected_digest: str | None, now: datetime
+) -> bool:
+    """Whether the alias was where it was expected, and so was moved."""
+    if expected_digest is None:
+        try:
+            with session.begin_nested():
+                values = {"name": version.name, "digest": version.digest, "updated_at": now}
+                session.execute(insert(AliasRow).values(values))
+        except IntegrityError:
+            return False
+        return True
+    statement = (
+        update(AliasRow)
+        .where(AliasRow.name == version.name, AliasRow.digest == expected_digest)
+        .values(digest=version.digest, updated_at=now)
+        .returning(AliasRow.name)
+    )
+    return session.execute(statement).first() is not None
 
 
 def _now() -> datetime:

@@ -1,0 +1,39 @@
+"""A registry on each database: SQLite always, PostgreSQL where HOTSWAP_TEST_POSTGRES_URL names one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adapters.registry.database import connect
+from adapters.registry.registry import Registry
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'registry' / 'registry.db'}"
+        return
+    postgres = os.environ.get("HOTSWAP_TEST_POSTGRES_URL")
+    if postgres is None:
+        pytest.skip("HOTSWAP_TEST_POSTGRES_URL names no PostgreSQL")
+    _empty(postgres)
+    yield postgres
+    _empty(postgres)
+
+
+def _empty(url: str) -> None:
+    engine = connect(url)
+    with engine.begin() as connection:
+        for table in ("aliases", "versions", "events", "alembic_version"):
+            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
+    engine.dispose()
+
+
+@pytest.fixture
+def registry(url: str) -> Iterator[Registry]:
+    with Registry(url) as opened:
+        yield opened
