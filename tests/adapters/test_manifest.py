@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -40,11 +41,11 @@ def test_a_manifest_comes_back_as_it_was_written(adapter, manifest):
 
 
 def test_a_manifest_needs_an_adapter(tmp_path):
-    with pytest.raises(AdapterFileError, match="adapter_config.json"):
+    with pytest.raises(AdapterFileError, match="There is no adapter_config"):
         build_manifest(tmp_path, base_fingerprint="f", base_name="", libraries={})
 
 
-def verify(adapter, manifest, digest=None):
+def verify(adapter: Path, manifest: Manifest, digest: str | None = None) -> list[tuple[str, str]]:
     with read_artefact(adapter) as artefact:
         return [(p.code, p.subject) for p in verify_manifest(manifest, artefact, digest=digest)]
 

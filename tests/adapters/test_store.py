@@ -101,7 +101,7 @@ def test_a_file_that_changed_after_the_check_is_caught(store, adapter, edit_conf
     assert leftovers(tmp_path) == []
 
 
-def test_many_threads_publish_one_version_once(store, adapter, tmp_path):
+def test_many_threads_publish_one_version_once(store: AdapterStore, adapter: Path, tmp_path: Path):
     digest = digest_of(adapter)
     barrier = threading.Barrier(8)
 

@@ -4,6 +4,7 @@ import sqlite3
 import threading
 
 import pytest
+from sqlalchemy import Engine, event
 
 from adapters.errors import RegistryError, RegistryUnavailableError, RegistryUrlError
 from adapters.registry import database
@@ -59,8 +60,17 @@ def test_a_writer_waits_for_another_instead_of_failing(tmp_path):
     with Registry(f"sqlite:///{tmp_path / 'r.db'}") as registry:
         other = sqlite3.connect(tmp_path / "r.db", isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
+        begins = threading.Event()
+
+        def notice(_connection, _cursor, statement, *_rest):
+            if statement == "BEGIN IMMEDIATE":
+                begins.set()
+
+        event.listen(Engine, "before_cursor_execute", notice)
         writer = threading.Thread(target=registry.append_event, args=[Event("me", "load", "ok")])
         writer.start()
+        assert begins.wait(30)
+        event.remove(Engine, "before_cursor_execute", notice)
         assert registry.list_events() == [], "a reader does not wait"
         other.execute("COMMIT")
         other.close()

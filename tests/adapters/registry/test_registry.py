@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,12 @@ OTHER = AdapterVersion("legal", "1" * 64)
 
 
 def new(version: AdapterVersion, **changes) -> NewVersion:
-    values = {"rank": 8, "num_bytes": 10_000_000_000, "base_fingerprint": "f" * 64, "source": "risk/v1"}
+    values: dict[str, Any] = {
+        "rank": 8,
+        "num_bytes": 10_000_000_000,
+        "base_fingerprint": "f" * 64,
+        "source": "risk/v1",
+    }
     return NewVersion(version, **(values | changes))
 
 
