@@ -5,7 +5,6 @@ No weights are read and no code from the base is run.
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,15 +84,12 @@ def read_architecture(folder: Path) -> ArchitectureFacts:
 
 
 def _lay_out(folder: Path) -> tuple[Any, torch.nn.Module]:
-    """The transformers config without its quantisation, and the model on the meta device."""
+    """The transformers config, and on the meta device the unquantised model: from_config applies no quantiser."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        config = copy.deepcopy(config)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ValueError, KeyError, TypeError, AttributeError, OSError, ImportError) as error:

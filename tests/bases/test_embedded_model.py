@@ -1,4 +1,4 @@
-"""The real embedded default, converted and asked (about 100 s in all)."""
+"""The real embedded default, converted and asked (about a minute in all)."""
 
 from __future__ import annotations
 
