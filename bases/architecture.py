@@ -84,7 +84,7 @@ def read_architecture(folder: Path) -> ArchitectureFacts:
 
 
 def _lay_out(folder: Path) -> tuple[Any, torch.nn.Module]:
-    """The transformers config, and on the meta device the unquantised model: from_config applies no quantiser."""
+    """(transformers config, model on the meta device); from_config applies no quantiser, so it is unquantised."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
