@@ -84,7 +84,7 @@ def read_architecture(folder: Path) -> ArchitectureFacts:
 
 
 def _lay_out(folder: Path) -> tuple[Any, torch.nn.Module]:
-    """(transformers config, model on the meta device); from_config applies no quantiser, so it is unquantised."""
+    """(config, model on the meta device); from_config applies no quantiser, so the model is unquantised."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
