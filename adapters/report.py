@@ -112,10 +112,7 @@ class CheckReport:
             for finding in findings:
                 about = f" ({finding.subject})" if finding.subject else ""
                 lines += ["", f"{title} {finding.code}{about}", f"    {finding.message}"]
-        count = len(self.problems)
-        verdict = (
-            "This adapter can be loaded." if self.ok else f"Not loadable: {count} problem{'s'[: count != 1]}."
-        )
+        verdict = "This adapter can be loaded." if self.ok else "This adapter cannot be loaded."
         return "\n".join([*lines, "", verdict])
 
 

@@ -291,7 +291,15 @@ def _explained() -> Iterator[None]:
         yield
     except OperationalError as error:
         raise RegistryUnavailableError(
-            f"The registry's database does not answer: {error.orig}. It is tried again with the next call."
+            f"The registry's database does not answer: {_one_line(error.orig or error)}. "
+            "See that it runs and that the URL is right."
         ) from error
     except SQLAlchemyError as error:
-        raise RegistryError(f"The registry failed: {getattr(error, 'orig', None) or error}.") from error
+        raise RegistryError(
+            f"The registry failed: {_one_line(getattr(error, 'orig', None) or error)}."
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    """What the driver says; some write several lines."""
+    return " ".join(str(error).split()).rstrip(".")

@@ -89,7 +89,7 @@ def test_the_report_names_every_problem_at_once_with_its_numbers(adapter, check,
     }
     text = report.render()
     assert "128" in text
-    assert "Not loadable" in text
+    assert "cannot be loaded" in text
     with pytest.raises(AdapterCheckError, match="rank_too_high") as caught:
         report.raise_for_problems()
     assert caught.value.report is report
