@@ -65,7 +65,9 @@ def register() -> None:
     import vllm
 
     verified = vllm.__version__ in VERIFIED_VLLM_VERSIONS
-    if parts & {CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION}:
+    if CpuPart.LORA_GROUPED in parts and verified:
+        _use_punica_wrapper("serve.engine.cpu.lora_grouped.GroupedPunicaWrapper")
+    elif parts & {CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION}:
         _use_isolation(vllm.__version__, verified)
     skipped = parts & {CpuPart.LORA_GROUPED, CpuPart.UNIPROC}
     if skipped and not verified:

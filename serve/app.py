@@ -1,0 +1,58 @@
+"""The FastAPI application around a gateway. Makes nothing at import; `create_app` may be called many times."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from serve.http.access_log import AccessLogMiddleware
+from serve.http.body import BodyLimitMiddleware
+from serve.http.errors import install_error_handlers
+from serve.http.host import HostMiddleware
+from serve.http.request_id import RequestIdMiddleware
+from serve.routes import admin, generate, health, openai
+
+VERSION = "0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What the application accepts from the wire."""
+
+    max_body_bytes: int
+    receive_seconds: float
+    allowed_hosts: Collection[str]
+
+
+def create_app(life: Callable[[FastAPI], AbstractAsyncContextManager[None]], limits: HttpLimits) -> FastAPI:
+    """The application. `life` puts a Gateway on `app.state.gateway` while it is entered."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with life(app):
+            yield
+
+    app = FastAPI(
+        title="Hotswap",
+        version=VERSION,
+        summary="One base model, many adapters, always on.",
+        lifespan=lifespan,
+        redoc_url=None,
+        middleware=[
+            Middleware(RequestIdMiddleware),
+            Middleware(AccessLogMiddleware),
+            Middleware(HostMiddleware, allowed=limits.allowed_hosts),
+            Middleware(
+                BodyLimitMiddleware, max_bytes=limits.max_body_bytes, receive_seconds=limits.receive_seconds
+            ),
+        ],
+    )
+    app.state.gateway = None
+    for router in (generate.router, openai.router, admin.router, health.router):
+        app.include_router(router)
+    install_error_handlers(app)
+    return app

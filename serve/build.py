@@ -1,0 +1,238 @@
+"""Turns settings into a running gateway and back: the one place where configuration meets the classes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from adapters.registry.registry import Registry
+from adapters.store import AdapterStore
+from adapters.target import TargetBase
+from bases.passport import Passport, read_passport
+from bases.resolve import ResolvedBase, resolve_base
+from serve.access import AdminAccess
+from serve.admission import Admission
+from serve.app import HttpLimits
+from serve.engine.grammar import GrammarGuard
+from serve.engine.protocol import Engine
+from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
+from serve.errors import EngineError, RequestAbortedError
+from serve.gateway import Gateway, Phase
+from serve.http.exchange import ExchangeLimits, Exchanges
+from serve.http.host import LOOPBACK_NAMES
+from serve.lifecycle.board import AdapterBoard
+from serve.lifecycle.manager import AdapterManager, AdapterRules
+from serve.metrics import GatewayMetrics
+from serve.running import RunningRequests
+from serve.settings import KIB, MIB, ServeSettings
+
+logger = logging.getLogger("hotswap.gateway")
+
+# A batch that is full has this share of its width waiting inside the engine, so that a freed place is taken in
+# the very next step.
+RUNNING_AHEAD = 1.25
+_ABORT_SECONDS = 5.0
+_HEALTH_POLL_SECONDS = 1.0
+
+
+def http_limits(settings: ServeSettings) -> HttpLimits:
+    """What the application accepts from the wire."""
+    hosts = settings.allowed_hosts or (LOOPBACK_NAMES if settings.on_loopback else ())
+    return HttpLimits(
+        max_body_bytes=settings.max_body_kib * KIB,
+        receive_seconds=settings.receive_seconds,
+        allowed_hosts=hosts,
+    )
+
+
+class GatewayLife:
+    """Brings one gateway up and takes it down."""
+
+    def __init__(self, settings: ServeSettings, *, engine: Engine | None = None) -> None:
+        """`engine` replaces the one that the settings name; used by tests."""
+        self._settings = settings
+        self._engine = engine
+        self._registry: Registry | None = None
+        self.gateway: Gateway | None = None
+
+    async def up(self) -> Gateway:
+        """Everything started, adapters live again. Raises HotswapError with what is wrong."""
+        settings = self._settings
+        tokenizer_path = None
+        if self._engine is None and settings.engine == "vllm":
+            base = await asyncio.to_thread(_resolve, settings)
+            passport = await asyncio.to_thread(read_passport, base, home=settings.home)
+            target = _target(base, passport)
+            tokenizer_path = base.path
+            self._engine = _vllm_engine(settings, base, passport)
+        else:
+            target = SCRIPTED_TARGET
+            self._engine = self._engine or ScriptedEngine(max_num_seqs=settings.max_num_seqs or 64)
+        engine = self._engine
+        await asyncio.to_thread(_make_folders, settings)
+        registry = Registry(settings.registry)
+        await asyncio.to_thread(registry.open)
+        self._registry = registry
+        store = AdapterStore(settings.home / "store")
+        await asyncio.to_thread(store.clean)
+        await engine.start()
+        self.gateway = self._assemble(engine, registry, store, target, tokenizer_path)
+        await self.gateway.adapters.converge()
+        self.gateway.phase = Phase.READY
+        return self.gateway
+
+    def _assemble(
+        self,
+        engine: Engine,
+        registry: Registry,
+        store: AdapterStore,
+        target: TargetBase,
+        tokenizer: Path | None,
+    ) -> Gateway:
+        settings, facts = self._settings, engine.facts
+        running, metrics = RunningRequests(), GatewayMetrics()
+        manager = AdapterManager(
+            engine=engine,
+            board=AdapterBoard(facts.model_name),
+            registry=registry,
+            store=store,
+            running=running,
+            metrics=metrics,
+            rules=AdapterRules(
+                root=settings.adapter_folder,
+                target=target,
+                max_lora_rank=facts.max_lora_rank,
+                max_bytes=settings.max_adapter_mib * MIB,
+                probe=settings.adapter_probe != "off",
+                drain_seconds=settings.drain_seconds,
+                max_resident=facts.max_cpu_loras,
+            ),
+        )
+        key = settings.admin_key.get_secret_value() if settings.admin_key is not None else None
+        return Gateway(
+            engine=engine,
+            adapters=manager,
+            admission=Admission(
+                max_running=max(facts.max_num_seqs + 1, int(facts.max_num_seqs * RUNNING_AHEAD)),
+                max_queued_requests=settings.max_queued_requests,
+                max_queued_tokens=settings.max_queued_tokens,
+            ),
+            exchanges=Exchanges(
+                running,
+                metrics,
+                ExchangeLimits(request_seconds=settings.request_seconds, send_seconds=settings.send_seconds),
+            ),
+            running=running,
+            metrics=metrics,
+            access=AdminAccess(key=key, open_without_key=settings.on_loopback),
+            grammars=GrammarGuard(
+                enabled=settings.structured_outputs,
+                tokenizer_path=tokenizer,
+                compile_seconds=settings.grammar_compile_seconds,
+            ),
+            max_tokens_default=settings.max_tokens_default,
+        )
+
+    async def down(self) -> None:
+        """End the engine and close what is open. Idempotent."""
+        gateway, self.gateway = self.gateway, None
+        if gateway is not None:
+            gateway.phase = Phase.STOPPED
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ABORT_SECONDS):
+                    await gateway.adapters.close()
+            await gateway.grammars.close()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.stop()
+        registry, self._registry = self._registry, None
+        if registry is not None:
+            await asyncio.to_thread(registry.close)
+
+
+async def drain(gateway: Gateway, drain_seconds: float) -> None:
+    """Take no new work, let running work finish within the limit, then end it with an error it can see."""
+    gateway.phase = Phase.DRAINING
+    gateway.admission.drain(retry_after_seconds=max(1, round(drain_seconds)))
+    logger.info("draining: %d requests to finish within %g s", gateway.admission.requests, drain_seconds)
+    try:
+        async with asyncio.timeout(drain_seconds):
+            await gateway.admission.wait_idle()
+            await gateway.adapters.wait_quiet()
+    except TimeoutError:
+        cause = RequestAbortedError("the server is shutting down and ended this request at its drain limit")
+        count = gateway.running.abort_all(cause)
+        logger.warning("drain limit reached: %d requests ended", count)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ABORT_SECONDS):
+                await gateway.admission.wait_idle()
+
+
+async def watch_engine(gateway: Gateway, on_death: Callable[[], None]) -> None:
+    """Call `on_death` once when the engine can answer nothing any more."""
+    while True:
+        try:
+            await gateway.engine.check_health()
+        except EngineError as error:
+            if gateway.phase is Phase.READY:
+                logger.error("%s; the server ends so that it can be started again", error)
+                on_death()
+            return
+        await asyncio.sleep(_HEALTH_POLL_SECONDS)
+
+
+def _resolve(settings: ServeSettings) -> ResolvedBase:
+    return resolve_base(
+        settings.base,
+        home=settings.home,
+        revision=settings.base_revision,
+        trust_remote_code=settings.trust_remote_code,
+        progress=logger.info,
+    )
+
+
+def _target(base: ResolvedBase, passport: Passport) -> TargetBase:
+    return TargetBase(
+        fingerprint=passport.fingerprint,
+        name=base.name,
+        linear_modules=passport.facts.linear_modules,
+        reference=base.reference,
+        tied_embeddings=passport.facts.tied_embeddings,
+    )
+
+
+def _vllm_engine(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> Engine:
+    from serve.engine.vllm.arguments import EngineWishes
+    from serve.engine.vllm.engine import VllmEngine
+
+    reasoning = settings.reasoning if settings.reasoning not in ("auto", "off") else None
+    if settings.reasoning == "auto" and passport.reasoning:
+        reasoning = "deepseek_r1"
+    return VllmEngine(
+        EngineWishes(
+            model_path=str(base.path),
+            model_name=settings.served_model_name or base.name,
+            context_tokens=passport.facts.context_tokens,
+            dtype=settings.dtype,
+            max_model_len=settings.max_model_len,
+            kv_cache_gib=settings.kv_cache_gib,
+            max_num_seqs=settings.max_num_seqs,
+            max_loras=settings.max_loras,
+            max_cpu_loras=settings.max_cpu_loras,
+            max_lora_rank=settings.max_lora_rank,
+            cpu_patches=settings.cpu_patches,
+            reasoning_parser=reasoning,
+            tool_parser=settings.tool_parser,
+            trust_remote_code=settings.trust_remote_code,
+            structured_outputs=settings.structured_outputs,
+            extra=settings.engine_arg,
+        )
+    )
+
+
+def _make_folders(settings: ServeSettings) -> None:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.adapter_folder.mkdir(parents=True, exist_ok=True)

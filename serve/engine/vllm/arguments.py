@@ -1,0 +1,175 @@
+"""Settings of the engine that fit the machine, each with its reason, and the user's own on top.
+
+vLLM's defaults are made for GPUs and stay as they are there. On a CPU they cost a factor: bfloat16 where it is
+emulated, one core kept idle, a KV cache of half the memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from serve.engine.vllm.machine import Machine
+from serve.errors import SettingsError
+from serve.settings import GIB
+
+CPU_MAX_NUM_SEQS = 64
+CPU_KV_CACHE_SHARE = 0.25
+CPU_KV_CACHE_MAX_BYTES = 8 * GIB
+CPU_PATCHES = "lora-isolation"
+
+# Arguments that another setting of the gateway owns, or that would open what the gateway closes.
+_OWNED = {
+    "model": "--base",
+    "served-model-name": "--served-model-name",
+    "trust-remote-code": "--trust-remote-code",
+    "enable-lora": "nothing: it is always on",
+    "max-loras": "--max-loras",
+    "max-cpu-loras": "--max-cpu-loras",
+    "max-lora-rank": "--max-lora-rank",
+    "lora-modules": "hotswap adapters load",
+    "max-num-seqs": "--max-num-seqs",
+    "max-model-len": "--max-model-len",
+    "dtype": "--dtype",
+    "reasoning-parser": "--reasoning",
+    "tool-call-parser": "--tool-parser",
+    "host": "--host",
+    "port": "--port",
+    "api-key": "HOTSWAP_ADMIN_KEY",
+    "enable-prompt-embeds": "nothing: it is unsafe",
+    "allowed-local-media-path": "nothing: the gateway takes text alone",
+    "trust-request-chat-template": "nothing: it is unsafe",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineWishes:
+    """What the user asked for; None leaves the choice to the machine."""
+
+    model_path: str
+    model_name: str
+    context_tokens: int
+    dtype: str
+    max_model_len: int | None
+    kv_cache_gib: float | None
+    max_num_seqs: int | None
+    max_loras: int
+    max_cpu_loras: int
+    max_lora_rank: int
+    cpu_patches: str
+    reasoning_parser: str | None
+    tool_parser: str | None
+    trust_remote_code: bool
+    structured_outputs: bool
+    extra: Sequence[str]
+
+
+@dataclass(slots=True)
+class EngineArguments:
+    """Command-line arguments for vLLM's own parser, environment variables, and why each was chosen."""
+
+    arguments: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def argument(self, name: str, value: object, reason: str) -> None:
+        """`--name value`; `value` True is a bare flag."""
+        self.arguments.append(f"--{name}" if value is True else f"--{name}={value}")
+        self.notes[name] = f"{'on' if value is True else value} ({reason})"
+
+    def variable(self, name: str, value: str, reason: str) -> None:
+        """An environment variable, which the user's own value beats."""
+        chosen = os.environ.get(name)
+        if chosen is not None:
+            self.notes[name] = f"{chosen} (from the environment)"
+            return
+        self.environment[name] = value
+        self.notes[name] = f"{value} ({reason})"
+
+
+def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
+    """Everything vLLM is started with. Raises SettingsError for an argument that belongs to another setting."""
+    chosen = EngineArguments()
+    chosen.argument("model", wishes.model_path, "the base")
+    chosen.argument("served-model-name", wishes.model_name, "public name of the base")
+    chosen.argument("enable-lora", True, "adapters come and go while it runs")
+    chosen.argument("max-loras", wishes.max_loras, "adapters in one batch")
+    chosen.argument("max-cpu-loras", wishes.max_cpu_loras, "adapters kept in memory, least recently used go")
+    chosen.argument("max-lora-rank", wishes.max_lora_rank, "each slot is allocated at this rank")
+    if wishes.trust_remote_code:
+        chosen.argument("trust-remote-code", True, "asked for")
+    if wishes.max_model_len is not None:
+        chosen.argument("max-model-len", wishes.max_model_len, "asked for")
+    if wishes.reasoning_parser is not None:
+        chosen.argument("reasoning-parser", wishes.reasoning_parser, "the base thinks aloud")
+    if wishes.tool_parser is not None:
+        chosen.argument("tool-call-parser", wishes.tool_parser, "asked for")
+        chosen.argument("enable-auto-tool-choice", True, "goes with the tool parser")
+    if wishes.structured_outputs:
+        chosen.argument(
+            "structured-outputs-config.backend",
+            "xgrammar",
+            "the one backend whose compile time is bounded here before the engine sees a schema",
+        )
+    chosen.variable("VLLM_NO_USAGE_STATS", "1", "nothing is reported to anybody")
+    chosen.variable("VLLM_MAX_N_SEQUENCES", "64", "a request cannot ask for thousands of sequences")
+    if machine.device == "cpu":
+        _choose_for_cpu(machine, wishes, chosen)
+    else:
+        if wishes.dtype != "auto":
+            chosen.argument("dtype", wishes.dtype, "asked for")
+        if wishes.max_num_seqs is not None:
+            chosen.argument("max-num-seqs", wishes.max_num_seqs, "asked for")
+    for text in wishes.extra:
+        _add_extra(text, chosen)
+    return chosen
+
+
+def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArguments) -> None:
+    if wishes.dtype != "auto":
+        chosen.argument("dtype", wishes.dtype, "asked for")
+    elif machine.native_bf16:
+        chosen.argument("dtype", "bfloat16", "this processor multiplies bfloat16 natively")
+    else:
+        chosen.argument(
+            "dtype", "float32", "this processor only emulates bfloat16, at a fraction of the speed"
+        )
+    chosen.argument("enforce-eager", True, "vLLM does not compile with adapters on CPU, and starts faster")
+    chosen.argument(
+        "max-num-seqs",
+        wishes.max_num_seqs or CPU_MAX_NUM_SEQS,
+        "asked for" if wishes.max_num_seqs else "a wider batch only makes every answer slower on a CPU",
+    )
+    if not any(text.startswith("kv-cache-memory-bytes") for text in wishes.extra):
+        if wishes.kv_cache_gib is not None:
+            num_bytes, reason = int(wishes.kv_cache_gib * GIB), "asked for"
+        else:
+            share = int(machine.available_bytes * CPU_KV_CACHE_SHARE)
+            num_bytes, reason = (
+                min(share, CPU_KV_CACHE_MAX_BYTES),
+                "a quarter of the free memory, at most 8 GiB",
+            )
+        chosen.argument("kv-cache-memory-bytes", num_bytes, reason)
+    cores = ",".join(str(core) for core in machine.cores)
+    chosen.variable("VLLM_CPU_OMP_THREADS_BIND", cores, "all cores; vLLM would keep one idle")
+    patches = CPU_PATCHES if wishes.cpu_patches == "auto" else wishes.cpu_patches
+    if patches != "none":
+        chosen.variable("HOTSWAP_CPU_PATCHES", patches, "mends of vLLM's adapters on CPU")
+
+
+def _add_extra(text: str, chosen: EngineArguments) -> None:
+    name, equals, value = text.partition("=")
+    name = name.strip().removeprefix("--").replace("_", "-")
+    if not name:
+        raise SettingsError(
+            f"--engine-arg {text!r} has no name; write name=value, e.g. tensor-parallel-size=2"
+        )
+    if name in _OWNED:
+        raise SettingsError(f"--engine-arg {name} cannot be passed to the engine; use {_OWNED[name]}")
+    chosen.argument(name, value.strip() if equals else True, "asked for")
+
+
+def describe(notes: Mapping[str, str]) -> list[str]:
+    """One line per choice, for the log."""
+    return [f"{name} = {value}" for name, value in notes.items()]

@@ -1,0 +1,226 @@
+"""vLLM in this process: AsyncLLM here, its engine core in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from serve.engine.protocol import AdapterHandle, EngineFacts, EngineOutput, EngineRequest
+from serve.engine.vllm.arguments import EngineWishes, choose_arguments, describe
+from serve.engine.vllm.codec import TokenizerCodec
+from serve.engine.vllm.machine import read_machine
+from serve.engine.vllm.openai import VllmOpenAI
+from serve.engine.vllm.outputs import engine_output, sampling_params
+from serve.engine.vllm.reasoning import ReasoningSplitter
+from serve.errors import (
+    EngineDeadError,
+    EngineNotReadyError,
+    GenerationFailedError,
+    InvalidRequestError,
+    LifecycleError,
+    SettingsError,
+    UnloadFailedError,
+)
+
+logger = logging.getLogger("hotswap.engine")
+
+T = TypeVar("T")
+
+_STOP_SECONDS = 10.0
+
+
+class VllmEngine:
+    """Implements serve.engine.protocol.Engine."""
+
+    def __init__(self, wishes: EngineWishes) -> None:
+        self._wishes = wishes
+        self._client: Any = None
+        self._facts: EngineFacts | None = None
+        self._codec: TokenizerCodec | None = None
+        self._openai: VllmOpenAI | None = None
+        self._reasoning_parser: Any = None
+        self._tokenizer: Any = None
+
+    @property
+    def facts(self) -> EngineFacts:
+        return _started(self._facts)
+
+    @property
+    def codec(self) -> TokenizerCodec:
+        return _started(self._codec)
+
+    @property
+    def openai(self) -> VllmOpenAI:
+        return _started(self._openai)
+
+    async def start(self) -> None:
+        started = time.perf_counter()
+        args, notes = await asyncio.to_thread(self._prepare)
+        for line in describe(notes):
+            logger.info("engine setting %s", line)
+        logger.info("starting vLLM; on a CPU this takes half a minute")
+        self._client = await asyncio.to_thread(_make_client, args)
+        self._tokenizer = self._client.renderer.tokenizer
+        self._codec = await asyncio.to_thread(TokenizerCodec, self._tokenizer)
+        self._openai = await VllmOpenAI.create(self._client, args, self._codec)
+        if self._wishes.reasoning_parser is not None:
+            from vllm.reasoning import ReasoningParserManager
+
+            self._reasoning_parser = ReasoningParserManager.get_reasoning_parser(
+                self._wishes.reasoning_parser
+            )
+        config = self._client.vllm_config
+        self._facts = EngineFacts(
+            model_name=self._wishes.model_name,
+            context_tokens=config.model_config.max_model_len,
+            vocab_size=config.model_config.get_vocab_size(),
+            max_num_seqs=config.scheduler_config.max_num_seqs,
+            max_loras=self._wishes.max_loras,
+            max_cpu_loras=self._wishes.max_cpu_loras,
+            max_lora_rank=self._wishes.max_lora_rank,
+            reasoning=self._reasoning_parser is not None,
+            default_sampling=dict(config.model_config.get_diff_sampling_param()),
+            notes=notes,
+        )
+        logger.info(
+            "vLLM is up after %.1f s: context %d tokens, %d sequences at once, %d adapter slots",
+            time.perf_counter() - started,
+            self._facts.context_tokens,
+            self._facts.max_num_seqs,
+            self._facts.max_loras,
+        )
+
+    def _prepare(self) -> tuple[argparse.Namespace, dict[str, str]]:
+        chosen = choose_arguments(read_machine(), self._wishes)
+        os.environ.update(chosen.environment)  # read by vLLM here and, inherited, in its processes
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+        parser = make_arg_parser(FlexibleArgumentParser(prog="vllm"))
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return parser.parse_args(chosen.arguments), chosen.notes
+        except SystemExit:
+            reason = said.getvalue().strip().splitlines()[-1:] or ["it gave no reason"]
+            raise SettingsError(f"vLLM does not take these --engine-arg settings: {reason[0]}") from None
+
+    async def stop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await asyncio.to_thread(client.shutdown, _STOP_SECONDS)
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs.engine import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError
+        from vllm.v1.engine.exceptions import EngineGenerateError
+
+        client = self._alive()
+        splitter = None
+        if request.split_reasoning and self._reasoning_parser is not None:
+            splitter = ReasoningSplitter(self._reasoning_parser, self._tokenizer)
+        stream = client.generate(
+            tokens_input(list(request.prompt_token_ids)),
+            sampling_params(request.sampling, stream=request.stream),
+            request.request_id,
+            lora_request=_lora_request(request.adapter) if request.adapter is not None else None,
+        )
+        try:
+            async for step in stream:
+                output = engine_output(step)
+                if any(delta.finish_reason == "error" for delta in output.deltas):
+                    raise GenerationFailedError("the engine failed on this request")
+                if splitter is not None:
+                    for delta in output.deltas:
+                        splitter.split(delta) if request.stream else splitter.split_whole(delta)
+                yield output
+        except VllmDeadError:
+            raise EngineDeadError("the engine process is gone; the request was not completed") from None
+        except EngineGenerateError as error:
+            logger.error("request %s failed in the engine", request.request_id, exc_info=error)
+            raise GenerationFailedError("the engine failed on this request") from None
+        except (VLLMClientError, ValueError) as error:
+            raise InvalidRequestError(f"the engine refused the request: {error}"[:1000]) from None
+        finally:
+            await stream.aclose()
+
+    async def load_adapter(self, adapter: AdapterHandle) -> None:
+        client = self._alive()
+        lora_request = _lora_request(adapter)
+        try:
+            await client.add_lora(lora_request)
+        except _engine_failures() as error:
+            await self.check_health()
+            reason = str(error).replace(str(adapter.path), "the adapter's folder").strip().splitlines()[-1:]
+            raise LifecycleError(
+                f"the engine refused adapter {adapter.name}: {(reason or ['it gave no reason'])[0][:500]}"
+            ) from None
+        self.openai.add_adapter(adapter, lora_request)
+
+    async def unload_adapter(self, adapter: AdapterHandle) -> None:
+        client = self._alive()
+        self.openai.remove_adapter(adapter)
+        try:
+            # False when the adapter had been evicted before, which is as good.
+            await client.remove_lora(adapter.engine_id)
+            held = await client.list_loras()
+        except _engine_failures() as error:
+            await self.check_health()
+            raise UnloadFailedError(f"the engine could not unload {adapter.name}: {error}"[:500]) from None
+        if adapter.engine_id in held:
+            raise UnloadFailedError(f"the engine was told to unload {adapter.name} and still holds it")
+
+    async def resident_adapters(self) -> set[int]:
+        return set(await self._alive().list_loras())
+
+    async def check_health(self) -> None:
+        if self._client is None or self._client.errored:
+            raise EngineDeadError("the engine process is gone")
+
+    def _alive(self) -> Any:
+        if self._client is None:
+            raise EngineNotReadyError("the engine is not running")
+        if self._client.errored:
+            raise EngineDeadError("the engine process is gone")
+        return self._client
+
+
+def _make_client(args: argparse.Namespace) -> Any:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    try:
+        config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"vLLM cannot be started with these settings: {error}"[:2000]) from None
+    return AsyncLLM.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER)
+
+
+def _lora_request(adapter: AdapterHandle) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(
+        lora_name=adapter.name, lora_int_id=adapter.engine_id, lora_path=str(Path(adapter.path))
+    )
+
+
+def _engine_failures() -> tuple[type[Exception], ...]:
+    """What a utility call on the engine core raises: it wraps whatever went wrong there in a plain Exception."""
+    return (Exception,)
+
+
+def _started(value: T | None) -> T:
+    if value is None:
+        raise EngineNotReadyError("the engine has not been started")
+    return value

@@ -1,0 +1,183 @@
+"""vLLM's own OpenAI handlers around the gateway's engine.
+
+The handlers are vLLM's, so that tools, structured output and every detail of the dialect come along. They are
+given an engine client that reports to the observer of the request it works for, and request bodies that went
+through an allow-list (serve/schemas/openai.py). vLLM's routes, its key check and its adapter verbs are not used.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, cast
+
+from starlette.datastructures import State
+
+from bases.errors import HotswapError
+from serve.engine.protocol import AdapterHandle, GenerationObserver
+from serve.engine.vllm.codec import TokenizerCodec
+from serve.engine.vllm.outputs import engine_clock
+from serve.errors import GenerationFailedError, InvalidRequestError, UnknownModelError
+
+_observer: contextvars.ContextVar[GenerationObserver | None] = contextvars.ContextVar(
+    "observer", default=None
+)
+
+
+class HandlerRefusedError(InvalidRequestError):
+    """vLLM's handler refused the request as the client's mistake."""
+
+    code = "invalid_request"
+
+
+class ObservedClient:
+    """vLLM's engine client with a listener on each generation, and special tokens in user text kept as text."""
+
+    def __init__(self, client: Any, codec: TokenizerCodec) -> None:
+        self._client = client
+        self._codec = codec
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def generate(self, prompt: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        """As AsyncLLM.generate. Whoever observes is whoever observed when this was called."""
+        rendered = prompt.get("prompt") if isinstance(prompt, dict) else None
+        if isinstance(rendered, str) and self._codec.has_marks(rendered):
+            prompt = {**prompt, "prompt_token_ids": self._codec.encode_rendered(rendered)}
+        observer = _observer.get()
+        stream = self._client.generate(prompt, *args, **kwargs)
+        if observer is None:
+            return cast("AsyncGenerator[Any, None]", stream)
+        observer.prompt(len(prompt.get("prompt_token_ids") or ()))
+        return _observed(stream, observer)
+
+
+async def _observed(
+    stream: AsyncGenerator[Any, None], observer: GenerationObserver
+) -> AsyncGenerator[Any, None]:
+    try:
+        async for output in stream:
+            num_tokens = sum(len(part.token_ids) for part in output.outputs)
+            observer.output(num_tokens, *_clock(output))
+            yield output
+    finally:
+        await stream.aclose()
+
+
+def _clock(output: Any) -> tuple[float | None, float | None]:
+    return engine_clock(output.metrics) if output.finished else (None, None)
+
+
+class VllmOpenAI:
+    """Implements serve.engine.protocol.OpenAIHandlers."""
+
+    def __init__(self, state: State, codec: TokenizerCodec) -> None:
+        self._state = state
+        self._codec = codec
+
+    @classmethod
+    async def create(cls, client: Any, args: Any, codec: TokenizerCodec) -> VllmOpenAI:
+        """Build vLLM's handlers on a started client."""
+        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+
+        state = State()
+        await init_app_state(ObservedClient(client, codec), state, args, ("generate",))
+        return cls(state, codec)
+
+    def add_adapter(self, adapter: AdapterHandle, lora_request: Any) -> None:
+        """Let the handlers find an adapter under its engine name."""
+        self._state.openai_serving_models.lora_requests[adapter.name] = lora_request
+
+    def remove_adapter(self, adapter: AdapterHandle) -> None:
+        """Take an adapter's name from the handlers."""
+        self._state.openai_serving_models.lora_requests.pop(adapter.name, None)
+
+    async def chat(
+        self, body: Mapping[str, Any], request_id: str, observer: GenerationObserver
+    ) -> Mapping[str, Any] | AsyncIterator[str]:
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+        marked = {**body, "messages": [self._marked(message) for message in body["messages"]]}
+        request = _parse(ChatCompletionRequest, marked, request_id)
+        return await self._run(self._state.openai_serving_chat.create_chat_completion, request, observer)
+
+    async def completions(
+        self, body: Mapping[str, Any], request_id: str, observer: GenerationObserver
+    ) -> Mapping[str, Any] | AsyncIterator[str]:
+        from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+        request = _parse(CompletionRequest, {**body, "prompt": self._as_text(body["prompt"])}, request_id)
+        return await self._run(self._state.openai_serving_completion.create_completion, request, observer)
+
+    def _marked(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        content = message.get("content")
+        if isinstance(content, str):
+            return {**message, "content": self._codec.mark(content)}
+        if isinstance(content, list):
+            parts = [{**part, "text": self._codec.mark(part["text"])} for part in content]
+            return {**message, "content": parts}
+        return dict(message)
+
+    def _as_text(self, prompt: Any) -> Any:
+        """Prompts that hold special-token text go as token ids, in which it is text."""
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        if not any(isinstance(text, str) and self._codec.mark(text) != text for text in prompts):
+            return prompt
+        ids = [self._codec.encode(text, parse_special=False) for text in prompts]
+        return ids[0] if isinstance(prompt, str) else ids
+
+    async def _run(
+        self, handler: Any, request: Any, observer: GenerationObserver
+    ) -> Mapping[str, Any] | AsyncIterator[str]:
+        from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+        from vllm.exceptions import VLLMClientError
+
+        token = _observer.set(observer)
+        try:
+            answer = await handler(request, None)
+        except (VLLMClientError, ValueError) as error:
+            raise HandlerRefusedError(str(error)[:1000]) from None
+        finally:
+            _observer.reset(token)
+        if isinstance(answer, ErrorResponse):
+            raise _refusal(answer.error.code, answer.error.message, answer.error.param)
+        if hasattr(answer, "model_dump"):
+            whole: dict[str, Any] = answer.model_dump(mode="json")
+            return whole
+        return _events(answer)
+
+
+async def _events(stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+    """The handler's events. vLLM reports a failure inside the stream as one more event: raise it instead."""
+    try:
+        async for event in stream:
+            if event.startswith('data: {"error"'):
+                error = json.loads(event.removeprefix("data: "))["error"]
+                raise _refusal(error.get("code") or 500, str(error.get("message")), error.get("param"))
+            yield event
+    finally:
+        await stream.aclose()
+
+
+def _parse(kind: Any, body: Mapping[str, Any], request_id: str) -> Any:
+    from pydantic import ValidationError
+    from vllm.exceptions import VLLMClientError
+
+    try:
+        return kind(**body, request_id=request_id)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise HandlerRefusedError(f"{where}: {first['msg']}"[:1000], param=where[:100] or None) from None
+    except (VLLMClientError, ValueError) as error:
+        raise HandlerRefusedError(str(error)[:1000]) from None
+
+
+def _refusal(code: int, message: str, param: str | None) -> HotswapError:
+    if code == 404:
+        return UnknownModelError(message, param=param or "model")
+    if 400 <= code < 500:
+        return HandlerRefusedError(message, param=param)
+    return GenerationFailedError(message)

@@ -1,0 +1,98 @@
+"""vLLM's types to and from the gateway's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from serve.engine.protocol import Constraint, Delta, EngineOutput, FinishReason, Sampling, TokenLogprob
+
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort", "error": "error"}
+
+
+def sampling_params(sampling: Sampling, *, stream: bool) -> Any:
+    """vLLM's SamplingParams."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        n=sampling.n,
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        stop=list(sampling.stop) or None,
+        seed=sampling.seed,
+        logprobs=sampling.logprobs,
+        ignore_eos=sampling.ignore_eos,
+        structured_outputs=_structured(sampling.constraint),
+        output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _structured(constraint: Constraint | None) -> Any:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    match constraint:
+        case None:
+            return None
+        case Constraint("json_schema", str() as schema):
+            return StructuredOutputsParams(json=orjson.loads(schema))
+        case Constraint("json_object"):
+            return StructuredOutputsParams(json_object=True)
+        case Constraint("regex", str() as regex):
+            return StructuredOutputsParams(regex=regex)
+        case Constraint(_, choices):
+            return StructuredOutputsParams(choice=list(choices))
+
+
+def engine_output(output: Any) -> EngineOutput:
+    """One step of vLLM's RequestOutput; the engine's clock is read from the last one."""
+    deltas = [
+        Delta(
+            index=part.index,
+            text=part.text,
+            token_ids=part.token_ids,
+            logprobs=_logprobs(part.token_ids, part.logprobs),
+            finish_reason=_FINISH.get(part.finish_reason) if part.finish_reason is not None else None,
+            stop_reason=part.stop_reason,
+        )
+        for part in output.outputs
+    ]
+    if not output.finished:
+        return EngineOutput(deltas)
+    queue_seconds, ttft_seconds = engine_clock(output.metrics)
+    return EngineOutput(deltas, queue_seconds, ttft_seconds)
+
+
+def engine_clock(metrics: Any) -> tuple[float | None, float | None]:
+    """(seconds in the engine's queue, seconds from arrival to the first token) of a finished request."""
+    if metrics is None:
+        return None, None
+    queued = None
+    if metrics.queued_ts > 0 and metrics.scheduled_ts > 0:
+        queued = max(0.0, metrics.scheduled_ts - metrics.queued_ts)
+    return queued, metrics.first_token_latency or None
+
+
+def _logprobs(
+    token_ids: Sequence[int], logprobs: Sequence[Mapping[int, Any]] | None
+) -> tuple[TokenLogprob, ...]:
+    if logprobs is None:
+        return ()
+    found = []
+    for token_id, candidates in zip(token_ids, logprobs, strict=False):
+        chosen = candidates[token_id]
+        ranked = sorted(candidates.items(), key=lambda item: item[1].rank or 0)
+        top = tuple((other, _text(value), float(value.logprob)) for other, value in ranked)
+        found.append(TokenLogprob(token_id, _text(chosen), float(chosen.logprob), top))
+    return tuple(found)
+
+
+def _text(value: Any) -> str:
+    return value.decoded_token or ""

@@ -1,0 +1,199 @@
+"""What can go wrong between a request and its answer. Routes alone map these to HTTP (serve/routes/errors.py).
+
+ServeError
+├── RequestError                the client's request is at fault; `param` names the field
+│   ├── InvalidRequestError     a value that can never be served
+│   ├── ContextLengthError      prompt + max_tokens do not fit the context
+│   ├── UnknownModelError       no base, alias or live version of that name
+│   ├── GrammarError            a schema, regex or choice that cannot be compiled in time
+│   ├── BodyTooLargeError       more bytes than the limit
+│   └── BodyTimeoutError        the body did not arrive in time
+├── AccessError
+│   ├── MissingKeyError         no admin key, or a wrong one
+│   └── AdminDisabledError      the admin API is off on this address
+├── BusyError                   try again later; `retry_after_seconds`
+│   ├── QueueFullError          the waiting queue is at its bound
+│   └── DrainingError           the server is shutting down
+├── LifecycleError              an adapter verb failed
+│   ├── AdapterMissingError     no such adapter
+│   ├── AdapterBusyError        another verb on the same adapter is running
+│   ├── ProbeFailedError        the loaded adapter does not do what it should
+│   └── UnloadFailedError       the engine still holds the adapter
+├── EngineError
+│   ├── EngineNotReadyError     still starting, or restarting
+│   ├── EngineDeadError         the engine process is gone
+│   └── GenerationFailedError   this one request failed inside the engine
+├── DeadlineExceededError       the request took longer than the server allows
+├── RequestAbortedError         the server ended this request (drain limit, adapter unloaded)
+└── SettingsError               a setting that cannot work, found at start
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from bases.errors import HotswapError
+
+
+class ServeError(HotswapError):
+    """Root of the gateway's errors."""
+
+    code: ClassVar[str] = "serve_error"
+
+
+class RequestError(ServeError):
+    """The client's request is at fault."""
+
+    code: ClassVar[str] = "invalid_request"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidRequestError(RequestError):
+    """A value that can never be served."""
+
+    code: ClassVar[str] = "invalid_value"
+
+
+class ContextLengthError(RequestError):
+    """The prompt and the tokens asked for do not fit the model's context."""
+
+    code: ClassVar[str] = "context_length_exceeded"
+
+
+class UnknownModelError(RequestError):
+    """No base, alias or live version has that name; the base never answers in its place."""
+
+    code: ClassVar[str] = "model_not_found"
+
+
+class GrammarError(RequestError):
+    """A schema, regex or choice list that cannot be compiled within the time allowed."""
+
+    code: ClassVar[str] = "invalid_grammar"
+
+
+class BodyTooLargeError(RequestError):
+    """The request body holds more bytes than the server accepts."""
+
+    code: ClassVar[str] = "body_too_large"
+
+
+class BodyTimeoutError(RequestError):
+    """The request body did not arrive within the receive deadline."""
+
+    code: ClassVar[str] = "body_timeout"
+
+
+class AccessError(ServeError):
+    """The caller may not do this."""
+
+    code: ClassVar[str] = "access_denied"
+
+
+class MissingKeyError(AccessError):
+    """No admin key was sent, or it is not the right one."""
+
+    code: ClassVar[str] = "invalid_api_key"
+
+
+class AdminDisabledError(AccessError):
+    """The admin API is off: no admin key is configured and the server is reachable from outside."""
+
+    code: ClassVar[str] = "admin_disabled"
+
+
+class BusyError(ServeError):
+    """Not now; ask again after `retry_after_seconds`."""
+
+    code: ClassVar[str] = "busy"
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFullError(BusyError):
+    """The waiting queue is at its bound of requests or prompt tokens."""
+
+    code: ClassVar[str] = "queue_full"
+
+
+class DrainingError(BusyError):
+    """The server is shutting down and takes no new work."""
+
+    code: ClassVar[str] = "draining"
+
+
+class LifecycleError(ServeError):
+    """A verb on an adapter failed; whatever was serving before still serves."""
+
+    code: ClassVar[str] = "adapter_error"
+
+
+class AdapterMissingError(LifecycleError):
+    """No adapter of that name is registered."""
+
+    code: ClassVar[str] = "adapter_not_found"
+
+
+class AdapterBusyError(LifecycleError):
+    """Another verb on the same adapter has not finished."""
+
+    code: ClassVar[str] = "adapter_busy"
+
+
+class ProbeFailedError(LifecycleError):
+    """The adapter was loaded, but what it answers is not what it should answer."""
+
+    code: ClassVar[str] = "probe_failed"
+
+
+class UnloadFailedError(LifecycleError):
+    """The engine was told to unload the adapter and still holds it."""
+
+    code: ClassVar[str] = "unload_failed"
+
+
+class EngineError(ServeError):
+    """The engine could not answer."""
+
+    code: ClassVar[str] = "engine_error"
+
+
+class EngineNotReadyError(EngineError):
+    """The engine is starting."""
+
+    code: ClassVar[str] = "engine_not_ready"
+
+
+class EngineDeadError(EngineError):
+    """The engine process is gone."""
+
+    code: ClassVar[str] = "engine_dead"
+
+
+class GenerationFailedError(EngineError):
+    """This one request failed inside the engine; others go on."""
+
+    code: ClassVar[str] = "generation_failed"
+
+
+class DeadlineExceededError(ServeError):
+    """The request took longer than the server's limit."""
+
+    code: ClassVar[str] = "deadline_exceeded"
+
+
+class RequestAbortedError(ServeError):
+    """The server ended a running request, and says why."""
+
+    code: ClassVar[str] = "aborted"
+
+
+class SettingsError(ServeError):
+    """A setting that cannot work; found before anything is started."""
+
+    code: ClassVar[str] = "invalid_settings"

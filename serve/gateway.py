@@ -1,0 +1,40 @@
+"""The objects of one running gateway, made once (serve/build.py) and handed to the routes."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from serve.access import AdminAccess
+from serve.admission import Admission
+from serve.engine.grammar import GrammarGuard
+from serve.engine.protocol import Engine
+from serve.http.exchange import Exchanges
+from serve.lifecycle.manager import AdapterManager
+from serve.metrics import GatewayMetrics
+from serve.running import RunningRequests
+
+
+class Phase(enum.StrEnum):
+    """What the gateway is doing."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class Gateway:
+    """Belongs to one event loop."""
+
+    engine: Engine
+    adapters: AdapterManager
+    admission: Admission
+    exchanges: Exchanges
+    running: RunningRequests
+    metrics: GatewayMetrics
+    access: AdminAccess
+    grammars: GrammarGuard
+    max_tokens_default: int
+    phase: Phase = field(default=Phase.STARTING)

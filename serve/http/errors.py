@@ -1,0 +1,200 @@
+"""Errors as HTTP: the status of each domain error and the one JSON shape all of them have.
+
+`{"error": {"type", "code", "message", "param", "request_id"}}`; see docs/api.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from adapters import errors as adapter_errors
+from bases.errors import HotswapError
+from serve import errors
+from serve.http.request_id import request_id_of
+from serve.http.strict_json import ContentTypeError, InvalidJsonError
+from serve.lifecycle.state import TransitionError
+from serve.running import ClientGoneError
+
+logger = logging.getLogger("hotswap.http")
+
+
+class InternalError(errors.ServeError):
+    """A bug; the log has the traceback, the client gets the request id to ask about it."""
+
+    code = "internal_error"
+
+
+# The first match wins: subclasses stand before their parents.
+_STATUS: tuple[tuple[type[HotswapError], int], ...] = (
+    (ClientGoneError, 499),
+    (errors.ContextLengthError, 400),
+    (errors.GrammarError, 400),
+    (errors.UnknownModelError, 404),
+    (errors.BodyTooLargeError, 413),
+    (errors.BodyTimeoutError, 408),
+    (InvalidJsonError, 400),
+    (ContentTypeError, 415),
+    (errors.RequestError, 422),
+    (errors.MissingKeyError, 401),
+    (errors.AccessError, 403),
+    (errors.QueueFullError, 429),
+    (errors.BusyError, 503),
+    (errors.AdapterMissingError, 404),
+    (errors.AdapterBusyError, 409),
+    (errors.ProbeFailedError, 422),
+    (TransitionError, 500),
+    (errors.LifecycleError, 502),
+    (errors.DeadlineExceededError, 504),
+    (errors.RequestAbortedError, 503),
+    (errors.EngineNotReadyError, 503),
+    (errors.EngineDeadError, 503),
+    (errors.EngineError, 500),
+    (adapter_errors.AdapterNotFoundError, 404),
+    (adapter_errors.AdapterConflictError, 409),
+    (adapter_errors.AdapterChangedError, 409),
+    (adapter_errors.AdapterStoreFullError, 507),
+    (adapter_errors.AdapterStoreError, 503),
+    (adapter_errors.RegistryError, 503),
+    (adapter_errors.AdapterError, 422),
+)
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    431: "invalid_request_error",
+    502: "engine_error",
+    503: "unavailable_error",
+    504: "timeout_error",
+    507: "storage_error",
+}
+_RETRY_AFTER_SECONDS = 5
+_MAX_MESSAGES = 8
+
+
+def status_of(error: HotswapError) -> int:
+    """HTTP status of a domain error; 500 for one without a line above."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def error_type(status: int) -> str:
+    """The coarse kind of an error with that status."""
+    return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+def error_body(
+    status: int, code: str, message: str, request_id: str, *, param: str | None = None, **extra: Any
+) -> dict[str, Any]:
+    """The JSON shape of every error."""
+    body = {
+        "type": error_type(status),
+        "code": code,
+        "message": message,
+        "param": param,
+        "request_id": request_id,
+    }
+    return {"error": {**body, **extra}}
+
+
+def body_of(error: HotswapError, request_id: str) -> dict[str, Any]:
+    """The JSON of a domain error; the report of a failed adapter check comes along."""
+    extra: dict[str, Any] = {}
+    if isinstance(error, adapter_errors.AdapterCheckError):
+        extra["problems"] = [
+            {"code": problem.code, "message": problem.message, "subject": problem.subject}
+            for problem in error.report.problems
+        ]
+    param = error.param if isinstance(error, errors.RequestError) else None
+    return error_body(status_of(error), error.code, str(error), request_id, param=param, **extra)
+
+
+def headers_of(error: HotswapError) -> dict[str, str]:
+    """Headers that go with a domain error."""
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.BusyError):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    elif status_of(error) == 503:
+        headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+    if isinstance(error, errors.MissingKeyError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.DrainingError | errors.BodyTooLargeError | errors.BodyTimeoutError):
+        headers["Connection"] = "close"
+    return headers
+
+
+def json_response(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON response."""
+    return Response(orjson.dumps(body), status, dict(headers or {}), media_type="application/json")
+
+
+def _describe(problem: Mapping[str, Any]) -> tuple[str, str]:
+    """(field, message) of one validation problem, without the value: it may be a megabyte, or a secret."""
+    parts = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
+    where = ".".join(parts) or "body"
+    if problem["type"] == "extra_forbidden":
+        return where, f"{where!r} is not a field of this request"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return where, f"{where}: {message}"
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Give every error of the app the one JSON shape."""
+
+    async def on_domain(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HotswapError):
+            raise error
+        status = status_of(error)
+        if status >= 500:
+            logger.warning("request %s: %s: %s", request_id_of(request.scope), error.code, error)
+        return json_response(status, body_of(error, request_id_of(request.scope)), headers_of(error))
+
+    async def on_validation(request: Request, error: Exception) -> Response:
+        if not isinstance(error, RequestValidationError):
+            raise error
+        described = [_describe(problem) for problem in error.errors()]
+        messages = list(dict.fromkeys(message[:300] for _, message in described))
+        text = "; ".join(messages[:_MAX_MESSAGES])
+        if len(messages) > _MAX_MESSAGES:
+            text += f"; and {len(messages) - _MAX_MESSAGES} more"
+        param = described[0][0][:100] if described else None
+        return json_response(
+            422, error_body(422, "validation_error", text, request_id_of(request.scope), param=param)
+        )
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        code = {404: "route_not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        message = {
+            404: "there is no such route; see /docs",
+            405: "this route does not take that method; see /docs",
+        }.get(error.status_code, str(error.detail))
+        body = error_body(error.status_code, code, message, request_id_of(request.scope))
+        return json_response(error.status_code, body, error.headers)
+
+    async def on_bug(request: Request, error: Exception) -> Response:
+        logger.error("request %s failed", request_id_of(request.scope), exc_info=error)
+        message = "the server failed on this request; its log holds the reason under the request id"
+        return json_response(500, error_body(500, "internal_error", message, request_id_of(request.scope)))
+
+    app.add_exception_handler(HotswapError, on_domain)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_bug)

@@ -1,0 +1,273 @@
+"""One HTTP exchange from the parsed request to the last byte, in one scope.
+
+A `Reply` is a response whose body is made while it is being sent. Everything a request holds (its place in the
+queue, its lease, its engine request) is opened inside `Exchange.run` and closed with it, so that nothing can
+leak between a route's return and the response, and a client that leaves is noticed at any point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from bases.errors import HotswapError
+from serve.errors import BusyError, DeadlineExceededError, RequestAbortedError, ServeError
+from serve.http.errors import InternalError, status_of
+from serve.lifecycle.board import Lease
+from serve.metrics import GatewayMetrics
+from serve.running import ClientGoneError, RunningRequest, RunningRequests
+
+logger = logging.getLogger("hotswap.http")
+
+CLIENT_GONE_STATUS = 499  # never sent: what the metrics and the log call a client that left
+
+_ABORT_REASONS: tuple[tuple[type[ServeError], str], ...] = (
+    (ClientGoneError, "client"),
+    (DeadlineExceededError, "deadline"),
+    (RequestAbortedError, "server"),
+)
+
+
+class Record:
+    """What is known of an exchange when it ends: the numbers of its metrics and of its log line."""
+
+    def __init__(self, route: str) -> None:
+        self.route = route
+        self.started = time.perf_counter()
+        self.adapter: str | None = None  # alias as known to the registry; None is the base
+        self.adapter_resolved = False
+        self.queue_seconds: float | None = None
+        self.ttft_seconds: float | None = None
+        self.last_token: float | None = None
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.sequences = 1
+        self.status = 500
+        self.answered = False  # the status line is on its way
+        self.completed = False
+
+    def token(self, count: int) -> None:
+        """That many generated tokens were seen now."""
+        now = time.perf_counter()
+        self.completion_tokens += count
+        if self.ttft_seconds is None:
+            self.ttft_seconds = now - self.started
+        self.last_token = now
+
+    def note_queue(self, seconds: float) -> None:
+        """One prompt waited so long; of several the longest counts."""
+        self.queue_seconds = max(self.queue_seconds or 0.0, seconds)
+
+    def note_ttft(self, seconds: float) -> None:
+        """One prompt had its first token so long after the request; of several the earliest counts."""
+        self.ttft_seconds = seconds if self.ttft_seconds is None else min(self.ttft_seconds, seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request was parsed."""
+        return time.perf_counter() - self.started
+
+    @property
+    def tpot_seconds(self) -> float | None:
+        """Mean seconds per token after the first of one sequence; None for fewer than two tokens."""
+        per_sequence = self.completion_tokens / max(1, self.sequences)
+        if self.ttft_seconds is None or self.last_token is None or per_sequence < 2:
+            return None
+        return max(0.0, self.last_token - self.started - self.ttft_seconds) / (per_sequence - 1)
+
+    def observe(self, metrics: GatewayMetrics) -> None:
+        """Write the exchange into the metrics."""
+        label = metrics.adapter_label(self.adapter) if self.adapter_resolved else "unknown"
+        metrics.requests.labels(self.route, label, str(self.status)).inc()
+        if not self.completed:
+            return
+        metrics.request_seconds.labels(self.route, label).observe(self.seconds)
+        if self.queue_seconds is not None:
+            metrics.queue_seconds.labels(label).observe(self.queue_seconds)
+        if self.ttft_seconds is not None:
+            metrics.ttft_seconds.labels(label).observe(self.ttft_seconds)
+        if (tpot := self.tpot_seconds) is not None:
+            metrics.tpot_seconds.labels(label).observe(tpot)
+        metrics.prompt_tokens.labels(label).inc(self.prompt_tokens)
+        metrics.completion_tokens.labels(label).inc(self.completion_tokens)
+
+
+class Exchange:
+    """Sends the parts of one answer, each within the send limit."""
+
+    def __init__(self, running: RunningRequest, send: Send, record: Record, send_seconds: float) -> None:
+        self.running = running
+        self.record = record
+        self._send = send
+        self._send_seconds = send_seconds
+
+    def use(self, lease: Lease) -> None:
+        """Name the version that answers, for the metrics and for whoever has to end the request."""
+        self.record.adapter = lease.alias
+        self.record.adapter_resolved = True
+        self.running.version = lease.engine_name if lease.handle is not None else None
+
+    def timing(self) -> dict[str, float | None]:
+        """Milliseconds of this exchange so far."""
+        record = self.record
+        return {
+            "queue_ms": _ms(record.queue_seconds),
+            "ttft_ms": _ms(record.ttft_seconds),
+            "total_ms": round(record.seconds * 1000, 3),
+        }
+
+    @property
+    def started(self) -> bool:
+        """True once the status line is on its way."""
+        return self.record.answered
+
+    async def json(self, payload: object, status: int = 200) -> None:
+        """Send a whole JSON answer."""
+        body = orjson.dumps(payload)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await self._start(status, headers)
+        await self._put({"type": "http.response.body", "body": body})
+
+    async def open_events(self) -> None:
+        """Send the head of a stream of server-sent events."""
+        headers = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        await self._start(200, headers)
+
+    async def event(self, chunk: bytes) -> None:
+        """Send one chunk of the stream."""
+        await self._put({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def close_events(self) -> None:
+        """End the stream."""
+        await self._put({"type": "http.response.body", "body": b""})
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.record.answered = True
+        self.record.status = status
+        await self._put({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _put(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientGoneError(f"the client read nothing for {self._send_seconds:g} s") from None
+        except OSError:
+            raise ClientGoneError("the client closed the connection") from None
+
+
+def _ms(seconds: float | None) -> float | None:
+    return round(seconds * 1000, 3) if seconds is not None else None
+
+
+async def _watch(receive: Receive, running: RunningRequest) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    running.abort(ClientGoneError("the client closed the connection"))
+
+
+class ExchangeLimits:
+    """How long an exchange may take, in seconds."""
+
+    def __init__(self, *, request_seconds: float, send_seconds: float) -> None:
+        self.request_seconds = request_seconds
+        self.send_seconds = send_seconds
+
+
+class Exchanges:
+    """Opens exchanges and counts how they end."""
+
+    def __init__(self, running: RunningRequests, metrics: GatewayMetrics, limits: ExchangeLimits) -> None:
+        self.running = running
+        self.metrics = metrics
+        self.limits = limits
+
+    @asynccontextmanager
+    async def open(
+        self, route: str, request_id: str, receive: Receive, send: Send
+    ) -> AsyncIterator[Exchange]:
+        """Watch the client and the clock while the block runs.
+
+        Inside, the end by disconnect, deadline or abort arrives as a cancellation; outside the block it is the
+        ServeError that caused it.
+        """
+        record = Record(route)
+        loop = asyncio.get_running_loop()
+        try:
+            with self.running.track(request_id) as running:
+                deadline = loop.call_later(
+                    self.limits.request_seconds,
+                    running.abort,
+                    DeadlineExceededError(
+                        f"the request took longer than {self.limits.request_seconds:g} s and was ended"
+                    ),
+                )
+                watcher = asyncio.create_task(_watch(receive, running))
+                try:
+                    yield Exchange(running, send, record, self.limits.send_seconds)
+                    record.completed = True
+                finally:
+                    deadline.cancel()
+                    watcher.cancel()
+        except HotswapError as error:
+            if not record.answered:
+                record.status = status_of(error)
+            if isinstance(error, BusyError):
+                self.metrics.rejections.labels(error.code).inc()
+            for kind, reason in _ABORT_REASONS:
+                if isinstance(error, kind):
+                    self.metrics.aborts.labels(reason).inc()
+            raise
+        finally:
+            record.observe(self.metrics)
+
+
+class Reply(Response):
+    """A response that makes its body while it is sent; subclasses answer through the exchange."""
+
+    media_type = None
+
+    def __init__(self, exchanges: Exchanges, route: str, request_id: str) -> None:
+        super().__init__()
+        self._exchanges = exchanges
+        self._route = route
+        self.request_id = request_id
+
+    async def run(self, exchange: Exchange) -> None:
+        """Answer the request."""
+        raise NotImplementedError
+
+    async def fail(self, exchange: Exchange, error: HotswapError) -> None:
+        """Say what went wrong inside a stream whose status line is already out, and end the stream."""
+        raise NotImplementedError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        exchange: Exchange | None = None
+        try:
+            async with self._exchanges.open(self._route, self.request_id, receive, send) as exchange:
+                await self.run(exchange)
+        except ClientGoneError:
+            return  # nobody is left to tell
+        except HotswapError as error:
+            if exchange is None or not exchange.started:
+                raise
+            with suppress(ClientGoneError):
+                await self.fail(exchange, error)
+        except Exception:  # the request boundary: a bug must still end the stream with a reason
+            if exchange is None or not exchange.started:
+                raise
+            logger.exception("request %s failed after its stream had begun", self.request_id)
+            with suppress(ClientGoneError):
+                await self.fail(exchange, InternalError("the server failed on this request"))

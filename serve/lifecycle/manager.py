@@ -1,0 +1,406 @@
+"""The verbs on adapters: load, unload, converge; and what goes on after them until the engine is clean.
+
+A swap: check, copy into the store, load, probe, write the alias to the registry, move the alias in one step,
+let the old version drain, unload it, verify. Any failure before the alias moves leaves the old version serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.check import check_adapter
+from adapters.errors import AdapterCheckError, AdapterStoreError
+from adapters.name import AdapterVersion, parse_alias
+from adapters.probe import read_probe
+from adapters.registry.records import Event, NewVersion
+from adapters.registry.registry import Registry
+from adapters.report import CheckReport
+from adapters.source import resolve_source
+from adapters.store import AdapterStore
+from adapters.target import TargetBase
+from bases.errors import HotswapError
+from serve.engine.protocol import AdapterHandle, Engine
+from serve.errors import AdapterMissingError, DrainingError, LifecycleError, RequestAbortedError
+from serve.lifecycle.board import AdapterBoard
+from serve.lifecycle.probe import AdapterProbe
+from serve.lifecycle.state import AdapterState
+from serve.lifecycle.version import ManagedVersion, VersionFacts
+from serve.metrics import GatewayMetrics
+from serve.running import RunningRequests
+
+logger = logging.getLogger("hotswap.adapters")
+
+# After the drain limit the remaining requests are ended; this is how long their tasks may take to notice.
+_ABORT_SECONDS = 10.0
+_RETRY_AFTER_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRules:
+    """What may be loaded, and how."""
+
+    root: Path
+    target: TargetBase
+    max_lora_rank: int
+    max_bytes: int
+    probe: bool
+    drain_seconds: float
+    max_resident: int  # beyond so many, versions are read when they are first used
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOutcome:
+    """What `load` did."""
+
+    managed: ManagedVersion
+    created: bool  # False: that very version was live already
+    replaced: AdapterVersion | None
+    report: CheckReport
+
+
+class AdapterManager:
+    """All verbs of one gateway. Methods belong to one event loop; disk and database work runs in threads."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        board: AdapterBoard,
+        registry: Registry,
+        store: AdapterStore,
+        running: RunningRequests,
+        metrics: GatewayMetrics,
+        rules: AdapterRules,
+    ) -> None:
+        self.board = board
+        self.rules = rules
+        self._engine = engine
+        self._registry = registry
+        self._store = store
+        self._running = running
+        self._metrics = metrics
+        self._probe = AdapterProbe(engine)
+        self._engine_ids = itertools.count(1)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._desired: dict[str, str] = {}  # alias -> digest, as the registry has it
+        self._retiring: dict[ManagedVersion, asyncio.Task[None]] = {}
+        self._busy = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._closing = False
+
+    async def converge(self) -> None:
+        """Bring up what the registry says should be live. A version that cannot be is listed as failed."""
+        aliases = await asyncio.to_thread(self._registry.list_aliases)
+        records = {r.version: r for r in await asyncio.to_thread(self._registry.list_versions)}
+        for place, alias in enumerate(aliases):
+            version = alias.version
+            record = records[version]
+            self._desired[version.name] = version.digest
+            facts = VersionFacts(record.rank, record.num_bytes, record.source)
+            managed = self._manage(version, facts, self.rules.root)
+            self.board.point(managed)
+            try:
+                if record.base_fingerprint != self.rules.target.fingerprint:
+                    raise LifecycleError(
+                        "it was checked against another base model; load it again for this one"
+                    )
+                if record.rank > self.rules.max_lora_rank:
+                    raise LifecycleError(
+                        f"its rank {record.rank} is above --max-lora-rank {self.rules.max_lora_rank}"
+                    )
+                path = await asyncio.to_thread(self._store.path, version.digest)
+                if not await asyncio.to_thread(self._store.verify, version.digest):
+                    raise LifecycleError("its files in the store are damaged; load it again from its source")
+                managed.handle = AdapterHandle(str(version), managed.handle.engine_id, path)
+                managed.advance(AdapterState.CHECKED)
+                await self._bring_up(managed, resident=place < self.rules.max_resident)
+            except HotswapError as error:
+                self._fail(managed, error)
+        self._note_names()
+
+    async def load(self, name: str, source: str, *, actor: str) -> LoadOutcome:
+        """Make the adapter in `source` the one that answers to `name`. Idempotent.
+
+        Raises AdapterNameError, AdapterSourceError, AdapterCheckError (with every problem), AdapterStoreError,
+        RegistryError, LifecycleError, EngineError; the previous version then still serves.
+        """
+        alias = parse_alias(name, base_name=self.board.base_name)
+        started = time.perf_counter()
+        async with self._verb(alias, "load", actor) as event:
+            event["source"] = source
+            folder = await asyncio.to_thread(resolve_source, source, [self.rules.root])
+            report = await asyncio.to_thread(
+                check_adapter,
+                folder,
+                target=self.rules.target,
+                max_lora_rank=self.rules.max_lora_rank,
+                max_bytes=self.rules.max_bytes,
+            )
+            check_seconds = time.perf_counter() - started
+            report.raise_for_problems()
+            facts = report.facts
+            if facts.digest is None or facts.rank is None or facts.num_bytes is None:
+                raise AdapterCheckError(report)
+            version = AdapterVersion(alias, facts.digest)
+            event["digest"] = facts.digest
+            current = self.board.behind(alias)
+            if current is not None and current.version == version and current.state is AdapterState.LIVE:
+                return LoadOutcome(current, created=False, replaced=None, report=report)
+            managed = await self._stage(version, VersionFacts(facts.rank, facts.num_bytes, source), folder)
+            managed.phase_seconds["check"] = round(check_seconds, 4)
+            try:
+                if managed.state is AdapterState.CHECKED:
+                    await self._bring_up(managed, resident=True)
+                await asyncio.to_thread(
+                    self._registry.set_alias, version, expected_digest=self._desired.get(alias)
+                )
+            except (HotswapError, asyncio.CancelledError) as error:
+                await self._take_back(managed, error)
+                raise
+            self._desired[alias] = version.digest
+            managed.phase_seconds["total"] = round(time.perf_counter() - started, 4)
+            for phase, seconds in managed.phase_seconds.items():
+                self._metrics.adapter_load_seconds.labels(phase).observe(seconds)
+            previous = self.board.point(managed)
+            self._note_names()
+            if previous is not None and previous.state is AdapterState.LIVE:
+                self._retire(previous)
+            elif previous is not None:
+                self.board.forget(previous)
+            return LoadOutcome(
+                managed,
+                created=True,
+                replaced=previous.version if previous is not None else None,
+                report=report,
+            )
+
+    async def unload(
+        self, name: str, *, actor: str, drain_seconds: float | None = None
+    ) -> list[AdapterVersion]:
+        """Take `name` away: no new request finds it, running ones finish (or end at the limit), it is unloaded.
+
+        Returns the versions that went. Raises AdapterMissingError, UnloadFailedError, RegistryError.
+        """
+        alias = parse_alias(name)
+        limit = self.rules.drain_seconds if drain_seconds is None else drain_seconds
+        async with self._verb(alias, "unload", actor):
+            if self.board.behind(alias) is None and alias not in self._desired:
+                raise AdapterMissingError(f"no adapter is called {alias!r}; GET /admin/adapters lists them")
+            await asyncio.to_thread(self._registry.drop_alias, alias)
+            self._desired.pop(alias, None)
+            managed = self.board.unpoint(alias)
+            if managed is not None and managed.state is AdapterState.LIVE:
+                self._retire(managed)
+            await self._drain(alias, limit)
+            gone = [m for m in self.board.versions() if m.version.name == alias]
+            for leftover in gone:
+                self.board.forget(leftover)
+            removed = await asyncio.to_thread(self._remove_versions, alias)
+            self._note_names()
+            return removed
+
+    async def close(self) -> None:
+        """Take no more verbs, wait for running ones, and stop waiting for versions that drain."""
+        self._closing = True
+        await self._quiet.wait()
+        for task in list(self._retiring.values()):
+            task.cancel()
+        await asyncio.gather(*self._retiring.values(), return_exceptions=True)
+
+    @property
+    def busy(self) -> int:
+        """Verbs that are running."""
+        return self._busy
+
+    async def wait_quiet(self) -> None:
+        """Return when no verb runs."""
+        await self._quiet.wait()
+
+    @asynccontextmanager
+    async def _verb(self, alias: str, action: str, actor: str) -> AsyncIterator[dict[str, str]]:
+        """One verb at a time on one name, written down with its outcome."""
+        if self._closing:
+            raise DrainingError(
+                "the server is shutting down; try again on its successor",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+        self._busy += 1
+        self._quiet.clear()
+        event: dict[str, str] = {}
+        outcome = "cancelled"
+        try:
+            async with self._locks[alias]:
+                yield event
+            outcome = "done"
+        except HotswapError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._busy -= 1
+            if self._busy == 0:
+                self._quiet.set()
+            logger.info("%s %s by %s: %s", action, alias, actor, outcome)
+            self._note_event(Event(actor, action, outcome, alias, event.pop("digest", None), dict(event)))
+
+    def _note_event(self, event: Event) -> None:
+        def write() -> None:
+            try:
+                self._registry.append_event(event)
+            except HotswapError as error:
+                logger.error("the event %s %s was not written down: %s", event.action, event.name, error)
+
+        asyncio.get_running_loop().run_in_executor(None, write)
+
+    def _manage(self, version: AdapterVersion, facts: VersionFacts, path: Path) -> ManagedVersion:
+        handle = AdapterHandle(str(version), next(self._engine_ids), path)
+        managed = ManagedVersion(version, handle, facts, self._stepped)
+        self.board.add(managed)
+        self._count_states()
+        return managed
+
+    async def _stage(self, version: AdapterVersion, facts: VersionFacts, folder: Path) -> ManagedVersion:
+        """A version that is in the store and the registry: checked, or live when it had not drained yet."""
+        managed = self.board.get(version)
+        if managed is not None and managed.state is AdapterState.DRAINING:
+            self._retiring.pop(managed).cancel()
+            managed.advance(AdapterState.LIVE, "wanted again before it had drained")
+            return managed
+        managed = self._manage(version, facts, folder)
+        try:
+            with managed.timed("store"):
+                path = await asyncio.to_thread(self._store.publish, folder, version.digest)
+                new = NewVersion(
+                    version, facts.rank, facts.num_bytes, self.rules.target.fingerprint, facts.source
+                )
+                await asyncio.to_thread(self._registry.add_version, new)
+        except HotswapError as error:
+            self._fail(managed, error)
+            raise
+        managed.handle = AdapterHandle(str(version), managed.handle.engine_id, path)
+        managed.advance(AdapterState.CHECKED)
+        return managed
+
+    async def _bring_up(self, managed: ManagedVersion, *, resident: bool) -> None:
+        managed.advance(AdapterState.LOADING)
+        if not resident:
+            managed.advance(AdapterState.LIVE, "read by the engine when it is first used")
+            return
+        with managed.timed("load"):
+            await self._engine.load_adapter(managed.handle)
+        if self.rules.probe:
+            managed.advance(AdapterState.PROBING)
+            with managed.timed("probe"):
+                recorded = await asyncio.to_thread(read_probe, managed.handle.path)
+                if recorded is not None:
+                    result = await self._probe.replay(managed.handle, recorded)
+                else:
+                    result = await self._probe.effect(managed.handle)
+            logger.info(
+                "adapter %s probed (%s): largest logprob difference %.4g over %d tokens",
+                managed.version,
+                result.kind,
+                result.max_difference_nats,
+                result.num_tokens,
+            )
+        managed.advance(AdapterState.LIVE)
+
+    async def _take_back(self, managed: ManagedVersion, error: BaseException) -> None:
+        """Undo a load that failed before its alias moved."""
+        if self.board.behind(managed.version.name) is managed:
+            return  # it was live before and still is
+        was_loaded = managed.state in (AdapterState.LOADING, AdapterState.PROBING, AdapterState.LIVE)
+        self._fail(managed, error)
+        if was_loaded:
+            try:
+                await asyncio.shield(self._engine.unload_adapter(managed.handle))
+            except HotswapError as second:
+                logger.error("adapter %s could not be taken out of the engine: %s", managed.version, second)
+
+    def _fail(self, managed: ManagedVersion, error: BaseException) -> None:
+        reason = str(error) if isinstance(error, HotswapError) else "the load was cancelled"
+        managed.advance(AdapterState.FAILED, reason)
+        logger.warning("adapter %s failed: %s", managed.version, reason)
+
+    def _retire(self, managed: ManagedVersion) -> None:
+        """Let a version drain and unload it, in the background."""
+        managed.advance(AdapterState.DRAINING)
+        task = asyncio.create_task(self._finish(managed), name=f"drain {managed.version}")
+        self._retiring[managed] = task
+
+    async def _finish(self, managed: ManagedVersion) -> None:
+        await managed.wait_idle()
+        try:
+            await self._engine.unload_adapter(managed.handle)
+        except HotswapError as error:  # the background boundary: the reason stays with the version
+            self._fail(managed, error)
+        else:
+            managed.advance(AdapterState.UNLOADED)
+            self.board.forget(managed)
+        finally:
+            self._retiring.pop(managed, None)
+            self._count_states()
+
+    async def _drain(self, alias: str, limit_seconds: float) -> None:
+        draining = {m: t for m, t in self._retiring.items() if m.version.name == alias}
+        if not draining:
+            return
+        _, unfinished = await asyncio.wait(draining.values(), timeout=limit_seconds)
+        if not unfinished:
+            return
+        for managed, task in draining.items():
+            if task in unfinished:
+                cause = RequestAbortedError(
+                    f"adapter {managed.version} was unloaded before this answer was complete "
+                    f"(drain limit {limit_seconds:g} s)"
+                )
+                count = self._running.abort_version(str(managed.version), cause)
+                logger.warning("adapter %s: %d requests ended at the drain limit", managed.version, count)
+        _, unfinished = await asyncio.wait(unfinished, timeout=_ABORT_SECONDS)
+        if unfinished:
+            raise LifecycleError(
+                f"adapter {alias!r} takes no new requests, but is still in use after the drain limit of "
+                f"{limit_seconds:g} s; it is unloaded when the last one ends"
+            )
+
+    def _remove_versions(self, alias: str) -> list[AdapterVersion]:
+        """Forget all versions of a name; files go when no other name has the same content."""
+        removed = []
+        for record in self._registry.list_versions(alias):
+            self._registry.remove_version(record.version)
+            removed.append(record.version)
+        kept = {record.version.digest for record in self._registry.list_versions()}
+        for version in removed:
+            if version.digest not in kept:
+                try:
+                    self._store.remove(version.digest)
+                except AdapterStoreError as error:
+                    logger.warning("the files of %s stay in the store: %s", version, error)
+        return removed
+
+    def _stepped(self, managed: ManagedVersion, came_from: AdapterState) -> None:
+        logger.info(
+            "adapter %s: %s -> %s%s",
+            managed.version,
+            came_from,
+            managed.state,
+            f" ({managed.reason})" if managed.reason else "",
+        )
+        self._metrics.adapter_transitions.labels(str(managed.state)).inc()
+        self._count_states()
+
+    def _count_states(self) -> None:
+        for state in AdapterState:
+            count = sum(1 for managed in self.board.versions() if managed.state is state)
+            self._metrics.adapters.labels(str(state)).set(count)
+
+    def _note_names(self) -> None:
+        self._metrics.known_adapters(self.board.aliases())

@@ -1,0 +1,35 @@
+"""What routes ask for, as typed dependencies."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from serve.errors import EngineNotReadyError
+from serve.gateway import Gateway, Phase
+from serve.http.request_id import request_id_of
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway = request.app.state.gateway
+    if not isinstance(gateway, Gateway) or gateway.phase in (Phase.STARTING, Phase.STOPPED):
+        raise EngineNotReadyError("the engine is still starting; GET /readyz says when it is up")
+    return gateway
+
+
+def _request_id(request: Request) -> str:
+    return request_id_of(request.scope)
+
+
+GatewayDep = Annotated[Gateway, Depends(_gateway)]
+RequestIdDep = Annotated[str, Depends(_request_id)]
+
+
+def _admin(request: Request, gateway: GatewayDep) -> str:
+    values = [value for name, value in request.headers.raw if name == b"authorization"]
+    return gateway.access.check(values)
+
+
+# Name of the caller, for the audit log.
+AdminDep = Annotated[str, Depends(_admin)]

@@ -1,0 +1,87 @@
+"""Pieces of the OpenAPI document that routes share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+EVENTS: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {
+            "type": "string",
+            "description": "With stream: `delta` events, then one `done` event, or one `error` event.",
+        }
+    }
+}
+OPENAI_EVENTS: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {"type": "string", "description": "With stream: OpenAI's chunks, then [DONE]."}
+    }
+}
+
+
+class ProblemBody(BaseModel):
+    """One finding of an adapter check."""
+
+    code: str
+    message: str
+    subject: str
+
+
+class ErrorFields(BaseModel):
+    """What went wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal[
+        "invalid_request_error",
+        "authentication_error",
+        "permission_error",
+        "not_found_error",
+        "timeout_error",
+        "conflict_error",
+        "rate_limit_error",
+        "engine_error",
+        "unavailable_error",
+        "storage_error",
+        "server_error",
+    ]
+    code: str
+    message: str
+    param: str | None
+    request_id: str
+    problems: list[ProblemBody] | None = None
+
+
+class ErrorBody(BaseModel):
+    """Every error has this shape."""
+
+    error: ErrorFields
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Documented error responses."""
+    return {status: {"model": ErrorBody, "description": _MEANING[status]} for status in statuses}
+
+
+_MEANING = {
+    400: "The body is not JSON, or the prompt does not fit the context, or a schema cannot be compiled.",
+    401: "The admin key is missing or wrong.",
+    403: "The admin API is off on this address.",
+    404: "No such base, adapter or version.",
+    408: "The body did not arrive in time.",
+    409: "Another change of the same adapter came first.",
+    413: "The body is too large.",
+    415: "Send Content-Type: application/json.",
+    422: "A field is unknown, missing or out of bounds.",
+    429: "The queue is full; see Retry-After.",
+    500: "The engine failed on this request.",
+    502: "The engine refused the adapter.",
+    503: "Starting, shutting down, or the engine is gone; see Retry-After.",
+    504: "The request took longer than the server allows.",
+    507: "No space is left for the adapter.",
+}
+
+ERRORS = errors(400, 404, 408, 413, 422, 429, 500, 503, 504)
+ADMIN_ERRORS = errors(400, 401, 403, 404, 408, 409, 413, 415, 422, 502, 503, 507)

@@ -1,0 +1,230 @@
+"""`POST /generate`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from bases.errors import HotswapError
+from serve.engine.protocol import Delta, EngineRequest, TokenLogprob
+from serve.gateway import Gateway
+from serve.generation import (
+    PromptAnswer,
+    SequenceAnswer,
+    check_finished,
+    collect,
+    encode_prompts,
+    engine_request,
+    sampling_of,
+)
+from serve.http.errors import body_of
+from serve.http.exchange import Exchange, Reply
+from serve.http.strict_json import LenientTypeRoute
+from serve.lifecycle.board import Lease
+from serve.routes.dependencies import GatewayDep, RequestIdDep
+from serve.routes.documentation import ERRORS, EVENTS
+from serve.schemas.generate import GenerateAnswer, GenerateBody
+from serve.schemas.sampling import constraint_of
+
+router = APIRouter(route_class=LenientTypeRoute, tags=["generate"])
+
+
+@router.post(
+    "/generate",
+    summary="Answer a prompt, with the base or an adapter",
+    response_model=None,
+    responses={200: {"model": GenerateAnswer, "description": "The answer.", "content": EVENTS}, **ERRORS},
+)
+async def generate(body: GenerateBody, gateway: GatewayDep, request_id: RequestIdDep) -> Response:
+    """Continue `prompt`, or answer `messages` through the base's chat template."""
+    return GenerateReply(gateway, body, request_id)
+
+
+class GenerateReply(Reply):
+    """Answers one /generate request."""
+
+    def __init__(self, gateway: Gateway, body: GenerateBody, request_id: str) -> None:
+        super().__init__(gateway.exchanges, "/generate", request_id)
+        self._gateway = gateway
+        self._body = body
+
+    async def run(self, exchange: Exchange) -> None:
+        gateway, body = self._gateway, self._body
+        num_prompts = len(body.prompt) if isinstance(body.prompt, list) else 1
+        gateway.admission.check_open(requests=num_prompts)
+        with gateway.adapters.board.lease(body.adapter, param="adapter") as lease:
+            exchange.use(lease)
+            await gateway.grammars.check(constraint_of(body.response_format))
+            requests = await self._requests(lease)
+            exchange.record.prompt_tokens = sum(len(request.prompt_token_ids) for request in requests)
+            exchange.record.sequences = sum(request.sampling.n for request in requests)
+            if body.stream:
+                await self._stream(exchange, lease, requests[0])
+            else:
+                await self._whole(exchange, lease, requests)
+
+    async def _requests(self, lease: Lease) -> list[EngineRequest]:
+        facts = self._gateway.engine.facts
+        prompts = await encode_prompts(
+            self._body, self._gateway.engine.codec, context_tokens=facts.context_tokens
+        )
+        return [
+            engine_request(
+                self.request_id if len(prompts) == 1 else f"{self.request_id}-{place}",
+                self._body,
+                prompt,
+                sampling_of(
+                    self._body,
+                    len(prompt),
+                    defaults=facts.default_sampling,
+                    max_tokens=self._gateway.max_tokens_default,
+                    context_tokens=facts.context_tokens,
+                ),
+                lease.handle,
+            )
+            for place, prompt in enumerate(prompts)
+        ]
+
+    async def _whole(self, exchange: Exchange, lease: Lease, requests: list[EngineRequest]) -> None:
+        if len(requests) == 1:
+            answers = [await self._one(exchange, requests[0])]
+        else:
+            answers = await _all(*(self._one(exchange, request) for request in requests))
+        record = exchange.record
+        record.completion_tokens = sum(answer.completion_tokens for answer in answers)
+        record.last_token = time.perf_counter()
+        body: dict[str, Any] = {**self._head(lease)}
+        if isinstance(self._body.prompt, list):
+            body["results"] = [
+                {
+                    "index": place,
+                    **_answer_fields(answer),
+                    "usage": _usage(answer.prompt_tokens, answer.completion_tokens),
+                }
+                for place, answer in enumerate(answers)
+            ]
+        else:
+            body.update(_answer_fields(answers[0]))
+        body["usage"] = _usage(record.prompt_tokens, record.completion_tokens)
+        body["timing"] = exchange.timing()
+        await exchange.json(body)
+
+    async def _one(self, exchange: Exchange, request: EngineRequest) -> PromptAnswer:
+        gateway, record = self._gateway, exchange.record
+        slot = gateway.admission.slot(
+            sequences=request.sampling.n, prompt_tokens=len(request.prompt_token_ids)
+        )
+        async with slot as waited:
+            before = record.seconds
+            answer = await collect(gateway.engine, request)
+            record.note_queue(waited + (answer.queue_seconds or 0.0))
+            if answer.ttft_seconds is not None:
+                record.note_ttft(before + answer.ttft_seconds)
+            return answer
+
+    async def _stream(self, exchange: Exchange, lease: Lease, request: EngineRequest) -> None:
+        gateway, record = self._gateway, exchange.record
+        sequences = [SequenceAnswer(index) for index in range(request.sampling.n)]
+        slot = gateway.admission.slot(
+            sequences=request.sampling.n, prompt_tokens=len(request.prompt_token_ids)
+        )
+        async with slot as waited, aclosing(gateway.engine.generate(request)) as outputs:
+            async for output in outputs:
+                if not exchange.started:
+                    await exchange.open_events()
+                record.note_queue(waited + (output.queue_seconds or 0.0))
+                for delta in output.deltas:
+                    if delta.token_ids:
+                        record.token(len(delta.token_ids))
+                    sequence = sequences[delta.index]
+                    sequence.num_tokens += len(delta.token_ids)
+                    if delta.finish_reason is not None:
+                        sequence.finish_reason, sequence.stop_reason = delta.finish_reason, delta.stop_reason
+                    if delta.text or delta.reasoning or delta.logprobs:
+                        await exchange.event(_event("delta", _delta_fields(delta)))
+            check_finished(sequences)
+        done = {
+            **self._head(lease),
+            "finish_reason": sequences[0].finish_reason,
+            "stop_reason": sequences[0].stop_reason,
+            "choices": [
+                {"index": s.index, "finish_reason": s.finish_reason, "stop_reason": s.stop_reason}
+                for s in sequences
+            ],
+            "usage": _usage(record.prompt_tokens, record.completion_tokens),
+            "timing": exchange.timing(),
+        }
+        await exchange.event(_event("done", done))
+        await exchange.close_events()
+
+    async def fail(self, exchange: Exchange, error: HotswapError) -> None:
+        await exchange.event(_event("error", body_of(error, self.request_id)))
+        await exchange.close_events()
+
+    def _head(self, lease: Lease) -> dict[str, Any]:
+        return {
+            "id": self.request_id,
+            "model": self._gateway.adapters.board.base_name,
+            "adapter": lease.engine_name if lease.handle is not None else None,
+        }
+
+
+async def _all(*answers: Any) -> list[PromptAnswer]:
+    """All answers in order; the first failure cancels the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(answer) for answer in answers]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _event(name: str, payload: Mapping[str, Any]) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(payload) + b"\n\n"
+
+
+def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+
+
+def _answer_fields(answer: PromptAnswer) -> dict[str, Any]:
+    fields = _sequence_fields(answer.sequences[0])
+    if len(answer.sequences) > 1:
+        fields["choices"] = [{"index": s.index, **_sequence_fields(s)} for s in answer.sequences]
+    return fields
+
+
+def _sequence_fields(sequence: SequenceAnswer) -> dict[str, Any]:
+    fields: dict[str, Any] = {"text": sequence.text}
+    if sequence.reasoning:
+        fields["reasoning"] = sequence.reasoning
+    fields["finish_reason"] = sequence.finish_reason
+    fields["stop_reason"] = sequence.stop_reason
+    if sequence.logprobs:
+        fields["logprobs"] = [_token_fields(token) for token in sequence.logprobs]
+    return fields
+
+
+def _delta_fields(delta: Delta) -> dict[str, Any]:
+    fields: dict[str, Any] = {"index": delta.index, "text": delta.text}
+    if delta.reasoning:
+        fields["reasoning"] = delta.reasoning
+    if delta.logprobs:
+        fields["logprobs"] = [_token_fields(token) for token in delta.logprobs]
+    return fields
+
+
+def _token_fields(token: TokenLogprob) -> dict[str, Any]:
+    return {
+        "id": token.token_id,
+        "text": token.text,
+        "logprob": token.logprob,
+        "top": [{"id": i, "text": text, "logprob": logprob} for i, text, logprob in token.top],
+    }

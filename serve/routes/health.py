@@ -1,0 +1,74 @@
+"""`/livez`, `/readyz`, `/metrics`: for whoever watches the server."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.responses import PlainTextResponse, Response
+
+from serve.errors import EngineError, EngineNotReadyError
+from serve.gateway import Gateway, Phase
+from serve.routes.documentation import errors
+
+router = APIRouter(tags=["health"])
+
+
+class Readiness(BaseModel):
+    """What the server is doing."""
+
+    status: str
+    base: str
+    adapters: int
+    running: int
+    queued: int
+
+
+@router.get("/livez", summary="The process answers", response_class=PlainTextResponse)
+async def livez() -> str:
+    """200 while the event loop turns, also while starting and draining."""
+    return "ok\n"
+
+
+@router.get("/readyz", summary="New work is taken", responses=errors(503))
+async def readyz(request: Request) -> Readiness:
+    """200 when the engine is up and the server is not shutting down."""
+    gateway = request.app.state.gateway
+    if not isinstance(gateway, Gateway) or gateway.phase is Phase.STARTING:
+        raise EngineNotReadyError("the engine is still starting")
+    if gateway.phase is not Phase.READY:
+        raise EngineNotReadyError("the server is shutting down")
+    await gateway.engine.check_health()
+    board = gateway.adapters.board
+    return Readiness(
+        status="ready",
+        base=board.base_name,
+        adapters=len(board.aliases()),
+        running=gateway.admission.running,
+        queued=gateway.admission.queued_requests,
+    )
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> Response:
+    """The gateway's series (`hotswap_*`) and the engine's (`vllm:*`)."""
+    gateway = request.app.state.gateway
+    if not isinstance(gateway, Gateway):
+        return Response(b"", media_type=CONTENT_TYPE_LATEST)
+    ours = gateway.metrics
+    ours.in_flight.set(gateway.admission.requests)
+    ours.running.set(gateway.admission.running)
+    ours.queued.set(gateway.admission.queued_requests)
+    ours.queued_tokens.set(gateway.admission.queued_tokens)
+    ours.ready.set(await _is_ready(gateway))
+    return Response(ours.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _is_ready(gateway: Gateway) -> bool:
+    if gateway.phase is not Phase.READY:
+        return False
+    try:
+        await gateway.engine.check_health()
+    except EngineError:
+        return False
+    return True

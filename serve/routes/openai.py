@@ -1,0 +1,158 @@
+"""`/v1/models`, `/v1/chat/completions`, `/v1/completions`: OpenAI's dialect, answered by vLLM's own handlers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any, cast
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from bases.errors import HotswapError
+from serve.errors import InvalidRequestError
+from serve.gateway import Gateway
+from serve.http.errors import body_of, json_response
+from serve.http.exchange import Exchange, Record, Reply
+from serve.http.strict_json import LenientTypeRoute
+from serve.lifecycle.state import AdapterState
+from serve.limits import check_characters
+from serve.routes.dependencies import GatewayDep, RequestIdDep
+from serve.routes.documentation import ERRORS, OPENAI_EVENTS
+from serve.schemas.openai import ChatBody, CompletionBody
+
+router = APIRouter(prefix="/v1", route_class=LenientTypeRoute, tags=["openai"])
+
+_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"description": "OpenAI's answer.", "content": {"application/json": {}, **OPENAI_EVENTS}}
+}
+# Waiting requests are counted by an estimate until the handler has tokenised them.
+_CHARS_PER_TOKEN = 4
+
+
+@router.get("/models", summary="The base and the adapters that can be named as `model`")
+async def models(gateway: GatewayDep) -> dict[str, Any]:
+    """The base, then each live alias and its version. No server paths."""
+    board = gateway.adapters.board
+    card = {"object": "model", "created": 0, "owned_by": "hotswap"}
+    context = gateway.engine.facts.context_tokens
+    cards: list[dict[str, Any]] = [{"id": board.base_name, **card, "max_model_len": context, "parent": None}]
+    for alias, managed in sorted(board.aliases().items()):
+        if managed.state is AdapterState.LIVE:
+            cards += [
+                {"id": name, **card, "max_model_len": context, "parent": board.base_name}
+                for name in (alias, str(managed.version))
+            ]
+    return {"object": "list", "data": cards}
+
+
+@router.post("/chat/completions", summary="OpenAI chat", response_model=None, responses={**_ANSWER, **ERRORS})
+async def chat(body: ChatBody, gateway: GatewayDep, request_id: RequestIdDep) -> Response:
+    """Answer a conversation; `model` is the base, an alias or a pinned version."""
+    return OpenAIReply(gateway, body, request_id)
+
+
+@router.post(
+    "/completions", summary="OpenAI completions", response_model=None, responses={**_ANSWER, **ERRORS}
+)
+async def completions(body: CompletionBody, gateway: GatewayDep, request_id: RequestIdDep) -> Response:
+    """Continue a text; `model` is the base, an alias or a pinned version."""
+    return OpenAIReply(gateway, body, request_id)
+
+
+@router.get("/models/{model}", summary="One base or adapter", responses={**ERRORS})
+async def model(model: str, gateway: GatewayDep) -> Response:
+    """The card of one name that can be asked for."""
+    listed = await models(gateway)
+    for card in listed["data"]:
+        if card["id"] == model:
+            return json_response(200, card)
+    with gateway.adapters.board.lease(model, param="model"):
+        return json_response(200, {"id": model, "object": "model", "created": 0, "owned_by": "hotswap"})
+
+
+class _Observer:
+    """Writes what vLLM's handler does into the record of the exchange."""
+
+    def __init__(self, record: Record, *, waited: float, streaming: bool) -> None:
+        self._record = record
+        self._waited = waited
+        self._before = record.seconds
+        self._streaming = streaming
+
+    def prompt(self, num_tokens: int) -> None:
+        self._record.prompt_tokens += num_tokens
+
+    def output(self, num_tokens: int, queue_seconds: float | None, ttft_seconds: float | None) -> None:
+        if num_tokens and self._streaming:
+            self._record.token(num_tokens)
+        elif num_tokens:
+            self._record.completion_tokens += num_tokens
+            self._record.last_token = time.perf_counter()
+        if queue_seconds is not None:
+            self._record.note_queue(self._waited + queue_seconds)
+        if ttft_seconds is not None and not self._streaming:
+            self._record.note_ttft(self._before + ttft_seconds)
+
+
+class OpenAIReply(Reply):
+    """Answers one OpenAI request through the admission, lease and metrics that every request has."""
+
+    def __init__(self, gateway: Gateway, body: ChatBody | CompletionBody, request_id: str) -> None:
+        self._chat = isinstance(body, ChatBody)
+        super().__init__(
+            gateway.exchanges, "/v1/chat/completions" if self._chat else "/v1/completions", request_id
+        )
+        self._gateway = gateway
+        self._body = body
+
+    async def run(self, exchange: Exchange) -> None:
+        gateway, body = self._gateway, self._body
+        num_prompts = body.num_prompts if isinstance(body, CompletionBody) else 1
+        gateway.admission.check_open(requests=num_prompts)
+        with gateway.adapters.board.lease(body.model, param="model") as lease:
+            exchange.use(lease)
+            self._check_bounds()
+            for constraint in body.constraints:
+                await gateway.grammars.check(constraint)
+            sequences = (body.n or 1) * num_prompts
+            exchange.record.sequences = sequences
+            estimate = body.num_chars // _CHARS_PER_TOKEN
+            async with gateway.admission.slot(sequences=sequences, prompt_tokens=estimate) as waited:
+                observer = _Observer(exchange.record, waited=waited, streaming=bool(body.stream))
+                handlers = gateway.engine.openai
+                handler = handlers.chat if self._chat else handlers.completions
+                answer = await handler(body.engine_body(lease.engine_name), self.request_id, observer)
+                if body.stream:
+                    await self._events(exchange, cast("AsyncIterator[str]", answer))
+                else:
+                    await exchange.json({**cast("Mapping[str, Any]", answer), "id": self.request_id})
+
+    def _check_bounds(self) -> None:
+        facts = self._gateway.engine.facts
+        check_characters(
+            self._body.num_chars,
+            context_tokens=facts.context_tokens,
+            longest_token_chars=self._gateway.engine.codec.longest_token_chars,
+            param="messages" if self._chat else "prompt",
+        )
+        beyond = next((token for token in self._body.token_ids if token >= facts.vocab_size), None)
+        if beyond is not None:
+            raise InvalidRequestError(
+                f"token id {beyond} is not in the vocabulary of {facts.vocab_size} tokens"
+            )
+
+    async def _events(self, exchange: Exchange, events: AsyncIterator[str]) -> None:
+        async with aclosing(cast("Any", events)) as opened:
+            async for event in opened:
+                if not exchange.started:
+                    await exchange.open_events()
+                await exchange.event(event.encode())
+        await exchange.close_events()
+
+    async def fail(self, exchange: Exchange, error: HotswapError) -> None:
+        payload = orjson.dumps(body_of(error, self.request_id))
+        await exchange.event(b"data: " + payload + b"\n\ndata: [DONE]\n\n")
+        await exchange.close_events()

@@ -1,0 +1,101 @@
+"""The admin API: what may be asked and what is answered."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from serve.lifecycle.state import AdapterState
+from serve.lifecycle.version import ManagedVersion
+from serve.schemas.sampling import StrictModel
+
+
+class LoadBody(StrictModel):
+    """Load an adapter under a name."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(
+        description="Public name: a-z, 0-9, '.', '_' and '-', at most 64 characters.", examples=["risk"]
+    )
+    source: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(
+        description="Folder with adapter_config.json and adapter_model.safetensors, inside the adapter root.",
+        examples=["risk"],
+    )
+
+
+class VersionView(BaseModel):
+    """One version of an adapter."""
+
+    version: str
+    digest: str
+    state: AdapterState
+    reason: str | None
+    live: bool
+    in_flight: int
+    rank: int
+    bytes: int
+    source: str
+    since_unix_seconds: float
+    last_used_unix_seconds: float | None
+    phase_seconds: dict[str, float]
+
+
+class AdapterView(BaseModel):
+    """One name and its versions."""
+
+    name: str
+    live: str | None
+    versions: list[VersionView]
+
+
+class AdapterList(BaseModel):
+    """All adapters, and how many fit."""
+
+    base: str
+    adapters: list[AdapterView]
+    max_loras: int
+    max_cpu_loras: int
+    max_lora_rank: int
+    resident: int
+
+
+class Finding(BaseModel):
+    """A warning of the check."""
+
+    code: str
+    message: str
+    subject: str
+
+
+class LoadAnswer(BaseModel):
+    """What loading did."""
+
+    adapter: AdapterView
+    created: bool
+    replaced: str | None
+    warnings: list[Finding]
+
+
+class UnloadAnswer(BaseModel):
+    """What unloading did."""
+
+    name: str
+    unloaded: list[str]
+
+
+def version_view(managed: ManagedVersion, *, live: bool) -> VersionView:
+    """A version as the API shows it: without paths."""
+    return VersionView(
+        version=str(managed.version),
+        digest=managed.version.digest,
+        state=managed.state,
+        reason=managed.reason,
+        live=live,
+        in_flight=managed.in_flight,
+        rank=managed.facts.rank,
+        bytes=managed.facts.num_bytes,
+        source=managed.facts.source,
+        since_unix_seconds=managed.since,
+        last_used_unix_seconds=managed.last_used,
+        phase_seconds=managed.phase_seconds,
+    )

@@ -1,0 +1,239 @@
+"""`/v1/chat/completions` and `/v1/completions`: the allow-list in front of vLLM's own handlers.
+
+vLLM's request models take fields that a client must never set (chat templates, embeddings, media, cache salts,
+transfer parameters). Only what is named here goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from serve.engine.protocol import Constraint
+from serve.schemas.sampling import (
+    MAX_LOGPROBS,
+    MAX_SCHEMA_BYTES,
+    MAX_TOKENS,
+    ChoiceFormat,
+    ModelReference,
+    NonEmptyText,
+    PlainText,
+    RegexFormat,
+    SamplingFields,
+    StrictModel,
+    constraint_of,
+)
+
+MAX_MESSAGES = 1024
+MAX_PARTS = 64
+MAX_PROMPTS = 128
+MAX_TOOLS = 64
+MAX_LOGIT_BIAS = 300
+
+ShortText = Annotated[PlainText, StringConstraints(max_length=256)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class TextPart(StrictModel):
+    """A piece of text; images, audio and links are not taken."""
+
+    type: Literal["text"]
+    text: PlainText
+
+
+class CalledFunction(StrictModel):
+    """A function that the assistant called."""
+
+    name: ToolName
+    arguments: PlainText
+
+
+class ToolCall(StrictModel):
+    """One call of the assistant."""
+
+    id: ShortText
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(StrictModel):
+    """One turn."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: PlainText | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)] | None = None
+    name: ShortText | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
+    tool_call_id: ShortText | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ChatMessage:
+        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+            raise ValueError("a message needs 'content' (an assistant's may have 'tool_calls' instead)")
+        return self
+
+
+class FunctionTool(StrictModel):
+    """A function that the model may call."""
+
+    name: ToolName
+    description: Annotated[PlainText, StringConstraints(max_length=4096)] | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    @field_validator("parameters")
+    @classmethod
+    def _small(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and len(orjson.dumps(value)) > MAX_SCHEMA_BYTES:
+            raise ValueError(f"the schema is larger than {MAX_SCHEMA_BYTES} bytes")
+        return value
+
+
+class Tool(StrictModel):
+    """One tool."""
+
+    type: Literal["function"]
+    function: FunctionTool
+
+
+class NamedFunction(StrictModel):
+    """The function to call."""
+
+    name: ToolName
+
+
+class NamedTool(StrictModel):
+    """This tool and no other."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class StreamOptions(StrictModel):
+    """What a stream tells besides text."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class OpenAIFields(SamplingFields):
+    """Fields that both routes have."""
+
+    model: ModelReference = Field(description="The base, an alias, or a pinned version; see GET /v1/models.")
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    stream_options: StreamOptions | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    user: ShortText | None = Field(None, description="Taken and ignored.")
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value is None:
+            return None
+        if len(value) > MAX_LOGIT_BIAS:
+            raise ValueError(f"names {len(value)} tokens; at most {MAX_LOGIT_BIAS} are taken")
+        if not all(key.isascii() and key.isdigit() and len(key) <= 9 for key in value):
+            raise ValueError("has a key that is not a token id")
+        return value
+
+    @model_validator(mode="after")
+    def _stream_options_need_a_stream(self) -> OpenAIFields:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("'stream_options' goes with 'stream': true")
+        return self
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """Token ids that the client names."""
+        return [int(key) for key in self.logit_bias or ()]
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        """Everything that the engine would compile."""
+        constraint = constraint_of(self.response_format)
+        return [constraint] if constraint is not None else []
+
+    def engine_body(self, engine_name: str) -> dict[str, Any]:
+        """The request for vLLM's handler, under the name that the engine knows."""
+        body = self.model_dump(by_alias=True, exclude_none=True, exclude={"user"})
+        body["model"] = engine_name
+        match self.response_format:
+            case RegexFormat():
+                body["structured_outputs"] = {"regex": body.pop("response_format")["regex"]}
+            case ChoiceFormat():
+                body["structured_outputs"] = {"choice": body.pop("response_format")["choice"]}
+        return body
+
+
+class ChatBody(OpenAIFields):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        tools = [
+            Constraint("json_schema", orjson.dumps(tool.function.parameters).decode())
+            for tool in self.tools or ()
+            if tool.function.parameters
+        ]
+        return [*super().constraints, *tools]
+
+    @property
+    def num_chars(self) -> int:
+        """Characters of the conversation."""
+        return sum(
+            len(m.content) if isinstance(m.content, str) else sum(len(part.text) for part in m.content or ())
+            for m in self.messages
+        )
+
+
+class CompletionBody(OpenAIFields):
+    """`POST /v1/completions`."""
+
+    prompt: (
+        NonEmptyText
+        | Annotated[list[NonEmptyText], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[TokenId], Field(min_length=1)]
+        | Annotated[
+            list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)
+        ]
+    )
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    echo: bool | None = None
+    suffix: None = None
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        named = list(super().token_ids)
+        if not isinstance(self.prompt, str):
+            for part in self.prompt:
+                if isinstance(part, int):
+                    named.append(part)
+                elif isinstance(part, list):
+                    named.extend(part)
+        return named
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts in the request."""
+        if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
+            return 1
+        return len(self.prompt)
+
+    @property
+    def num_chars(self) -> int:
+        """Characters of the longest prompt; token ids count as one each."""
+        if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
+            return len(self.prompt)
+        return max(len(part) for part in self.prompt if not isinstance(part, int))

@@ -1,0 +1,147 @@
+"""The server process: uvicorn around the application, with a drain instead of a sudden end.
+
+SIGTERM or SIGINT: not ready, new work gets 503, running work finishes within the drain limit, exit 0.
+A second one ends the process at once. The engine's death and a failed start end it with a code that is not 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from bases.errors import HotswapError
+from serve.app import create_app
+from serve.build import GatewayLife, drain, http_limits, watch_engine
+from serve.gateway import Phase
+from serve.http.protocol import deadline_protocol
+from serve.settings import ServeSettings
+
+logger = logging.getLogger("hotswap.server")
+
+EXIT_OK = 0
+EXIT_START_FAILED = 3
+EXIT_ENGINE_DIED = 4
+_CLOSE_SECONDS = 5
+
+
+class HotswapServer(uvicorn.Server):
+    """A uvicorn server that drains on the first signal."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.exit_code = EXIT_OK
+        self.life = GatewayLife(settings)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
+        app = create_app(self._lifespan, http_limits(settings))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                loop="uvloop",
+                http=deadline_protocol(settings.receive_seconds),
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_CLOSE_SECONDS,
+            )
+        )
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Starts the gateway beside the server, so that /livez and /readyz answer meanwhile."""
+        self._loop = asyncio.get_running_loop()
+        start = asyncio.create_task(self._start(app))
+        try:
+            yield
+        finally:
+            for task in (start, *self._tasks):
+                task.cancel()
+            await asyncio.gather(start, *self._tasks, return_exceptions=True)
+            await self.life.down()
+
+    async def _start(self, app: FastAPI) -> None:
+        try:
+            gateway = await self.life.up()
+        except HotswapError as error:
+            logger.error("the server cannot start: %s", error)
+            self._end(EXIT_START_FAILED)
+            return
+        except Exception:  # the background boundary: whatever it was, a server that cannot start must end
+            logger.exception("the server cannot start")
+            self._end(EXIT_START_FAILED)
+            return
+        app.state.gateway = gateway
+        logger.info("ready: %s with %d adapters", self.address, len(gateway.adapters.board.aliases()))
+        self._spawn(watch_engine(gateway, lambda: self._end(EXIT_ENGINE_DIED)))
+        self._spawn(_warm(gateway.grammars.warm()))
+
+    @property
+    def address(self) -> str:
+        """URL of the first socket."""
+        sockets = [s for server in self.servers for s in server.sockets]
+        host, port = sockets[0].getsockname()[:2] if sockets else (self.settings.host, self.settings.port)
+        shown = f"[{host}]" if sockets and sockets[0].family == socket.AF_INET6 else host
+        return f"http://{shown}:{port}"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Bind, and say where."""
+        await super().startup(sockets)
+        if not self.should_exit:
+            logger.info("listening on %s; the engine is starting", self.address)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain. Second: end now."""
+        del frame
+        if self._stopping or self._loop is None:
+            self.force_exit = True
+            self.should_exit = True
+            return
+        self._stopping = True
+        logger.info("signal %d: shutting down; a second one ends the process at once", sig)
+        self._loop.call_soon_threadsafe(lambda: self._spawn(self._drain()))
+
+    async def _drain(self) -> None:
+        gateway = self.life.gateway
+        if gateway is not None and gateway.phase is Phase.READY:
+            await drain(gateway, self.settings.drain_seconds)
+        self.should_exit = True
+
+    def _end(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        self.should_exit = True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _warm(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except HotswapError as error:
+        logger.warning("structured outputs are not available: %s", error)
+
+
+def serve(settings: ServeSettings) -> int:
+    """Run until a signal, a failed start or the engine's death; returns the exit code."""
+    server = HotswapServer(settings)
+    try:
+        server.run()
+    except SystemExit as ended:  # uvicorn's way to say that the port is taken
+        return int(ended.code or EXIT_START_FAILED)
+    return server.exit_code
