@@ -107,9 +107,10 @@ class SlotFactors:
         num_slices = len(self._a_stacked)
         b_rows = num_slices * rank if self.is_block_diagonal else rank
         self.rank = rank
-        # Pages of slots that are never used are never touched.
-        self.a = torch.empty(self.num_slots, self.in_size, num_slices * rank, dtype=torch.float32)
-        self.b = torch.empty(self.num_slots, b_rows, self.out_size, dtype=torch.float32)
+        # Pages of slots that are never used are never touched. Ordinary tensors, writable in every mode.
+        with torch.inference_mode(False):
+            self.a = torch.empty(self.num_slots, self.in_size, num_slices * rank, dtype=torch.float32)
+            self.b = torch.empty(self.num_slots, b_rows, self.out_size, dtype=torch.float32)
 
     def _fill(self, slot: int) -> None:
         rank = self.rank

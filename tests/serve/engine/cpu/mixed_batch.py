@@ -12,6 +12,7 @@ from pathlib import Path
 
 PROMPT = [5, 7, 9, 11, 13]
 ADAPTERS = {"plain": 1, "with_lm_head": 2}  # name: id; the one on lm_head takes the last slot
+NEWCOMER = "newcomer"
 
 
 def logprobs_of(output) -> list[float]:
@@ -49,12 +50,21 @@ def main(folder: Path) -> dict[str, object]:
         return llm.generate(prompts, sampling, lora_request=adapters, use_tqdm=False)
 
     everyone = [None, *ADAPTERS]
+    newcomer = LoRARequest(NEWCOMER, len(ADAPTERS) + 1, str(folder / NEWCOMER))
     found: dict[str, object] = {"base_before_adapters": logprobs_of(generate([None])[0])}
     found["prompt_before_adapters"] = prompt_logprobs_of(generate([None], prompt_logprobs=0)[0])
     found["alone"] = [logprobs_of(generate([name])[0]) for name in ADAPTERS]
     found["prompt_alone"] = [prompt_logprobs_of(generate([n], prompt_logprobs=0)[0]) for n in ADAPTERS]
     found["base_after_adapters"] = logprobs_of(generate([None])[0])
     found["mixed"] = [logprobs_of(output) for output in generate(everyone)]
+    # A third adapter for two slots takes the oldest one's; then one comes back under an id used before.
+    requests[NEWCOMER] = newcomer
+    found["swapped"] = [logprobs_of(generate([name])[0]) for name in (NEWCOMER, *ADAPTERS)]
+    llm.llm_engine.remove_lora(ADAPTERS["plain"])
+    requests["plain"] = LoRARequest("renewed", ADAPTERS["plain"], str(folder / NEWCOMER))
+    found["renewed"] = logprobs_of(generate(["plain"])[0])
+    # Last, because this is where vLLM by itself breaks down.
+    requests["plain"] = LoRARequest("plain_again", len(ADAPTERS) + 2, str(folder / "plain"))
     try:
         mixed = generate(everyone, prompt_logprobs=0)
     except RuntimeError as error:

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from serve.engine.cpu import lora_probe
+from serve.engine.cpu.lora_grouped import GroupedPunicaWrapper
 from serve.engine.cpu.lora_isolation import IsolatedPunicaWrapper
 from tests.serve.engine.cpu.lora_batch import LoraLayer, expected_output, make_layer, make_wrapper
 
-WRAPPERS = [IsolatedPunicaWrapper]
+WRAPPERS = [IsolatedPunicaWrapper, GroupedPunicaWrapper]
 each_wrapper = pytest.mark.parametrize("wrapper_class", WRAPPERS)
 each_phase = pytest.mark.parametrize("is_prefill", [True, False], ids=["prefill", "decode"])
 
