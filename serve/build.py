@@ -184,6 +184,14 @@ async def watch_engine(gateway: Gateway, on_death: Callable[[], None]) -> None:
         await asyncio.sleep(_HEALTH_POLL_SECONDS)
 
 
+def checked_base(
+    reference: str, home: Path, *, progress: Callable[[str], None], trust_remote_code: bool = False
+) -> TargetBase:
+    """Make a base ready and describe it for adapter checks. Raises BaseModelError."""
+    base = resolve_base(reference, home=home, trust_remote_code=trust_remote_code, progress=progress)
+    return _target(base, read_passport(base, home=home, progress=progress))
+
+
 def _resolve(settings: ServeSettings) -> ResolvedBase:
     return resolve_base(
         settings.base,

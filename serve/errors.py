@@ -4,6 +4,7 @@ ServeError
 ├── RequestError                the client's request is at fault; `param` names the field
 │   ├── InvalidRequestError     a value that can never be served
 │   ├── ContextLengthError      prompt + max_tokens do not fit the context
+│   ├── EngineRefusedError      the engine's own check refused the request
 │   ├── UnknownModelError       no base, alias or live version of that name
 │   ├── GrammarError            a schema, regex or choice that cannot be compiled in time
 │   ├── BodyTooLargeError       more bytes than the limit
@@ -61,6 +62,12 @@ class ContextLengthError(RequestError):
     """The prompt and the tokens asked for do not fit the model's context."""
 
     code: ClassVar[str] = "context_length_exceeded"
+
+
+class EngineRefusedError(RequestError):
+    """The engine's own check refused the request before it was started."""
+
+    code: ClassVar[str] = "refused_by_engine"
 
 
 class UnknownModelError(RequestError):

@@ -107,6 +107,8 @@ class HotswapServer(uvicorn.Server):
         """First signal: drain. Second: end now."""
         del frame
         if self._stopping or self._loop is None:
+            # uvicorn then skips the lifespan's end and reports the tasks that it cuts off as errors.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             self.force_exit = True
             self.should_exit = True
             return
@@ -144,4 +146,15 @@ def serve(settings: ServeSettings) -> int:
         server.run()
     except SystemExit as ended:  # uvicorn's way to say that the port is taken
         return int(ended.code or EXIT_START_FAILED)
+    finally:
+        _end_children()
     return server.exit_code
+
+
+def _end_children() -> None:
+    """Leave no engine process behind, however this one ends."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()

@@ -38,6 +38,7 @@ _STATUS: tuple[tuple[type[HotswapError], int], ...] = (
     (ClientGoneError, 499),
     (errors.ContextLengthError, 400),
     (errors.GrammarError, 400),
+    (errors.EngineRefusedError, 400),
     (errors.UnknownModelError, 404),
     (errors.BodyTooLargeError, 413),
     (errors.BodyTimeoutError, 408),

@@ -23,8 +23,8 @@ from serve.engine.vllm.reasoning import ReasoningSplitter
 from serve.errors import (
     EngineDeadError,
     EngineNotReadyError,
+    EngineRefusedError,
     GenerationFailedError,
-    InvalidRequestError,
     LifecycleError,
     SettingsError,
     UnloadFailedError,
@@ -149,7 +149,7 @@ class VllmEngine:
             logger.error("request %s failed in the engine", request.request_id, exc_info=error)
             raise GenerationFailedError("the engine failed on this request") from None
         except (VLLMClientError, ValueError) as error:
-            raise InvalidRequestError(f"the engine refused the request: {error}"[:1000]) from None
+            raise EngineRefusedError(f"the engine refused the request: {error}"[:1000]) from None
         finally:
             await stream.aclose()
 

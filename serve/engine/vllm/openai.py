@@ -18,17 +18,11 @@ from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle, GenerationObserver
 from serve.engine.vllm.codec import TokenizerCodec
 from serve.engine.vllm.outputs import engine_clock
-from serve.errors import GenerationFailedError, InvalidRequestError, UnknownModelError
+from serve.errors import ContextLengthError, EngineRefusedError, GenerationFailedError, UnknownModelError
 
 _observer: contextvars.ContextVar[GenerationObserver | None] = contextvars.ContextVar(
     "observer", default=None
 )
-
-
-class HandlerRefusedError(InvalidRequestError):
-    """vLLM's handler refused the request as the client's mistake."""
-
-    code = "invalid_request"
 
 
 class ObservedClient:
@@ -138,7 +132,7 @@ class VllmOpenAI:
         try:
             answer = await handler(request, None)
         except (VLLMClientError, ValueError) as error:
-            raise HandlerRefusedError(str(error)[:1000]) from None
+            raise _refusal(400, str(error), None) from None
         finally:
             _observer.reset(token)
         if isinstance(answer, ErrorResponse):
@@ -170,14 +164,16 @@ def _parse(kind: Any, body: Mapping[str, Any], request_id: str) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise HandlerRefusedError(f"{where}: {first['msg']}"[:1000], param=where[:100] or None) from None
+        raise EngineRefusedError(f"{where}: {first['msg']}"[:1000], param=where[:100] or None) from None
     except (VLLMClientError, ValueError) as error:
-        raise HandlerRefusedError(str(error)[:1000]) from None
+        raise _refusal(400, str(error), None) from None
 
 
 def _refusal(code: int, message: str, param: str | None) -> HotswapError:
     if code == 404:
         return UnknownModelError(message, param=param or "model")
+    if "context length" in message or "max_model_len" in message:
+        return ContextLengthError(message[:1000], param=param)
     if 400 <= code < 500:
-        return HandlerRefusedError(message, param=param)
+        return EngineRefusedError(message[:1000], param=param)
     return GenerationFailedError(message)

@@ -1,0 +1,235 @@
+"""The command line: one subcommand per verb, each a thin call into a room.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the server could not start, 4 the engine died.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bases.errors import HotswapError
+from serve.settings import CONFIG_VARIABLE, ServeSettings, load_settings
+from serve.settings_options import with_options
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+app = typer.Typer(
+    help="Serve one base model and many LoRA adapters, loaded, replaced and removed while requests run.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+adapters_app = typer.Typer(help="Load, list, check and unload adapters.", no_args_is_help=True)
+app.add_typer(adapters_app, name="adapters")
+
+UrlOption = Annotated[str, typer.Option("--url", envvar="HOTSWAP_URL", help="Address of the gateway.")]
+# The key comes from the environment alone: a flag would stand in every process list.
+KEY_VARIABLE = "HOTSWAP_ADMIN_KEY"
+
+
+def _serve(config: Path | None = None, **given: Any) -> None:
+    """Serve a base model with hot-swapped adapters.
+
+    Example: hotswap serve --port 8123 --engine-arg tensor-parallel-size=2
+    """
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)
+    settings = load_settings(**given)
+    from serve.logs import configure_logging
+
+    configure_logging(
+        log_format=settings.log_format, level=settings.log_level, access_log=settings.access_log
+    )
+    from serve.server import serve
+
+    raise typer.Exit(serve(settings))
+
+
+_serve.__annotations__["config"] = Annotated[
+    Path | None, typer.Option("--config", help=f"TOML file with settings. [{CONFIG_VARIABLE}]")
+]
+app.command("serve")(
+    with_options(ServeSettings, env_prefix="HOTSWAP_", skip=frozenset({"admin_key"}))(_serve)
+)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="Text to continue, or with --chat the user's message.")],
+    adapter: Annotated[str | None, typer.Option(help="Alias or pinned version.")] = None,
+    chat: Annotated[bool, typer.Option(help="Put the prompt through the chat template.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens to generate at most.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Ask a running gateway and print the answer as it comes.
+
+    Example: hotswap generate "The capital of France is" --max-tokens 8
+    """
+    from serve.client import GatewayClient
+
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
+    options = {"adapter": adapter, "max_tokens": max_tokens, "temperature": temperature}
+    body.update({name: value for name, value in options.items() if value is not None})
+    with GatewayClient(url) as client:
+        for event in client.generate(body):
+            if event["event"] == "delta":
+                sys.stdout.write(event["text"])
+                sys.stdout.flush()
+            elif event["event"] == "done":
+                usage, timing = event["usage"], event["timing"]
+                who = event["adapter"] or event["model"]
+                sys.stdout.write("\n")
+                _say(f"{who}: {usage['completion_tokens']} tokens in {timing['total_ms'] / 1000:.2f} s")
+
+
+@adapters_app.command("list")
+def list_adapters(url: UrlOption = DEFAULT_URL) -> None:
+    """Show the adapters of a running gateway.
+
+    Example: hotswap adapters list
+    """
+    from serve.client import GatewayClient
+
+    with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
+        answer = client.list_adapters()
+    table = Table("name", "version", "state", "rank", "MiB", "in flight", "source")
+    for adapter in answer["adapters"]:
+        for version in adapter["versions"]:
+            mark = " (live)" if version["live"] else ""
+            table.add_row(
+                adapter["name"],
+                version["version"] + mark,
+                version["state"] + (f": {version['reason']}" if version["reason"] else ""),
+                str(version["rank"]),
+                f"{version['bytes'] / 1024**2:.1f}",
+                str(version["in_flight"]),
+                version["source"],
+            )
+    Console().print(table)
+    _say(f"base {answer['base']}; {answer['max_loras']} slots, {answer['max_cpu_loras']} kept in memory")
+
+
+@adapters_app.command("load")
+def load_adapter(
+    name: Annotated[str, typer.Argument(help="Public name, e.g. risk.")],
+    source: Annotated[str, typer.Argument(help="Folder inside the gateway's adapter root.")],
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Load an adapter into a running gateway, or replace it with a new version.
+
+    Example: hotswap adapters load risk risk-v2
+    """
+    from serve.client import GatewayClient
+
+    with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
+        answer = client.load_adapter(name, source)
+    replaced = f", replaced {answer['replaced']}" if answer["replaced"] else ""
+    done = "is live" if answer["created"] else "was live already"
+    sys.stdout.write(f"{answer['adapter']['live']} {done}{replaced}\n")
+    for warning in answer["warnings"]:
+        _say(f"warning {warning['code']}: {warning['message']}")
+
+
+@adapters_app.command("unload")
+def unload_adapter(
+    name: Annotated[str, typer.Argument(help="Public name.")],
+    drain_seconds: Annotated[
+        float | None, typer.Option(help="Wait so long for running requests, in seconds.")
+    ] = None,
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Unload an adapter from a running gateway; running requests finish first.
+
+    Example: hotswap adapters unload risk --drain-seconds 10
+    """
+    from serve.client import GatewayClient
+
+    with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
+        answer = client.unload_adapter(name, drain_seconds=drain_seconds)
+    sys.stdout.write(f"unloaded {', '.join(answer['unloaded']) or answer['name']}\n")
+
+
+@adapters_app.command("check")
+def check_adapter(
+    path: Annotated[Path, typer.Argument(help="Folder of a PEFT LoRA adapter.")],
+    base: Annotated[
+        str | None, typer.Option(help="Base to check names and shapes against; `none` for no base.")
+    ] = None,
+    max_lora_rank: Annotated[int, typer.Option(help="Highest rank the gateway takes.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Check an adapter without loading it: every problem at once. Exit code 1 when there is one.
+
+    Example: hotswap adapters check ./risk
+    """
+    import orjson
+
+    from adapters.check import check_adapter as check
+    from serve.build import checked_base
+
+    target = None if base == "none" else checked_base(base or "default", load_settings().home, progress=_say)
+    report = check(path, target=target, max_lora_rank=max_lora_rank)
+    text = orjson.dumps(report.to_dict()).decode() if as_json else report.render()
+    sys.stdout.write(text + "\n")
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def setup(
+    base: Annotated[
+        str, typer.Option(help="Base to make ready: `default`, a folder or a hub id.")
+    ] = "default",
+) -> None:
+    """Make a base model ready, so that `hotswap serve` starts without waiting for it.
+
+    Example: hotswap setup
+    """
+    from serve.build import checked_base
+
+    target = checked_base(base, load_settings().home, progress=_say)
+    sys.stdout.write(f"{target.name} is ready (fingerprint {target.fingerprint[:16]})\n")
+
+
+@app.command()
+def doctor() -> None:
+    """Look at versions, processor, GPU, the lock and known engine defects. Exit code 1 on a warning.
+
+    Example: hotswap doctor
+    """
+    from serve.doctor import examine
+
+    findings = examine(load_settings().home)
+    table = Table("", "topic", "finding")
+    marks = {"ok": "[green]ok[/]", "note": "[cyan]note[/]", "warning": "[yellow]warning[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.level], finding.topic, finding.text)
+    Console().print(table)
+    raise typer.Exit(1 if any(finding.level == "warning" for finding in findings) else 0)
+
+
+def _say(text: str) -> None:
+    """A line for the person at the terminal, apart from the output proper."""
+    sys.stderr.write(text + "\n")
+
+
+def main() -> None:
+    """Run the command line; errors that are messages to the user are one line, without a traceback."""
+    try:
+        app()
+    except HotswapError as error:
+        _say(f"hotswap: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
