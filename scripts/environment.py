@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -18,6 +19,17 @@ def locked_versions(lock: Path) -> dict[str, str]:
     """Package names in a lock, normalised as pip does, with their versions."""
     pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", lock.read_text(), re.MULTILINE)
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
+
+
+def project_digest(repository: Path) -> str:
+    """sha256 of what an editable install depends on: pyproject.toml and the names of the top-level modules.
+
+    The install maps exactly the rooms that were there, so a new room means installing again.
+    """
+    rooms = sorted(path.parent.name for path in repository.glob("*/__init__.py"))
+    modules = sorted(path.name for path in repository.glob("*.py"))
+    text = "\n".join([file_digest(repository / "pyproject.toml"), *rooms, *modules])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_empty(folder: Path) -> None:
@@ -37,7 +49,7 @@ class Environment:
             device=device,
             folder=str(folder),
             lock_digest=file_digest(self._lock),
-            project_digest=file_digest(repository / "pyproject.toml"),
+            project_digest=project_digest(repository),
             packages=tuple(sorted(locked_versions(self._lock))),
         )
 

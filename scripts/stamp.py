@@ -25,7 +25,7 @@ class Stamp:
     lock_digest: str
     """sha256 of the lock whose packages are all installed."""
     project_digest: str
-    """sha256 of the pyproject.toml that the project was installed with."""
+    """`project_digest` of the checkout when the project was installed."""
     packages: tuple[str, ...]
     """Normalised names of every package that a lock may have put there."""
 

@@ -178,3 +178,16 @@ def test_an_empty_environment_has_pip_and_nothing_of_what_was_there(empty_enviro
     (empty_environment / "left-over").write_text("")
     make_empty(empty_environment)
     assert not (empty_environment / "left-over").exists()
+
+
+def test_a_new_room_installs_the_project_again_and_a_new_file_in_a_room_does_not(
+    repository: Path, pip: RecordingPip
+) -> None:
+    room = repository / "bases"
+    room.mkdir()
+    (room / "__init__.py").write_text("")
+    Environment(repository / ".venv", repository, "gpu").complete()
+    (room / "passport.py").write_text("")
+    assert Environment(repository / ".venv", repository, "gpu").is_complete()
+    (repository / "hotswap.py").write_text("")
+    assert not Environment(repository / ".venv", repository, "gpu").is_complete()
