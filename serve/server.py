@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from bases.errors import HotswapError
 from serve.app import create_app
 from serve.build import GatewayLife, drain, http_limits, watch_engine
+from serve.engine.protocol import Engine
 from serve.gateway import Phase
 from serve.http.protocol import deadline_protocol
 from serve.settings import ServeSettings
@@ -35,10 +36,11 @@ _CLOSE_SECONDS = 5
 class HotswapServer(uvicorn.Server):
     """A uvicorn server that drains on the first signal."""
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, *, engine: Engine | None = None) -> None:
+        """`engine` replaces the one that the settings name; used by tests."""
         self.settings = settings
         self.exit_code = EXIT_OK
-        self.life = GatewayLife(settings)
+        self.life = GatewayLife(settings, engine=engine)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
