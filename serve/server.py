@@ -22,7 +22,7 @@ from serve.app import create_app
 from serve.build import GatewayLife, drain, http_limits, watch_engine
 from serve.engine.protocol import Engine
 from serve.gateway import Phase
-from serve.http.protocol import deadline_protocol
+from serve.http.protocol import limited_protocol
 from serve.settings import ServeSettings
 
 logger = logging.getLogger("hotswap.server")
@@ -51,7 +51,9 @@ class HotswapServer(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http=deadline_protocol(settings.receive_seconds),
+                http=limited_protocol(
+                    receive_seconds=settings.receive_seconds, send_seconds=settings.send_seconds
+                ),
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -1,38 +1,105 @@
-"""uvicorn's HTTP protocol with a deadline for the head of a request.
+"""uvicorn's HTTP protocol with limits on the head of a request and on a client that does not read.
 
 uvicorn has none: its keep-alive timer starts anew with each byte, so that one byte every few seconds holds a
-connection for ever (uvicorn#157). The body's deadline is serve/http/body.py.
+connection for ever (uvicorn#157); a head may grow without end; and a connection is only closed once its last
+byte is read. The body's limits are in serve/http/body.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serve.http.errors import error_body
+from serve.http.request_id import new_request_id
 
-def deadline_protocol(receive_seconds: float) -> type[HttpToolsProtocol]:
-    """A protocol class that closes a connection whose request head is not complete after `receive_seconds`."""
+MAX_HEAD_BYTES = 64 * 1024
 
-    class DeadlineProtocol(HttpToolsProtocol):
+
+class _HeadTooLargeError(Exception):
+    """Ends the parser; never leaves this file."""
+
+
+def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[HttpToolsProtocol]:
+    """A protocol class with limits.
+
+    A connection is closed when a request head is not complete `receive_seconds` after its first byte (or after
+    the connection was made), gets 431 when a head is larger than MAX_HEAD_BYTES, and is cut when the client
+    leaves the write buffer full for `send_seconds`.
+    """
+
+    class LimitedProtocol(HttpToolsProtocol):
         _deadline: asyncio.TimerHandle | None = None
+        _write_deadline: asyncio.TimerHandle | None = None
+        _head_begun = False
+        _head_bytes = 0  # of the reads that hold nothing but a part of the head
+        _refused_head = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._arm()
 
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._disarm()
+            self._disarm_write()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            inside = self._head_begun
+            super().data_received(data)
+            if inside and self._head_begun and not self.transport.is_closing():
+                self._head_bytes += len(data)
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    self._refuse_head()
+
         def on_message_begin(self) -> None:
             super().on_message_begin()
+            self._head_begun, self._head_bytes = True, 0
             self._arm()
 
         def on_headers_complete(self) -> None:
             self._disarm()
+            self._head_begun = False
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > MAX_HEAD_BYTES:
+                self._refused_head = True
+                raise _HeadTooLargeError
             super().on_headers_complete()
 
-        def connection_lost(self, exc: Exception | None) -> None:
+        def send_400_response(self, msg: str) -> None:
+            """Called by uvicorn for whatever its parser refuses."""
+            del msg
+            if self._refused_head:
+                self._refuse_head()
+            else:
+                self._refuse(400, "invalid_http", "this is not an HTTP/1.1 request")
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._write_deadline = self.loop.call_later(send_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._disarm_write()
+            super().resume_writing()
+
+        def _refuse_head(self) -> None:
+            message = f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"
+            self._refuse(431, "head_too_large", message)
+
+        def _refuse(self, status: int, code: str, message: str) -> None:
+            request_id = new_request_id()
+            body = orjson.dumps(error_body(status, code, message, request_id))
+            head = (
+                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+            )
             self._disarm()
-            super().connection_lost(exc)
+            self.transport.write(head.encode("ascii") + body)
+            self.transport.close()
 
         def _arm(self) -> None:
             self._disarm()
@@ -43,9 +110,14 @@ def deadline_protocol(receive_seconds: float) -> type[HttpToolsProtocol]:
                 self._deadline.cancel()
                 self._deadline = None
 
+        def _disarm_write(self) -> None:
+            if self._write_deadline is not None:
+                self._write_deadline.cancel()
+                self._write_deadline = None
+
         def _expire(self) -> None:
             self._deadline = None
             if not self.transport.is_closing():
                 self.transport.close()
 
-    return DeadlineProtocol
+    return LimitedProtocol

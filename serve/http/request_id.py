@@ -17,6 +17,11 @@ CLIENT_ID_KEY = "hotswap_client_request_id"
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 
+def new_request_id() -> str:
+    """An id that nobody can guess."""
+    return f"req-{secrets.token_hex(12)}"
+
+
 def request_id_of(scope: Scope) -> str:
     """The id of the request in this scope."""
     return str(scope.get("state", {}).get(STATE_KEY, ""))
@@ -32,7 +37,7 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = f"req-{secrets.token_hex(12)}"
+        request_id = new_request_id()
         state = scope.setdefault("state", {})
         state[STATE_KEY] = request_id
         for name, value in scope["headers"]:

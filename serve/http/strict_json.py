@@ -7,6 +7,8 @@ Any content type is accepted where `curl -d` should work; a route that changes s
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -29,8 +31,20 @@ class ContentTypeError(InvalidRequestError):
     code = "content_type"
 
 
+# Deeper values would end serialisers and validators further on, which recurse.
+MAX_DEPTH = 64
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
 def _no_constant(name: str) -> NoReturn:
     raise InvalidJsonError(f"{name} is not JSON; send a finite number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise InvalidJsonError("the body holds a number that is too large")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -41,9 +55,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_json(body: bytes) -> Any:
-    """The value of a JSON text. Raises InvalidJsonError, without the text."""
+    """The value of a JSON text. Raises InvalidJsonError, InvalidRequestError; neither quotes the text."""
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique)
+        value = json.loads(
+            body.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_unique,
+        )
     except UnicodeDecodeError as error:
         raise InvalidJsonError(f"the body is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -52,6 +71,32 @@ def parse_json(body: bytes) -> Any:
         raise InvalidJsonError("the body is nested too deeply") from None
     except ValueError:  # an integer with more digits than Python converts
         raise InvalidJsonError("the body holds a number with too many digits") from None
+    _check_depth(value)
+    if _SURROGATE.search(body):
+        _check_characters(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level := [
+        child
+        for node in level
+        if isinstance(node, dict | list)
+        for child in (node.values() if isinstance(node, dict) else node)
+    ]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise InvalidJsonError(f"the body is nested more than {MAX_DEPTH} levels deep")
+
+
+def _check_characters(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            "the body holds half of a surrogate pair, which is not a character"
+        ) from None
 
 
 class StrictRequest(Request):

@@ -15,7 +15,6 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from serve.engine.protocol import Constraint
 from serve.schemas.sampling import (
     MAX_LOGPROBS,
-    MAX_SCHEMA_BYTES,
     MAX_TOKENS,
     ChoiceFormat,
     ModelReference,
@@ -25,6 +24,7 @@ from serve.schemas.sampling import (
     SamplingFields,
     StrictModel,
     constraint_of,
+    small_schema,
 )
 
 MAX_MESSAGES = 1024
@@ -87,9 +87,7 @@ class FunctionTool(StrictModel):
     @field_validator("parameters")
     @classmethod
     def _small(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and len(orjson.dumps(value)) > MAX_SCHEMA_BYTES:
-            raise ValueError(f"the schema is larger than {MAX_SCHEMA_BYTES} bytes")
-        return value
+        return small_schema(value) if value is not None else None
 
 
 class Tool(StrictModel):

@@ -44,6 +44,17 @@ ModelReference = Annotated[
 ]
 
 
+def small_schema(value: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema that can be handed on as text. Raises ValueError."""
+    try:
+        size = len(orjson.dumps(value))
+    except orjson.JSONEncodeError as error:  # an integer beyond 64 bits
+        raise ValueError(f"the schema cannot be read: {error}") from None
+    if size > MAX_SCHEMA_BYTES:
+        raise ValueError(f"the schema is larger than {MAX_SCHEMA_BYTES} bytes")
+    return value
+
+
 class StrictModel(BaseModel):
     """Unknown fields, wrong types, NaN and infinity are refused."""
 
@@ -74,9 +85,7 @@ class JsonSchema(StrictModel):
     @field_validator("json_schema")
     @classmethod
     def _small(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if len(orjson.dumps(value)) > MAX_SCHEMA_BYTES:
-            raise ValueError(f"the schema is larger than {MAX_SCHEMA_BYTES} bytes")
-        return value
+        return small_schema(value)
 
 
 class JsonSchemaFormat(StrictModel):
