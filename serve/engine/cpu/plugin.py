@@ -69,6 +69,10 @@ def register() -> None:
         _use_punica_wrapper("serve.engine.cpu.lora_grouped.GroupedPunicaWrapper")
     elif parts & {CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION}:
         _use_isolation(vllm.__version__, verified)
+    if CpuPart.UNIPROC in parts and verified:
+        from serve.engine.cpu import uniproc
+
+        uniproc.install()
     skipped = parts & {CpuPart.LORA_GROUPED, CpuPart.UNIPROC}
     if skipped and not verified:
         logger.warning(
