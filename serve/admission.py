@@ -88,15 +88,17 @@ class Admission:
         """Return when nothing runs and nothing waits."""
         await self._idle.wait()
 
-    def check_open(self, *, requests: int = 1, prompt_tokens: int = 0) -> None:
-        """Refuse early, before the prompt is tokenised. Raises DrainingError, QueueFullError."""
+    def check_open(self, *, requests: int = 1, sequences: int = 1, prompt_tokens: int = 0) -> None:
+        """Refuse `requests` of `sequences` each early, before the prompt is tokenised.
+
+        Raises DrainingError, QueueFullError.
+        """
         if self._draining_retry_seconds is not None:
             raise DrainingError(
                 "the server is shutting down and takes no new requests; send this one again",
                 retry_after_seconds=self._draining_retry_seconds,
             )
-        free_now = self.max_running - self._running if not self._queue else 0
-        waiting = len(self._queue) + max(0, requests - max(0, free_now))
+        waiting = len(self._queue) + max(0, requests - self._free_places(sequences))
         if waiting > self.max_queued_requests:
             raise self._full(f"{len(self._queue)} requests wait (at most {self.max_queued_requests})")
         if self._queue and self._queued_tokens + prompt_tokens > self.max_queued_tokens:
@@ -109,7 +111,7 @@ class Admission:
         A request wider than `max_running` gets the engine to itself.
         Raises DrainingError, QueueFullError.
         """
-        self.check_open(prompt_tokens=prompt_tokens)
+        self.check_open(sequences=sequences, prompt_tokens=prompt_tokens)
         arrived = self._clock()
         self._requests += 1
         self._idle.clear()
@@ -129,6 +131,12 @@ class Admission:
             if self._requests == 0:
                 self._idle.set()
 
+    def _free_places(self, sequences: int) -> int:
+        """How many requests of that width could start now."""
+        if self._queue or not self._fits(sequences):
+            return 0
+        return max(1, (self.max_running - self._running) // sequences)
+
     def _fits(self, sequences: int) -> bool:
         return self._running == 0 or self._running + sequences <= self.max_running
 
@@ -139,9 +147,9 @@ class Admission:
         try:
             await entry.turn
         except asyncio.CancelledError:
-            if entry.turn.done() and not entry.turn.cancelled():
+            if not entry.turn.cancelled():
                 self._running -= sequences  # the turn came in the same step as the cancellation
-            else:
+            elif entry in self._queue:
                 self._leave(entry)
             self._wake()
             raise
@@ -154,6 +162,8 @@ class Admission:
         while self._queue and self._fits(self._queue[0].sequences):
             entry = self._queue[0]
             self._leave(entry)
+            if entry.turn.cancelled():
+                continue  # its task was cancelled and has not run since
             self._running += entry.sequences
             entry.turn.set_result(None)
 
