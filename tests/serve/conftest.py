@@ -207,11 +207,10 @@ async def running_server(
             script: Script | None = None, engine: ScriptedEngine | None = None, **given: Any
         ) -> RunningServer:
             settings = make_settings(**given)
-            server = HotswapServer(settings)
             engine = engine or ScriptedEngine(
                 script, max_num_seqs=settings.max_num_seqs or 64, max_cpu_loras=settings.max_cpu_loras
             )
-            server.life = GatewayLife(settings, engine=engine)
+            server = HotswapServer(settings, engine=engine)
             task = asyncio.create_task(server.serve())
             stack.push_async_callback(_end_server, server, task)
             async with asyncio.timeout(READY_SECONDS):

@@ -1,0 +1,302 @@
+"""The waiting room against a model of it: who runs, who waits, in which order, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from serve.admission import MAX_RETRY_SECONDS, MIN_RETRY_SECONDS, Admission
+from serve.errors import DrainingError, QueueFullError
+
+T = TypeVar("T")
+
+# Enough turns of the loop for a chain of wake-ups: release, turn given, task entered, next task entered.
+_SETTLING_TURNS = 8
+
+
+@dataclass
+class Visitor:
+    """One request: its task, and the event that lets it leave the engine."""
+
+    number: int
+    sequences: int
+    prompt_tokens: int
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+async def settle() -> None:
+    for _ in range(_SETTLING_TURNS):
+        await asyncio.sleep(0)
+
+
+class WaitingRoom(RuleBasedStateMachine):
+    """Random visitors; the model is two lists."""
+
+    @initialize(max_running=st.integers(1, 4), max_requests=st.integers(0, 4), max_tokens=st.integers(1, 40))
+    def open(self, max_running: int, max_requests: int, max_tokens: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.now = 0.0
+        self.admission = Admission(
+            max_running=max_running,
+            max_queued_requests=max_requests,
+            max_queued_tokens=max_tokens,
+            clock=lambda: self.now,
+        )
+        self.running: list[Visitor] = []
+        self.waiting: list[Visitor] = []
+        self.entered: list[int] = []
+        self.expected_entered: list[int] = []
+        self.count = 0
+        self.draining = False
+
+    def run_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def fits(self, sequences: int) -> bool:
+        used = sum(visitor.sequences for visitor in self.running)
+        return used == 0 or used + sequences <= self.admission.max_running
+
+    def admit(self) -> None:
+        while self.waiting and self.fits(self.waiting[0].sequences):
+            visitor = self.waiting.pop(0)
+            self.running.append(visitor)
+            self.expected_entered.append(visitor.number)
+
+    async def visit(self, visitor: Visitor) -> None:
+        slot = self.admission.slot(sequences=visitor.sequences, prompt_tokens=visitor.prompt_tokens)
+        async with slot as waited:
+            assert waited >= 0
+            self.entered.append(visitor.number)
+            await visitor.leave.wait()
+
+    @rule(sequences=st.integers(1, 6), prompt_tokens=st.integers(1, 30))
+    def arrive(self, sequences: int, prompt_tokens: int) -> None:
+        self.count += 1
+        visitor = Visitor(self.count, sequences, prompt_tokens)
+
+        async def start() -> None:
+            visitor.task = asyncio.create_task(self.visit(visitor))
+            await settle()
+
+        self.run_loop(start())
+        assert visitor.task is not None
+        if self.draining:
+            assert isinstance(visitor.task.exception(), DrainingError)
+            return
+        must_wait = bool(self.waiting) or not self.fits(sequences)
+        queued_tokens = sum(other.prompt_tokens for other in self.waiting)
+        # A prompt that is too long for the queue may wait where nobody else does: it could never come in else.
+        too_many = len(self.waiting) + 1 > self.admission.max_queued_requests
+        too_long = bool(self.waiting) and queued_tokens + prompt_tokens > self.admission.max_queued_tokens
+        if must_wait and (too_many or too_long):
+            refusal = visitor.task.exception()
+            assert isinstance(refusal, QueueFullError)
+            assert isinstance(refusal.retry_after_seconds, int)
+            assert MIN_RETRY_SECONDS <= refusal.retry_after_seconds <= MAX_RETRY_SECONDS
+            return
+        assert not visitor.task.done()
+        self.waiting.append(visitor)
+        if not must_wait:
+            self.admit()
+
+    @precondition(lambda self: self.running or self.waiting)
+    @rule(data=st.data(), seconds=st.floats(0, 500))
+    def end_together(self, data: st.DataObject, seconds: float) -> None:
+        """Some leave and some are cancelled in one step of the loop, in any order, running or waiting."""
+        self.now += seconds
+        present = [*self.running, *self.waiting]
+        chosen = data.draw(st.lists(st.sampled_from(present), min_size=1, unique_by=id))
+        cancelled = [data.draw(st.booleans()) or visitor in self.waiting for visitor in chosen]
+
+        async def end() -> None:
+            for visitor, cancel in zip(chosen, cancelled, strict=True):
+                assert visitor.task is not None
+                if cancel:
+                    visitor.task.cancel()
+                else:
+                    visitor.leave.set()
+            await settle()
+
+        self.run_loop(end())
+        for visitor, cancel in zip(chosen, cancelled, strict=True):
+            assert visitor.task is not None
+            assert visitor.task.done()
+            assert visitor.task.cancelled() == cancel
+        self.running = [visitor for visitor in self.running if visitor not in chosen]
+        self.waiting = [visitor for visitor in self.waiting if visitor not in chosen]
+        self.admit()
+
+    @precondition(lambda self: self.waiting and self.running)
+    @rule()
+    def cancel_whoever_was_just_let_in(self) -> None:
+        """The turn and the cancellation fall into one step, either way round."""
+        first, others = self.waiting[0], list(self.running)
+
+        async def end() -> None:
+            for visitor in others:
+                visitor.leave.set()
+            # The last to leave hands the turn on when it runs; until `first` runs, it holds a turn it never uses.
+            await asyncio.sleep(0)
+            assert first.task is not None
+            first.task.cancel()
+            await settle()
+
+        self.run_loop(end())
+        assert first.task is not None
+        assert first.task.cancelled()
+        # It may have been inside already for a moment.
+        self.entered = [number for number in self.entered if number != first.number]
+        self.running, self.waiting = [], self.waiting[1:]
+        self.admit()
+
+    @rule()
+    def drain(self) -> None:
+        self.admission.drain(retry_after_seconds=7)
+        self.draining = True
+
+    @invariant()
+    def the_room_is_as_modelled(self) -> None:
+        admission = self.admission
+        assert admission.running == sum(visitor.sequences for visitor in self.running)
+        assert admission.running <= admission.max_running or len(self.running) == 1
+        assert admission.queued_requests == len(self.waiting)
+        assert admission.queued_tokens == sum(visitor.prompt_tokens for visitor in self.waiting)
+        assert admission.requests == len(self.running) + len(self.waiting)
+        assert self.entered == self.expected_entered
+        assert admission.queued_requests <= admission.max_queued_requests
+        assert admission.queued_tokens <= admission.max_queued_tokens or admission.queued_requests == 1
+        assert not (self.waiting and self.fits(self.waiting[0].sequences)), "somebody waits for nothing"
+
+    def teardown(self) -> None:
+        if not hasattr(self, "loop"):
+            return
+
+        async def leave_all() -> None:
+            for visitor in [*self.running, *self.waiting]:
+                visitor.leave.set()
+            async with asyncio.timeout(10):
+                await self.admission.wait_idle()
+                await asyncio.gather(*(v.task for v in [*self.running, *self.waiting] if v.task is not None))
+
+        try:
+            self.run_loop(leave_all())
+            admission = self.admission
+            assert (admission.running, admission.requests) == (0, 0)
+            assert (admission.queued_requests, admission.queued_tokens) == (0, 0)
+        finally:
+            self.loop.close()
+
+
+TestWaitingRoom = WaitingRoom.TestCase
+TestWaitingRoom.settings = settings(
+    max_examples=80,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def make(**bounds: int) -> Admission:
+    return Admission(**{"max_running": 1, "max_queued_requests": 8, "max_queued_tokens": 100, **bounds})
+
+
+async def enter(admission: Admission, leave: asyncio.Event, sequences: int = 1, tokens: int = 1) -> None:
+    async with admission.slot(sequences=sequences, prompt_tokens=tokens):
+        await leave.wait()
+
+
+async def test_a_wide_request_may_not_wait_where_nobody_may_wait() -> None:
+    admission = make(max_running=4, max_queued_requests=0)
+    leave = asyncio.Event()
+    narrow = asyncio.create_task(enter(admission, leave, sequences=2))
+    await settle()
+    with pytest.raises(QueueFullError):
+        await enter(admission, leave, sequences=3)
+    leave.set()
+    await narrow
+
+
+async def test_several_prompts_are_refused_together_before_any_is_tokenised() -> None:
+    admission = make(max_running=2, max_queued_requests=3)
+    admission.check_open(requests=5)
+    with pytest.raises(QueueFullError) as refused:
+        admission.check_open(requests=6)
+    assert "at most 3" in str(refused.value)
+
+
+async def test_a_failing_holder_gives_its_place_back() -> None:
+    admission = make()
+    with pytest.raises(LookupError):
+        async with admission.slot(sequences=1, prompt_tokens=3):
+            raise LookupError
+    assert (admission.running, admission.requests) == (0, 0)
+    await admission.wait_idle()
+
+
+async def test_the_time_spent_waiting_is_told() -> None:
+    now = 0.0
+    admission = Admission(max_running=1, max_queued_requests=1, max_queued_tokens=9, clock=lambda: now)
+    leave, told = asyncio.Event(), asyncio.Future[float]()
+    holder = asyncio.create_task(enter(admission, leave))
+
+    async def wait() -> None:
+        async with admission.slot(sequences=1, prompt_tokens=1) as waited:
+            told.set_result(waited)
+
+    await settle()
+    waiter = asyncio.create_task(wait())
+    await settle()
+    now = 2.5
+    leave.set()
+    assert await told == 2.5
+    await asyncio.gather(holder, waiter)
+
+
+@pytest.mark.parametrize(
+    ("seconds_each", "expected"), [(0.001, MIN_RETRY_SECONDS), (4.0, 12), (1000.0, MAX_RETRY_SECONDS)]
+)
+async def test_retry_after_follows_the_rate_at_which_requests_finish(
+    seconds_each: float, expected: int
+) -> None:
+    now = 0.0
+    admission = Admission(max_running=1, max_queued_requests=3, max_queued_tokens=99, clock=lambda: now)
+    leaves = [asyncio.Event() for _ in range(6)]
+    tasks = []
+    for leave in leaves[:4]:
+        tasks.append(asyncio.create_task(enter(admission, leave)))
+        await settle()
+    for place in range(2):  # the second finish is the first whose distance to another is known
+        now += seconds_each
+        leaves[place].set()
+        await settle()
+        tasks.append(asyncio.create_task(enter(admission, leaves[4 + place])))
+        await settle()
+    with pytest.raises(QueueFullError) as refused:
+        admission.check_open()
+    assert refused.value.retry_after_seconds == expected
+    for leave in leaves:
+        leave.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_draining_lets_those_who_wait_in_and_nobody_new() -> None:
+    admission = make()
+    leave = asyncio.Event()
+    tasks = [asyncio.create_task(enter(admission, leave)) for _ in range(3)]
+    await settle()
+    admission.drain(retry_after_seconds=9)
+    with pytest.raises(DrainingError) as refused:
+        await enter(admission, leave)
+    assert refused.value.retry_after_seconds == 9
+    assert admission.draining
+    leave.set()
+    await asyncio.gather(*tasks)
+    await admission.wait_idle()
