@@ -42,6 +42,7 @@ def create_app(life: Callable[[FastAPI], AbstractAsyncContextManager[None]], lim
         summary="One base model, many adapters, always on.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
         middleware=[
             Middleware(RequestIdMiddleware),
             Middleware(AccessLogMiddleware),

@@ -28,6 +28,7 @@ from serve.engine.protocol import (
     TokenLogprob,
 )
 from serve.errors import EngineDeadError, GenerationFailedError, LifecycleError, UnloadFailedError
+from serve.limits import tokens_to_generate
 
 # The base that adapters are checked against when this engine serves.
 SCRIPTED_TARGET = TargetBase(
@@ -249,14 +250,18 @@ class ScriptedOpenAI:
         chat: bool,
     ) -> Mapping[str, Any] | AsyncIterator[str]:
         streaming = bool(body.get("stream"))
+        max_tokens = tokens_to_generate(
+            len(prompt),
+            body.get("max_completion_tokens") or body.get("max_tokens"),
+            default=16,
+            context_tokens=self._engine.facts.context_tokens,
+            param="messages" if chat else "prompt",
+        )
         adapter = next((a for a in self._engine.adapters.values() if a.name == body["model"]), None)
         request = EngineRequest(
             request_id,
             prompt,
-            Sampling(
-                n=body.get("n") or 1,
-                max_tokens=body.get("max_completion_tokens") or body.get("max_tokens") or 16,
-            ),
+            Sampling(n=body.get("n") or 1, max_tokens=max_tokens),
             adapter,
             stream=streaming,
         )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from adapters import errors as adapter_errors
 from bases.errors import HotswapError
@@ -87,6 +88,7 @@ _TYPES = {
     507: "storage_error",
 }
 _RETRY_AFTER_SECONDS = 5
+_UNION_MEMBERS = frozenset({"constrained-str", "constrained-int", "str", "int", "NamedTool"})
 _MAX_MESSAGES = 8
 
 
@@ -147,12 +149,29 @@ def json_response(status: int, body: Mapping[str, Any], headers: Mapping[str, st
 
 def _describe(problem: Mapping[str, Any]) -> tuple[str, str]:
     """(field, message) of one validation problem, without the value: it may be a megabyte, or a secret."""
-    parts = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
+    named = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
+    # pydantic names the members of a union by their types: not a client's business.
+    parts = [part for part in named if "[" not in part and part not in _UNION_MEMBERS]
     where = ".".join(parts) or "body"
     if problem["type"] == "extra_forbidden":
         return where, f"{where!r} is not a field of this request"
     message = str(problem["msg"]).removeprefix("Value error, ")
     return where, f"{where}: {message}"
+
+
+def _telling(problems: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without "should be a valid list" where a text was given, the field takes both, and the text is at fault."""
+    at_fault = {problem["loc"][:2] for problem in problems if not problem["type"].endswith("_type")}
+    return [p for p in problems if not p["type"].endswith("_type") or p["loc"][:2] not in at_fault]
+
+
+def _methods(request: Request) -> list[str]:
+    """Methods that the path takes; the router names those of the first route alone."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -169,7 +188,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_validation(request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestValidationError):
             raise error
-        described = [_describe(problem) for problem in error.errors()]
+        described = [_describe(problem) for problem in _telling(error.errors())]
         messages = list(dict.fromkeys(message[:300] for _, message in described))
         text = "; ".join(messages[:_MAX_MESSAGES])
         if len(messages) > _MAX_MESSAGES:
@@ -188,7 +207,8 @@ def install_error_handlers(app: FastAPI) -> None:
             405: "this route does not take that method; see /docs",
         }.get(error.status_code, str(error.detail))
         body = error_body(error.status_code, code, message, request_id_of(request.scope))
-        return json_response(error.status_code, body, error.headers)
+        headers = error.headers if error.status_code != 405 else {"Allow": ", ".join(_methods(request))}
+        return json_response(error.status_code, body, headers)
 
     async def on_bug(request: Request, error: Exception) -> Response:
         logger.error("request %s failed", request_id_of(request.scope), exc_info=error)

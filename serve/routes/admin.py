@@ -13,6 +13,7 @@ from serve.lifecycle.state import AdapterState
 from serve.routes.dependencies import AdminDep, GatewayDep
 from serve.routes.documentation import ADMIN_ERRORS
 from serve.schemas.admin import (
+    NAME_PATTERN,
     AdapterList,
     AdapterView,
     Finding,
@@ -24,7 +25,9 @@ from serve.schemas.admin import (
 
 router = APIRouter(prefix="/admin", route_class=JsonOnlyRoute, tags=["admin"], responses=ADMIN_ERRORS)
 
-Name = Annotated[str, Path(min_length=1, max_length=64, description="Public name of an adapter.")]
+Name = Annotated[
+    str, Path(min_length=1, max_length=64, pattern=NAME_PATTERN, description="Public name of an adapter.")
+]
 
 
 @router.get("/adapters", summary="All adapters, their versions and states")

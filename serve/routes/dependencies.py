@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
+from fastapi.security.http import HTTPAuthorizationCredentials
 
 from serve.errors import EngineNotReadyError
 from serve.gateway import Gateway, Phase
@@ -26,7 +28,17 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 RequestIdDep = Annotated[str, Depends(_request_id)]
 
 
-def _admin(request: Request, gateway: GatewayDep) -> str:
+# Only for the document: the header is read as bytes below, because anything may stand in it.
+_BEARER = HTTPBearer(
+    auto_error=False, scheme_name="admin_key", description="The admin key, where one is configured."
+)
+
+
+def _admin(
+    request: Request,
+    gateway: GatewayDep,
+    _documented: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+) -> str:
     values = [value for name, value in request.headers.raw if name == b"authorization"]
     return gateway.access.check(values)
 

@@ -66,7 +66,8 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _MEANING = {
-    400: "The body is not JSON, or the prompt does not fit the context, or a schema cannot be compiled.",
+    400: "The body is not JSON, the prompt does not fit the context, a schema cannot be compiled, or the Host is "
+    "refused.",
     401: "The admin key is missing or wrong.",
     403: "The admin API is off on this address.",
     404: "No such base, adapter or version.",
@@ -76,6 +77,7 @@ _MEANING = {
     415: "Send Content-Type: application/json.",
     422: "A field is unknown, missing or out of bounds.",
     429: "The queue is full; see Retry-After.",
+    431: "The head of the request is too large.",
     500: "The engine failed on this request.",
     502: "The engine refused the adapter.",
     503: "Starting, shutting down, or the engine is gone; see Retry-After.",
@@ -83,5 +85,7 @@ _MEANING = {
     507: "No space is left for the adapter.",
 }
 
-ERRORS = errors(400, 404, 408, 413, 422, 429, 500, 503, 504)
-ADMIN_ERRORS = errors(400, 401, 403, 404, 408, 409, 413, 415, 422, 502, 503, 507)
+# What the wire alone can make of any request: a refused Host, a head without end.
+WIRE_ERRORS = errors(400, 431)
+ERRORS = errors(400, 404, 408, 413, 422, 429, 431, 500, 503, 504)
+ADMIN_ERRORS = errors(400, 401, 403, 404, 408, 409, 413, 415, 422, 431, 502, 503, 507)

@@ -9,9 +9,9 @@ from starlette.responses import PlainTextResponse, Response
 
 from serve.errors import EngineError, EngineNotReadyError
 from serve.gateway import Gateway, Phase
-from serve.routes.documentation import errors
+from serve.routes.documentation import WIRE_ERRORS, errors
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], responses=WIRE_ERRORS)
 
 
 class Readiness(BaseModel):

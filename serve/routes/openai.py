@@ -20,7 +20,7 @@ from serve.http.strict_json import LenientTypeRoute
 from serve.lifecycle.state import AdapterState
 from serve.limits import check_characters
 from serve.routes.dependencies import GatewayDep, RequestIdDep
-from serve.routes.documentation import ERRORS, OPENAI_EVENTS
+from serve.routes.documentation import ERRORS, OPENAI_EVENTS, WIRE_ERRORS, errors
 from serve.schemas.openai import ChatBody, CompletionBody
 
 router = APIRouter(prefix="/v1", route_class=LenientTypeRoute, tags=["openai"])
@@ -32,7 +32,11 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 _CHARS_PER_TOKEN = 4
 
 
-@router.get("/models", summary="The base and the adapters that can be named as `model`")
+@router.get(
+    "/models",
+    summary="The base and the adapters that can be named as `model`",
+    responses={**WIRE_ERRORS, **errors(503)},
+)
 async def models(gateway: GatewayDep) -> dict[str, Any]:
     """The base, then each live alias and its version. No server paths."""
     board = gateway.adapters.board

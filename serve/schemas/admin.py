@@ -10,12 +10,17 @@ from serve.lifecycle.state import AdapterState
 from serve.lifecycle.version import ManagedVersion
 from serve.schemas.sampling import StrictModel
 
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
 
 class LoadBody(StrictModel):
     """Load an adapter under a name."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(
-        description="Public name: a-z, 0-9, '.', '_' and '-', at most 64 characters.", examples=["risk"]
+        description="Public name: a-z, 0-9, '.', '_' and '-', at most 64 characters.",
+        examples=["risk"],
+        # Documented here and refused by the name's own rule, which says more than "does not match".
+        json_schema_extra={"pattern": NAME_PATTERN},
     )
     source: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(
         description="Folder with adapter_config.json and adapter_model.safetensors, inside the adapter root.",
