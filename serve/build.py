@@ -19,6 +19,7 @@ from serve.app import HttpLimits
 from serve.engine.grammar import GrammarGuard
 from serve.engine.protocol import Engine
 from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
+from serve.engine.vllm.arguments import EngineWishes
 from serve.errors import EngineError, RequestAbortedError
 from serve.gateway import Gateway, Phase
 from serve.http.exchange import ExchangeLimits, Exchanges
@@ -212,33 +213,35 @@ def _target(base: ResolvedBase, passport: Passport) -> TargetBase:
     )
 
 
-def _vllm_engine(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> Engine:
-    from serve.engine.vllm.arguments import EngineWishes
-    from serve.engine.vllm.engine import VllmEngine
-
+def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> EngineWishes:
+    """What the settings ask of vLLM for this base; `choose_arguments` turns it into vLLM's own arguments."""
     reasoning = settings.reasoning if settings.reasoning not in ("auto", "off") else None
     if settings.reasoning == "auto" and passport.reasoning:
         reasoning = "deepseek_r1"
-    return VllmEngine(
-        EngineWishes(
-            model_path=str(base.path),
-            model_name=settings.served_model_name or base.name,
-            context_tokens=passport.facts.context_tokens,
-            dtype=settings.dtype,
-            max_model_len=settings.max_model_len,
-            kv_cache_gib=settings.kv_cache_gib,
-            max_num_seqs=settings.max_num_seqs,
-            max_loras=settings.max_loras,
-            max_cpu_loras=settings.max_cpu_loras,
-            max_lora_rank=settings.max_lora_rank,
-            cpu_patches=settings.cpu_patches,
-            reasoning_parser=reasoning,
-            tool_parser=settings.tool_parser,
-            trust_remote_code=settings.trust_remote_code,
-            structured_outputs=settings.structured_outputs,
-            extra=settings.engine_arg,
-        )
+    return EngineWishes(
+        model_path=str(base.path),
+        model_name=settings.served_model_name or base.name,
+        context_tokens=passport.facts.context_tokens,
+        dtype=settings.dtype,
+        max_model_len=settings.max_model_len,
+        kv_cache_gib=settings.kv_cache_gib,
+        max_num_seqs=settings.max_num_seqs,
+        max_loras=settings.max_loras,
+        max_cpu_loras=settings.max_cpu_loras,
+        max_lora_rank=settings.max_lora_rank,
+        cpu_patches=settings.cpu_patches,
+        reasoning_parser=reasoning,
+        tool_parser=settings.tool_parser,
+        trust_remote_code=settings.trust_remote_code,
+        structured_outputs=settings.structured_outputs,
+        extra=settings.engine_arg,
     )
+
+
+def _vllm_engine(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> Engine:
+    from serve.engine.vllm.engine import VllmEngine
+
+    return VllmEngine(engine_wishes(settings, base, passport))
 
 
 def _make_folders(settings: ServeSettings) -> None:
