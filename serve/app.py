@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -28,15 +29,36 @@ class HttpLimits:
     allowed_hosts: Collection[str]
 
 
-def create_app(life: Callable[[FastAPI], AbstractAsyncContextManager[None]], limits: HttpLimits) -> FastAPI:
-    """The application. `life` puts a Gateway on `app.state.gateway` while it is entered."""
+class _OpenApp(FastAPI):
+    """Documents the admin API as it is where no key is configured."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            document["components"].pop("securitySchemes", None)
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation.pop("security", None)
+        return super().openapi()
+
+
+def create_app(
+    life: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    limits: HttpLimits,
+    *,
+    admin_key: bool = True,
+) -> FastAPI:
+    """The application. `life` puts a Gateway on `app.state.gateway` while it is entered.
+
+    `admin_key` says whether the document asks for the admin key; the gateway's own settings decide.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with life(app):
             yield
 
-    app = FastAPI(
+    app = (FastAPI if admin_key else _OpenApp)(
         title="Hotswap",
         version=VERSION,
         summary="One base model, many adapters, always on.",

@@ -44,7 +44,7 @@ class HotswapServer(uvicorn.Server):
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
-        app = create_app(self._lifespan, http_limits(settings))
+        app = create_app(self._lifespan, http_limits(settings), admin_key=settings.admin_key is not None)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -1,0 +1,185 @@
+"""The OpenAPI document against the server: random and edge-case requests to every route, over real sockets.
+
+No request gets a 5xx, every answer is one that the document has, and what the document forbids is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    allow_header_conformance,
+    content_type_conformance,
+    ignored_auth,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from adapters.tiny import make_tiny_adapter
+from serve.app import HttpLimits, create_app
+from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
+from serve.gateway import Phase
+from serve.schemas.admin import NAME_PATTERN
+from serve.server import HotswapServer
+from serve.settings import ServeSettings
+
+KEY = "a key that is long enough for the admin API"
+MAX_TOKENS = 8
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+    unsupported_method,
+    allow_header_conformance,
+]
+_START_SECONDS = 30
+
+
+def document(*, admin_key: bool) -> dict[str, Any]:
+    limits = HttpLimits(max_body_bytes=1, receive_seconds=1, allowed_hosts=())
+    return create_app(lambda _: contextlib.nullcontext(), limits, admin_key=admin_key).openapi()
+
+
+everything = schemathesis.openapi.from_dict(document(admin_key=False))
+admin_routes = schemathesis.openapi.from_dict(document(admin_key=True)).include(path_regex="^/admin")
+
+
+class ServerThread:
+    """A server on the scripted engine with one live adapter, in a thread of its own."""
+
+    def __init__(self, home: Path, **given: Any) -> None:
+        make_tiny_adapter(
+            home / "adapters" / "risk", linear_modules=SCRIPTED_TARGET.linear_modules, base_name="scripted"
+        )
+        self.engine = ScriptedEngine()
+        self.server = HotswapServer(
+            ServeSettings(home=home, engine="scripted", port=0, **given), engine=self.engine
+        )
+        self.session = requests.Session()
+        self.answers: Counter[tuple[str, int]] = Counter()
+        self._thread = threading.Thread(target=self.server.run)
+
+    @property
+    def url(self) -> str:
+        """Address of the server."""
+        return self.server.address
+
+    def __enter__(self) -> ServerThread:
+        self._thread.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not (self.server.started and self._is_ready):
+            assert self._thread.is_alive(), "the server ended"
+            assert time.monotonic() < deadline, "the server does not become ready"
+            time.sleep(0.01)
+        loaded = self.session.post(
+            f"{self.url}/admin/adapters", json={"name": "risk", "source": "risk"}, headers=key_header()
+        )
+        assert loaded.status_code == 201, loaded.text
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
+        self.server.should_exit = True
+        self._thread.join()
+
+    @property
+    def _is_ready(self) -> bool:
+        gateway = self.server.life.gateway
+        return gateway is not None and gateway.phase is Phase.READY
+
+
+def key_header() -> dict[str, str]:
+    return {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture(scope="module")
+def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
+    with ServerThread(tmp_path_factory.mktemp("open")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
+    with ServerThread(tmp_path_factory.mktemp("keyed"), admin_key=KEY) as server:
+        yield server
+
+
+@schemathesis.hook
+def map_body(context: Any, body: Any) -> Any:
+    """Let well-formed names be known ones and answers be short, so that requests get through to the engine."""
+    if isinstance(body, dict):
+        for field in ("model", "adapter"):
+            if isinstance(body.get(field), str) and re.fullmatch(r"[A-Za-z0-9._-]{1,64}", body[field]):
+                body = {**body, field: "risk" if len(body[field]) % 2 else "scripted"}
+        for field in ("max_tokens", "max_completion_tokens"):
+            if type(body.get(field)) is int and MAX_TOKENS < body[field] <= 1_048_576:
+                body = {**body, field: MAX_TOKENS}
+        if isinstance(body.get("source"), str) and re.fullmatch(r"\w+", body["source"]):
+            body = {**body, "source": "risk"}
+    return body
+
+
+@schemathesis.hook
+def map_path_parameters(context: Any, path_parameters: Any) -> Any:
+    """Half of the well-formed names are the loaded adapter's."""
+    if isinstance(path_parameters, dict):
+        for field in ("name", "model"):
+            value = path_parameters.get(field)
+            if isinstance(value, str) and re.fullmatch(NAME_PATTERN, value) and len(value) % 2:
+                path_parameters = {**path_parameters, field: "risk"}
+    return path_parameters
+
+
+def ask(
+    case: schemathesis.Case, server: ServerThread, checks: list[Any], headers: dict[str, str] | None = None
+) -> None:
+    response = case.call(base_url=server.url, session=server.session, headers=headers)
+    server.answers[case.operation.label, response.status_code] += 1
+    case.validate_response(response, checks=checks, headers=headers)
+
+
+bounded = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@everything.parametrize()
+@bounded
+def test_every_answer_is_in_the_document(case: schemathesis.Case, open_server: ServerThread) -> None:
+    ask(case, open_server, CHECKS)
+
+
+@admin_routes.parametrize()
+@bounded
+def test_admin_routes_ask_for_the_key(case: schemathesis.Case, keyed_server: ServerThread) -> None:
+    ask(case, keyed_server, [*CHECKS, ignored_auth], key_header())
+
+
+def test_each_operation_was_answered_well_at_least_once(
+    open_server: ServerThread, keyed_server: ServerThread
+) -> None:
+    for server in (open_server, keyed_server):
+        asked = {label for label, _ in server.answers}
+        well = {label for label, status in server.answers if status in (200, 201)}
+        assert asked
+        assert asked == well
