@@ -220,6 +220,14 @@ def _merged(outputs: list[EngineOutput]) -> EngineOutput:
     return EngineOutput([whole[index] for index in sorted(whole)], last.queue_seconds, last.ttft_seconds)
 
 
+def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
 class ScriptedOpenAI:
     """The shapes of OpenAI's answers around the scripted words."""
 
@@ -267,7 +275,10 @@ class ScriptedOpenAI:
         )
         observer.prompt(len(prompt))
         if streaming:
-            return self._events(request, body["model"], observer, chat=chat)
+            options = body.get("stream_options") or {}
+            return self._events(
+                request, body["model"], observer, chat=chat, usage=bool(options.get("include_usage"))
+            )
         text, num_tokens = "", 0
         async for output in self._engine.generate(request):
             num_tokens += sum(len(delta.token_ids) for delta in output.deltas)
@@ -282,26 +293,27 @@ class ScriptedOpenAI:
             "created": 0,
             "model": body["model"],
             "choices": [{"index": 0, "finish_reason": "length", "logprobs": None, **message}],
-            "usage": {
-                "prompt_tokens": len(prompt),
-                "completion_tokens": num_tokens,
-                "total_tokens": len(prompt) + num_tokens,
-            },
+            "usage": _usage(len(prompt), num_tokens),
         }
 
     async def _events(
-        self, request: EngineRequest, model: str, observer: GenerationObserver, *, chat: bool
+        self, request: EngineRequest, model: str, observer: GenerationObserver, *, chat: bool, usage: bool
     ) -> AsyncIterator[str]:
+        head = {
+            "id": request.request_id,
+            "object": "chat.completion.chunk" if chat else "text_completion",
+            "created": 0,
+            "model": model,
+        }
+        num_tokens = 0
         async for output in self._engine.generate(request):
             delta = output.deltas[0]
+            num_tokens += sum(len(each.token_ids) for each in output.deltas)
             observer.output(len(delta.token_ids), output.queue_seconds, output.ttft_seconds)
             piece: dict[str, Any] = {"delta": {"content": delta.text}} if chat else {"text": delta.text}
-            chunk = {
-                "id": request.request_id,
-                "object": "chat.completion.chunk" if chat else "text_completion",
-                "created": 0,
-                "model": model,
-                "choices": [{"index": 0, "finish_reason": delta.finish_reason, "logprobs": None, **piece}],
-            }
-            yield f"data: {orjson.dumps(chunk).decode()}\n\n"
+            choice = {"index": 0, "finish_reason": delta.finish_reason, "logprobs": None, **piece}
+            yield f"data: {orjson.dumps({**head, 'choices': [choice]}).decode()}\n\n"
+        if usage:
+            counts = _usage(len(request.prompt_token_ids), num_tokens)
+            yield f"data: {orjson.dumps({**head, 'choices': [], 'usage': counts}).decode()}\n\n"
         yield "data: [DONE]\n\n"
