@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from serve.engine.cpu.plugin import PATCHES_VARIABLE
 from serve.engine.vllm.machine import Machine
 from serve.errors import SettingsError
 from serve.settings import GIB
@@ -17,7 +18,8 @@ from serve.settings import GIB
 CPU_MAX_NUM_SEQS = 64
 CPU_KV_CACHE_SHARE = 0.25
 CPU_KV_CACHE_MAX_BYTES = 8 * GIB
-CPU_PATCHES = "lora-isolation"
+KV_BLOCK_TOKENS = 128
+CPU_PATCHES = "all"
 
 # Arguments that another setting of the gateway owns, or that would open what the gateway closes.
 _OWNED = {
@@ -32,6 +34,7 @@ _OWNED = {
     "max-num-seqs": "--max-num-seqs",
     "max-model-len": "--max-model-len",
     "dtype": "--dtype",
+    "kv-cache-memory-bytes": "--kv-cache-gib",
     "reasoning-parser": "--reasoning",
     "tool-call-parser": "--tool-parser",
     "host": "--host",
@@ -49,7 +52,8 @@ class EngineWishes:
 
     model_path: str
     model_name: str
-    context_tokens: int
+    context_tokens: int  # of the base, as its config says
+    kv_values_per_token: int  # numbers that one token leaves in the KV cache
     dtype: str
     max_model_len: int | None
     kv_cache_gib: float | None
@@ -99,8 +103,6 @@ def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
     chosen.argument("max-lora-rank", wishes.max_lora_rank, "each slot is allocated at this rank")
     if wishes.trust_remote_code:
         chosen.argument("trust-remote-code", True, "asked for")
-    if wishes.max_model_len is not None:
-        chosen.argument("max-model-len", wishes.max_model_len, "asked for")
     if wishes.reasoning_parser is not None:
         chosen.argument("reasoning-parser", wishes.reasoning_parser, "the base thinks aloud")
     if wishes.tool_parser is not None:
@@ -118,6 +120,8 @@ def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
     if machine.device == "cpu":
         _choose_for_cpu(machine, wishes, chosen)
     else:
+        if wishes.max_model_len is not None:
+            chosen.argument("max-model-len", wishes.max_model_len, "asked for")
         if wishes.dtype != "auto":
             chosen.argument("dtype", wishes.dtype, "asked for")
         if wishes.max_num_seqs is not None:
@@ -129,34 +133,49 @@ def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
 
 def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArguments) -> None:
     if wishes.dtype != "auto":
-        chosen.argument("dtype", wishes.dtype, "asked for")
+        dtype, reason = wishes.dtype, "asked for"
     elif machine.native_bf16:
-        chosen.argument("dtype", "bfloat16", "this processor multiplies bfloat16 natively")
+        dtype, reason = "bfloat16", "this processor multiplies bfloat16 natively"
     else:
-        chosen.argument(
-            "dtype", "float32", "this processor only emulates bfloat16, at a fraction of the speed"
-        )
+        dtype, reason = "float32", "this processor only emulates bfloat16, at a fraction of the speed"
+    chosen.argument("dtype", dtype, reason)
     chosen.argument("enforce-eager", True, "vLLM does not compile with adapters on CPU, and starts faster")
     chosen.argument(
         "max-num-seqs",
         wishes.max_num_seqs or CPU_MAX_NUM_SEQS,
         "asked for" if wishes.max_num_seqs else "a wider batch only makes every answer slower on a CPU",
     )
-    if not any(text.startswith("kv-cache-memory-bytes") for text in wishes.extra):
-        if wishes.kv_cache_gib is not None:
-            num_bytes, reason = int(wishes.kv_cache_gib * GIB), "asked for"
-        else:
-            share = int(machine.available_bytes * CPU_KV_CACHE_SHARE)
-            num_bytes, reason = (
-                min(share, CPU_KV_CACHE_MAX_BYTES),
-                "a quarter of the free memory, at most 8 GiB",
-            )
-        chosen.argument("kv-cache-memory-bytes", num_bytes, reason)
+    if wishes.kv_cache_gib is not None:
+        num_bytes, reason = int(wishes.kv_cache_gib * GIB), "asked for"
+    else:
+        share = int(machine.available_bytes * CPU_KV_CACHE_SHARE)
+        num_bytes, reason = (
+            min(share, CPU_KV_CACHE_MAX_BYTES),
+            "a quarter of the free memory, at most 8 GiB",
+        )
+    chosen.argument("kv-cache-memory-bytes", num_bytes, reason)
+    _choose_context(wishes, chosen, kv_cache_tokens=num_bytes // _bytes_per_token(wishes, dtype))
     cores = ",".join(str(core) for core in machine.cores)
     chosen.variable("VLLM_CPU_OMP_THREADS_BIND", cores, "all cores; vLLM would keep one idle")
     patches = CPU_PATCHES if wishes.cpu_patches == "auto" else wishes.cpu_patches
-    if patches != "none":
-        chosen.variable("HOTSWAP_CPU_PATCHES", patches, "mends of vLLM's adapters on CPU")
+    # Written whatever the environment says: there the variable holds the setting, which may be `auto`.
+    chosen.environment[PATCHES_VARIABLE] = "" if patches == "none" else patches
+    chosen.notes["cpu-patches"] = f"{patches} (mends of vLLM's adapters on CPU)"
+
+
+def _bytes_per_token(wishes: EngineWishes, dtype: str) -> int:
+    return max(1, wishes.kv_values_per_token * (4 if dtype == "float32" else 2))
+
+
+def _choose_context(wishes: EngineWishes, chosen: EngineArguments, *, kv_cache_tokens: int) -> None:
+    """vLLM does not start when the KV cache cannot hold one request as long as the context."""
+    if wishes.max_model_len is not None:
+        chosen.argument("max-model-len", wishes.max_model_len, "asked for")
+    elif wishes.context_tokens > kv_cache_tokens:
+        fits = kv_cache_tokens // KV_BLOCK_TOKENS * KV_BLOCK_TOKENS
+        chosen.argument(
+            "max-model-len", max(fits, KV_BLOCK_TOKENS), "as much of the context as the KV cache holds"
+        )
 
 
 def _add_extra(text: str, chosen: EngineArguments) -> None:
