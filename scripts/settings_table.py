@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the settings class: `python -m scripts.settings_table`. A test says when it is stale."""
+"""Writes docs/settings.md from the settings class: `python -m scripts.settings_table`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
+
 from serve.settings import ServeSettings
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"

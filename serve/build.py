@@ -11,6 +11,7 @@ from pathlib import Path
 from adapters.registry.registry import Registry
 from adapters.store import AdapterStore
 from adapters.target import TargetBase
+from bases.architecture import ArchitectureFacts
 from bases.passport import Passport, read_passport
 from bases.resolve import ResolvedBase, resolve_base
 from serve.access import AdminAccess
@@ -222,6 +223,7 @@ def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passpor
         model_path=str(base.path),
         model_name=settings.served_model_name or base.name,
         context_tokens=passport.facts.context_tokens,
+        kv_values_per_token=_kv_values_per_token(passport.facts),
         dtype=settings.dtype,
         max_model_len=settings.max_model_len,
         kv_cache_gib=settings.kv_cache_gib,
@@ -242,6 +244,11 @@ def _vllm_engine(settings: ServeSettings, base: ResolvedBase, passport: Passport
     from serve.engine.vllm.engine import VllmEngine
 
     return VllmEngine(engine_wishes(settings, base, passport))
+
+
+def _kv_values_per_token(facts: ArchitectureFacts) -> int:
+    """Keys and values of every layer. Compressed attention (MLA) keeps fewer: an upper bound there."""
+    return 2 * facts.num_layers * facts.num_kv_heads * facts.head_dim
 
 
 def _make_folders(settings: ServeSettings) -> None:

@@ -181,7 +181,7 @@ def install_error_handlers(app: FastAPI) -> None:
         if not isinstance(error, HotswapError):
             raise error
         status = status_of(error)
-        if status >= 500:
+        if status >= 500 and not isinstance(error, errors.EngineNotReadyError):
             logger.warning("request %s: %s: %s", request_id_of(request.scope), error.code, error)
         return json_response(status, body_of(error, request_id_of(request.scope)), headers_of(error))
 
