@@ -143,9 +143,9 @@ async def _warm(work: Coroutine[Any, Any, None]) -> None:
         logger.warning("structured outputs are not available: %s", error)
 
 
-def serve(settings: ServeSettings) -> int:
+def serve(settings: ServeSettings, *, engine: Engine | None = None) -> int:
     """Run until a signal, a failed start or the engine's death; returns the exit code."""
-    server = HotswapServer(settings)
+    server = HotswapServer(settings, engine=engine)
     try:
         server.run()
     except SystemExit as ended:  # uvicorn's way to say that the port is taken
