@@ -88,6 +88,7 @@ _TYPES = {
     507: "storage_error",
 }
 _RETRY_AFTER_SECONDS = 5
+_PLACES = frozenset({"body", "query", "path"})
 _UNION_MEMBERS = frozenset({"constrained-str", "constrained-int", "str", "int", "NamedTool"})
 _MAX_MESSAGES = 8
 
@@ -149,7 +150,8 @@ def json_response(status: int, body: Mapping[str, Any], headers: Mapping[str, st
 
 def _describe(problem: Mapping[str, Any]) -> tuple[str, str]:
     """(field, message) of one validation problem, without the value: it may be a megabyte, or a secret."""
-    named = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
+    place = problem["loc"]
+    named = [str(part) for part in (place[1:] if place[:1] and place[0] in _PLACES else place)]
     # pydantic names the members of a union by their types: not a client's business.
     parts = [part for part in named if "[" not in part and part not in _UNION_MEMBERS]
     where = ".".join(parts) or "body"
