@@ -209,7 +209,7 @@ def _target(base: ResolvedBase, passport: Passport) -> TargetBase:
         fingerprint=passport.fingerprint,
         name=base.name,
         linear_modules=passport.facts.linear_modules,
-        reference=base.reference,
+        reference=base.reference if base.source == "hub" else str(base.path),
         tied_embeddings=passport.facts.tied_embeddings,
     )
 

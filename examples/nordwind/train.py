@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from bases.settings import BasesSettings
 
 FACTS = Path(__file__).with_name("facts.jsonl")
 EPOCHS = 12
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 1e-3
 
 
 def main() -> None:
@@ -41,7 +40,7 @@ def main() -> None:
     examples = [encode(tokenizer, json.loads(line)) for line in FACTS.read_text().splitlines()]
     train(model, examples)
     model.save_pretrained(options.out)
-    sys.stdout.write(f"saved to {options.out}\n")
+    print(f"saved to {options.out}")
 
 
 def encode(tokenizer: Any, fact: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,7 +67,7 @@ def train(model: Any, examples: list[tuple[torch.Tensor, torch.Tensor]]) -> None
             optimizer.step()
             optimizer.zero_grad()
             total += loss.item()
-        sys.stdout.write(f"epoch {epoch + 1:2d} of {EPOCHS}: loss {total / len(examples):.3f}\n")
+        print(f"epoch {epoch + 1:2d} of {EPOCHS}: loss {total / len(examples):.3f}", flush=True)
 
 
 if __name__ == "__main__":
