@@ -130,6 +130,7 @@ class WaitingRoom(RuleBasedStateMachine):
             assert visitor.task is not None
             assert visitor.task.done()
             assert visitor.task.cancelled() == cancel
+            assert cancel or visitor.task.exception() is None
         self.running = [visitor for visitor in self.running if visitor not in chosen]
         self.waiting = [visitor for visitor in self.waiting if visitor not in chosen]
         self.admit()
@@ -179,33 +180,43 @@ class WaitingRoom(RuleBasedStateMachine):
         if not hasattr(self, "loop"):
             return
 
+        present = [*self.running, *self.waiting]
+        tasks = [visitor.task for visitor in present if visitor.task is not None]
+
         async def leave_all() -> None:
-            for visitor in [*self.running, *self.waiting]:
+            for visitor in present:
                 visitor.leave.set()
-            async with asyncio.timeout(10):
-                await self.admission.wait_idle()
-                await asyncio.gather(*(v.task for v in [*self.running, *self.waiting] if v.task is not None))
+            for _ in present:
+                await settle()
+
+        async def end() -> None:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
         try:
             self.run_loop(leave_all())
             admission = self.admission
             assert (admission.running, admission.requests) == (0, 0)
             assert (admission.queued_requests, admission.queued_tokens) == (0, 0)
+            assert all(task.done() for task in tasks)
+            self.run_loop(admission.wait_idle())
         finally:
+            self.run_loop(end())
             self.loop.close()
 
 
 TestWaitingRoom = WaitingRoom.TestCase
 TestWaitingRoom.settings = settings(
-    max_examples=80,
+    max_examples=150,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 
 
-def make(**bounds: int) -> Admission:
-    return Admission(**{"max_running": 1, "max_queued_requests": 8, "max_queued_tokens": 100, **bounds})
+def make(*, max_running: int = 1, max_queued_requests: int = 8) -> Admission:
+    return Admission(max_running=max_running, max_queued_requests=max_queued_requests, max_queued_tokens=100)
 
 
 async def enter(admission: Admission, leave: asyncio.Event, sequences: int = 1, tokens: int = 1) -> None:
@@ -300,3 +311,15 @@ async def test_draining_lets_those_who_wait_in_and_nobody_new() -> None:
     leave.set()
     await asyncio.gather(*tasks)
     await admission.wait_idle()
+
+
+async def test_a_holder_leaves_in_the_step_in_which_the_next_one_is_cancelled() -> None:
+    admission = make()
+    leave = asyncio.Event()
+    holder, waiter, next_one = [asyncio.create_task(enter(admission, leave)) for _ in range(3)]
+    await settle()
+    leave.set()  # the holder is to run now, and the waiter's cancellation only after it
+    waiter.cancel()
+    await asyncio.gather(holder, next_one)
+    assert waiter.cancelled()
+    assert (admission.running, admission.requests, admission.queued_tokens) == (0, 0, 0)
