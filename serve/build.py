@@ -159,6 +159,7 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
     """Take no new work, let running work finish within the limit, then end it with an error it can see."""
     gateway.phase = Phase.DRAINING
     gateway.admission.drain(retry_after_seconds=max(1, round(drain_seconds)))
+    gateway.adapters.refuse()
     logger.info("draining: %d requests to finish within %g s", gateway.admission.requests, drain_seconds)
     try:
         async with asyncio.timeout(drain_seconds):

@@ -124,7 +124,7 @@ class AdapterManager:
                 managed.advance(AdapterState.CHECKED)
                 await self._bring_up(managed, resident=place < self.rules.max_resident)
             except HotswapError as error:
-                self._fail(managed, error)
+                await self._give_up(managed, error)
         self._note_names()
 
     async def load(self, name: str, source: str, *, actor: str) -> LoadOutcome:
@@ -171,11 +171,11 @@ class AdapterManager:
             for phase, seconds in managed.phase_seconds.items():
                 self._metrics.adapter_load_seconds.labels(phase).observe(seconds)
             previous = self.board.point(managed)
-            self._note_names()
             if previous is not None and previous.state is AdapterState.LIVE:
                 self._retire(previous)
             elif previous is not None:
                 self.board.forget(previous)
+            self._note_names()
             return LoadOutcome(
                 managed,
                 created=True,
@@ -193,7 +193,8 @@ class AdapterManager:
         alias = parse_alias(name)
         limit = self.rules.drain_seconds if drain_seconds is None else drain_seconds
         async with self._verb(alias, "unload", actor):
-            if self.board.behind(alias) is None and alias not in self._desired:
+            known = any(managed.version.name == alias for managed in self.board.versions())
+            if not known and alias not in self._desired:
                 raise AdapterMissingError(f"no adapter is called {alias!r}; GET /admin/adapters lists them")
             await asyncio.to_thread(self._registry.drop_alias, alias)
             self._desired.pop(alias, None)
@@ -201,16 +202,22 @@ class AdapterManager:
             if managed is not None and managed.state is AdapterState.LIVE:
                 self._retire(managed)
             await self._drain(alias, limit)
-            gone = [m for m in self.board.versions() if m.version.name == alias]
-            for leftover in gone:
+            resident = await self._engine.resident_adapters()
+            for leftover in [m for m in self.board.versions() if m.version.name == alias]:
+                if leftover.handle.engine_id in resident:
+                    await self._engine.unload_adapter(leftover.handle)
                 self.board.forget(leftover)
             removed = await asyncio.to_thread(self._remove_versions, alias)
             self._note_names()
             return removed
 
+    def refuse(self) -> None:
+        """Take no more verbs; running ones go on."""
+        self._closing = True
+
     async def close(self) -> None:
         """Take no more verbs, wait for running ones, and stop waiting for versions that drain."""
-        self._closing = True
+        self.refuse()
         await self._quiet.wait()
         for task in list(self._retiring.values()):
             task.cancel()
@@ -271,9 +278,11 @@ class AdapterManager:
         """A version that is in the store and the registry: checked, or live when it had not drained yet."""
         managed = self.board.get(version)
         if managed is not None and managed.state is AdapterState.DRAINING:
-            self._retiring.pop(managed).cancel()
-            managed.advance(AdapterState.LIVE, "wanted again before it had drained")
-            return managed
+            if managed.in_flight:
+                self._retiring.pop(managed).cancel()
+                managed.advance(AdapterState.LIVE, "wanted again before it had drained")
+                return managed
+            await asyncio.wait({self._retiring[managed]})  # too late: the engine is already forgetting it
         managed = self._manage(version, facts, folder)
         try:
             with managed.timed("store"):
@@ -317,6 +326,13 @@ class AdapterManager:
         """Undo a load that failed before its alias moved."""
         if self.board.behind(managed.version.name) is managed:
             return  # it was live before and still is
+        if managed.state is AdapterState.LIVE and managed.in_flight:
+            self._retire(managed)  # somebody named this very version and is being answered by it
+            return
+        await self._give_up(managed, error)
+
+    async def _give_up(self, managed: ManagedVersion, error: BaseException) -> None:
+        """Mark a version as failed and leave nothing of it in the engine."""
         was_loaded = managed.state in (AdapterState.LOADING, AdapterState.PROBING, AdapterState.LIVE)
         self._fail(managed, error)
         if was_loaded:
@@ -404,3 +420,4 @@ class AdapterManager:
 
     def _note_names(self) -> None:
         self._metrics.known_adapters(self.board.aliases())
+        self._count_states()
