@@ -1,0 +1,136 @@
+"""Row 18: ten times more requests than there is room for."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections import Counter
+
+import httpx
+
+from tests.serve.faults.client import REPLY_SECONDS, holds_nothing, refusal, resident_mib
+
+RUNNING, QUEUED = 3, 4  # max_num_seqs 2 and a quarter ahead, but at least one
+BURST = 10 * (RUNNING + QUEUED)
+
+
+async def test_b5_18_of_a_tenfold_burst_the_excess_gets_429_at_once_and_the_rest_is_answered(running_server):
+    server = await running_server(max_num_seqs=2, max_queued_requests=QUEUED)
+    server.engine.gate.clear()
+    before = resident_mib()
+    limits = httpx.Limits(max_connections=BURST)
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=30) as client:
+        body = {"prompt": "a", "max_tokens": 4}
+        tasks = [asyncio.create_task(client.post("/generate", json=body)) for _ in range(BURST)]
+        refused = BURST - RUNNING - QUEUED
+        async with asyncio.timeout(20):
+            while sum(task.done() for task in tasks) < refused:
+                await asyncio.wait([t for t in tasks if not t.done()], return_when=asyncio.FIRST_COMPLETED)
+        admission = server.gateway.admission
+        assert (admission.running, admission.queued_requests) == (RUNNING, QUEUED)
+        assert len(server.engine.requests) == RUNNING
+        assert server.engine.facts.max_num_seqs == 2
+        assert (await client.get("/readyz")).status_code == 200
+        server.engine.gate.set()
+        answers = await asyncio.gather(*tasks)
+    assert Counter(answer.status_code for answer in answers) == {429: refused, 200: RUNNING + QUEUED}
+    for answer in answers:
+        if answer.status_code == 429:
+            assert refusal(answer)["code"] == "queue_full"
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+        else:
+            assert answer.json()["usage"]["completion_tokens"] == 4
+    assert resident_mib() - before < 50
+    assert holds_nothing(server)
+    counted = server.gateway.metrics.registry.get_sample_value(
+        "hotswap_rejections_total", {"code": "queue_full"}
+    )
+    assert counted == refused
+
+
+async def test_b5_18_a_full_server_refuses_within_a_tenth_of_a_second(running_server):
+    server = await running_server(max_num_seqs=2, max_queued_requests=QUEUED)
+    server.engine.gate.clear()
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as filler:
+        tasks = [
+            asyncio.create_task(filler.post("/generate", json={"prompt": "a", "max_tokens": 4}))
+            for _ in range(RUNNING + QUEUED)
+        ]
+        async with asyncio.timeout(5):
+            while server.gateway.admission.requests < RUNNING + QUEUED:
+                await asyncio.sleep(0.005)
+        seconds = []
+        for number in range(60):
+            if number % 2:
+                message = {"role": "user", "content": "a"}
+                body = {"model": "scripted", "messages": [message]}
+                answer = await server.client.post("/v1/chat/completions", json=body)
+            else:
+                answer = await server.client.post("/generate", json={"prompt": "a"})
+            assert answer.status_code == 429
+            seconds.append(answer.elapsed.total_seconds())
+        assert statistics.median(seconds) < 0.1
+        assert max(seconds) < REPLY_SECONDS
+        server.engine.gate.set()
+        assert {answer.status_code for answer in await asyncio.gather(*tasks)} == {200}
+
+
+async def test_b5_18_waiting_prompts_are_bounded_by_their_tokens_too(running_server):
+    server = await running_server(max_num_seqs=1, max_queued_tokens=100)
+    server.engine.gate.clear()
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+
+        def ask(num_tokens: int) -> asyncio.Task[httpx.Response]:
+            return asyncio.create_task(
+                client.post("/generate", json={"prompt": "a" * num_tokens, "max_tokens": 2})
+            )
+
+        async def wait_requests(count: int) -> None:
+            async with asyncio.timeout(5):
+                while server.gateway.admission.requests < count:
+                    await asyncio.sleep(0.005)
+
+        tasks = [ask(1), ask(1)]  # run
+        await wait_requests(2)
+        tasks.append(ask(90))  # waits
+        await wait_requests(3)
+        refused = await ask(20)
+        assert refused.status_code == 429
+        assert "90 prompt tokens wait (at most 100)" in refusal(refused)["message"]
+        tasks.append(ask(10))
+        await wait_requests(4)
+        assert server.gateway.admission.queued_tokens == 100
+        server.engine.gate.set()
+        assert {answer.status_code for answer in await asyncio.gather(*tasks)} == {200}
+
+
+async def test_b5_18_a_server_at_ten_times_its_capacity_finishes_as_much_as_at_its_capacity(running_server):
+    """Goodput does not collapse: who is refused costs the others next to nothing."""
+    server = await running_server(max_num_seqs=2, max_queued_requests=QUEUED)
+    server.engine.script.tpot_seconds = 0.005
+    limits = httpx.Limits(max_connections=BURST)
+
+    async def finished_by(num_clients: int, client: httpx.AsyncClient) -> int:
+        """Good answers within one second."""
+        good = 0
+
+        async def keep_asking() -> None:
+            nonlocal good
+            while True:
+                answer = await client.post("/generate", json={"prompt": "a", "max_tokens": 20})
+                good += answer.status_code == 200
+                if answer.status_code == 429:
+                    await asyncio.sleep(0.1)  # Retry-After in this test's time
+
+        clients = [asyncio.create_task(keep_asking()) for _ in range(num_clients)]
+        await asyncio.sleep(1.0)
+        for task in clients:
+            task.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        return good
+
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=30) as client:
+        at_capacity = await finished_by(RUNNING, client)
+        overloaded = await finished_by(10 * RUNNING, client)
+    assert at_capacity > 0
+    assert overloaded > 0.6 * at_capacity
