@@ -40,7 +40,7 @@ async def settle() -> None:
 class WaitingRoom(RuleBasedStateMachine):
     """Random visitors; the model is two lists."""
 
-    @initialize(max_running=st.integers(1, 4), max_requests=st.integers(0, 4), max_tokens=st.integers(1, 40))
+    @initialize(max_running=st.integers(1, 4), max_requests=st.integers(0, 6), max_tokens=st.integers(1, 60))
     def open(self, max_running: int, max_requests: int, max_tokens: int) -> None:
         self.loop = asyncio.new_event_loop()
         self.now = 0.0
@@ -77,7 +77,7 @@ class WaitingRoom(RuleBasedStateMachine):
             self.entered.append(visitor.number)
             await visitor.leave.wait()
 
-    @rule(sequences=st.integers(1, 6), prompt_tokens=st.integers(1, 30))
+    @rule(sequences=st.integers(1, 6), prompt_tokens=st.integers(1, 20))
     def arrive(self, sequences: int, prompt_tokens: int) -> None:
         self.count += 1
         visitor = Visitor(self.count, sequences, prompt_tokens)
@@ -158,6 +158,7 @@ class WaitingRoom(RuleBasedStateMachine):
         self.running, self.waiting = [], self.waiting[1:]
         self.admit()
 
+    @precondition(lambda self: self.count >= 6 and not self.draining)
     @rule()
     def drain(self) -> None:
         self.admission.drain(retry_after_seconds=7)
@@ -208,8 +209,8 @@ class WaitingRoom(RuleBasedStateMachine):
 
 TestWaitingRoom = WaitingRoom.TestCase
 TestWaitingRoom.settings = settings(
-    max_examples=150,
-    stateful_step_count=25,
+    max_examples=100,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -323,3 +324,20 @@ async def test_a_holder_leaves_in_the_step_in_which_the_next_one_is_cancelled() 
     await asyncio.gather(holder, next_one)
     assert waiter.cancelled()
     assert (admission.running, admission.requests, admission.queued_tokens) == (0, 0, 0)
+
+
+async def test_a_narrow_request_does_not_overtake_a_wide_one_that_waits() -> None:
+    admission = make(max_running=2)
+    leave_first, leave_second = asyncio.Event(), asyncio.Event()
+    first = asyncio.create_task(enter(admission, leave_first))
+    await settle()
+    wide = asyncio.create_task(enter(admission, leave_second, sequences=2))
+    await settle()
+    narrow = asyncio.create_task(enter(admission, leave_second))
+    await settle()
+    assert (admission.running, admission.queued_requests) == (1, 2)
+    leave_first.set()
+    await first
+    assert (admission.running, admission.queued_requests) == (2, 1)
+    leave_second.set()
+    await asyncio.gather(wide, narrow)
