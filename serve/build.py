@@ -172,6 +172,7 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ABORT_SECONDS):
                 await gateway.admission.wait_idle()
+                await gateway.adapters.wait_quiet()
 
 
 async def watch_engine(gateway: Gateway, on_death: Callable[[], None]) -> None:

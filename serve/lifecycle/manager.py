@@ -245,8 +245,10 @@ class AdapterManager:
         event: dict[str, str] = {}
         outcome = "cancelled"
         try:
-            async with self._locks[alias]:
-                yield event
+            # Tracked, so that a shutdown can end a verb as it ends a request: with a cause.
+            with self._running.track(f"{action} {alias}"):
+                async with self._locks[alias]:
+                    yield event
             outcome = "done"
         except HotswapError as error:
             outcome = error.code
