@@ -92,6 +92,7 @@ class AdapterManager:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._desired: dict[str, str] = {}  # alias -> digest, as the registry has it
         self._retiring: dict[ManagedVersion, asyncio.Task[None]] = {}
+        self._events: set[asyncio.Future[None]] = set()  # being written down
         self._busy = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -179,7 +180,7 @@ class AdapterManager:
             return LoadOutcome(
                 managed,
                 created=True,
-                replaced=previous.version if previous is not None else None,
+                replaced=previous.version if previous is not None and previous.version != version else None,
                 report=report,
             )
 
@@ -216,9 +217,10 @@ class AdapterManager:
         self._closing = True
 
     async def close(self) -> None:
-        """Take no more verbs, wait for running ones, and stop waiting for versions that drain."""
+        """Take no more verbs, wait for running ones and their events, stop waiting for versions that drain."""
         self.refuse()
         await self._quiet.wait()
+        await asyncio.gather(*self._events)
         for task in list(self._retiring.values()):
             task.cancel()
         await asyncio.gather(*self._retiring.values(), return_exceptions=True)
@@ -267,7 +269,9 @@ class AdapterManager:
             except HotswapError as error:
                 logger.error("the event %s %s was not written down: %s", event.action, event.name, error)
 
-        asyncio.get_running_loop().run_in_executor(None, write)
+        written = asyncio.get_running_loop().run_in_executor(None, write)
+        self._events.add(written)
+        written.add_done_callback(self._events.discard)
 
     def _manage(self, version: AdapterVersion, facts: VersionFacts, path: Path) -> ManagedVersion:
         handle = AdapterHandle(str(version), next(self._engine_ids), path)
@@ -293,7 +297,7 @@ class AdapterManager:
                     version, facts.rank, facts.num_bytes, self.rules.target.fingerprint, facts.source
                 )
                 await asyncio.to_thread(self._registry.add_version, new)
-        except HotswapError as error:
+        except (HotswapError, asyncio.CancelledError) as error:
             self._fail(managed, error)
             raise
         managed.handle = AdapterHandle(str(version), managed.handle.engine_id, path)
