@@ -242,6 +242,9 @@ async def test_several_prompts_are_refused_together_before_any_is_tokenised() ->
     with pytest.raises(QueueFullError) as refused:
         admission.check_open(requests=6)
     assert "at most 3" in str(refused.value)
+    admission.check_open(requests=4, sequences=5)  # wider than the engine: one at a time
+    with pytest.raises(QueueFullError):
+        admission.check_open(requests=5, sequences=5)
 
 
 async def test_a_failing_holder_gives_its_place_back() -> None:

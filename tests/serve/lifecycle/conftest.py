@@ -1,0 +1,102 @@
+"""Adapter managers on the scripted engine, with a registry and a store that outlive them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from adapters.registry.registry import Registry
+from adapters.store import AdapterStore
+from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
+from serve.lifecycle.board import AdapterBoard
+from serve.lifecycle.manager import AdapterManager, AdapterRules
+from serve.metrics import GatewayMetrics
+from serve.running import RunningRequests
+from tests.serve.conftest import make_source
+
+
+@dataclass
+class Bench:
+    """One manager and everything around it."""
+
+    root: Path
+    engine: ScriptedEngine
+    board: AdapterBoard
+    registry: Registry
+    store: AdapterStore
+    running: RunningRequests
+    metrics: GatewayMetrics
+    manager: AdapterManager
+
+    def source(self, name: str, *, seed: int = 0, **options: object) -> str:
+        """Write an adapter below the root and return the name to load it by."""
+        return make_source(self.root, name, seed=seed, **options)
+
+    async def load(self, name: str, seed: int = 0) -> str:
+        """Load the adapter made of `seed` as `name`; returns the version's name."""
+        outcome = await self.manager.load(name, self.source(f"seed-{seed}", seed=seed), actor="test")
+        return str(outcome.managed.version)
+
+    async def close(self) -> None:
+        """End the manager as a shutdown does."""
+        for managed in self.board.versions():
+            assert managed.in_flight == 0
+        await self.manager.close()
+
+
+def make_bench(
+    folder: Path,
+    registry: Registry,
+    *,
+    engine: ScriptedEngine | None = None,
+    probe: bool = True,
+    drain_seconds: float = 30.0,
+    max_lora_rank: int = 64,
+    fingerprint: str = SCRIPTED_TARGET.fingerprint,
+    max_resident: int = 64,
+) -> Bench:
+    """A manager on `registry` and on the store in `folder`."""
+    engine = engine or ScriptedEngine()
+    board, running, metrics = AdapterBoard("scripted"), RunningRequests(), GatewayMetrics()
+    store = AdapterStore(folder / "store")
+    root = folder / "adapters"
+    root.mkdir(exist_ok=True)
+    manager = AdapterManager(
+        engine=engine,
+        board=board,
+        registry=registry,
+        store=store,
+        running=running,
+        metrics=metrics,
+        rules=AdapterRules(
+            root=root,
+            target=replace(SCRIPTED_TARGET, fingerprint=fingerprint),
+            max_lora_rank=max_lora_rank,
+            max_bytes=2**20,
+            probe=probe,
+            drain_seconds=drain_seconds,
+            max_resident=max_resident,
+        ),
+    )
+    return Bench(root, engine, board, registry, store, running, metrics, manager)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Callable[..., Bench]]:
+    """`bench(**rules)`: managers on one registry and store; a second one is the first after a restart."""
+    async with AsyncExitStack() as stack:
+        registry = Registry(f"sqlite:///{tmp_path / 'registry.db'}")
+        await asyncio.to_thread(registry.open)
+        stack.callback(registry.close)
+
+        def make(**options: object) -> Bench:
+            made = make_bench(tmp_path, registry, **options)  # type: ignore[arg-type]
+            stack.push_async_callback(made.close)
+            return made
+
+        yield make
