@@ -8,9 +8,8 @@ from fastapi import APIRouter, Path, Query, Response
 
 from serve.errors import AdapterMissingError
 from serve.gateway import Gateway
-from serve.http.strict_json import JsonOnlyRoute
 from serve.lifecycle.state import AdapterState
-from serve.routes.dependencies import AdminDep, GatewayDep
+from serve.routes.dependencies import AdminDep, AdminRoute, GatewayDep
 from serve.routes.documentation import ADMIN_ERRORS
 from serve.schemas.admin import (
     NAME_PATTERN,
@@ -23,7 +22,7 @@ from serve.schemas.admin import (
     version_view,
 )
 
-router = APIRouter(prefix="/admin", route_class=JsonOnlyRoute, tags=["admin"], responses=ADMIN_ERRORS)
+router = APIRouter(prefix="/admin", route_class=AdminRoute, tags=["admin"], responses=ADMIN_ERRORS)
 
 Name = Annotated[
     str, Path(min_length=1, max_length=64, pattern=NAME_PATTERN, description="Public name of an adapter.")

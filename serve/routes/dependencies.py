@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
+from starlette.responses import Response
 
 from serve.errors import EngineNotReadyError
 from serve.gateway import Gateway, Phase
 from serve.http.request_id import request_id_of
+from serve.http.strict_json import JsonOnlyRoute
 
 
 def _gateway(request: Request) -> Gateway:
@@ -39,8 +42,25 @@ def _admin(
     gateway: GatewayDep,
     _documented: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
 ) -> str:
+    return _caller(request, gateway)
+
+
+def _caller(request: Request, gateway: Gateway) -> str:
     values = [value for name, value in request.headers.raw if name == b"authorization"]
     return gateway.access.check(values)
+
+
+class AdminRoute(JsonOnlyRoute):
+    """Strict JSON from whoever may use the admin API; others learn nothing of what they sent."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            _caller(request, _gateway(request))  # FastAPI parses the body before it asks the dependencies
+            return await handler(request)
+
+        return guarded
 
 
 # Name of the caller, for the audit log.

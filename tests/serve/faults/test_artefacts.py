@@ -93,6 +93,10 @@ def truncated(folder: Path) -> None:
     (folder / WEIGHTS_NAME).write_bytes(raw[:-7])
 
 
+def emptied(folder: Path) -> None:
+    (folder / WEIGHTS_NAME).write_bytes(b"")
+
+
 def left_overs(folder: Path) -> None:
     with (folder / WEIGHTS_NAME).open("ab") as file:
         file.write(b"\0" * 64)
@@ -145,7 +149,7 @@ UNFIT: dict[str, tuple[Spoil, str, dict[str, Any]]] = {
     "tensors behind the end": (offsets_behind_the_file, "safetensors_invalid", {}),
     "cut off": (truncated, "safetensors_invalid", {}),
     "left-over bytes": (left_overs, "safetensors_invalid", {}),
-    "an empty file": (lambda folder: (folder / WEIGHTS_NAME).write_bytes(b""), "safetensors_invalid", {}),
+    "an empty file": (emptied, "safetensors_invalid", {}),
     "shapes of another model": (tensors(lambda values: values[:, :-1]), "shape_mismatch", {}),
     "rank above the server's": (untouched, "rank_too_high", {"rank": 128}),
     "rank 0": (config(r=0), "rank_invalid", {}),

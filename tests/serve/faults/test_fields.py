@@ -85,7 +85,10 @@ async def test_b5_04_what_is_asked_for_in_masses_is_refused_with_the_cap(running
 
 
 async def test_b5_04_huge_stops_biases_and_foreign_token_ids_are_refused(running_server):
-    openai = [("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)]
+    openai: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/completions", COMPLETION),
+        ("/v1/chat/completions", CHAT),
+    ]
     cases = [(route, {**good, "stop": "s" * 1_000_000}, "256 characters") for route, good in ROUTES.items()]
     cases += [(r, {**g, "logit_bias": {str(i): 1 for i in range(100_000)}}, "at most 300") for r, g in openai]
     cases += [(r, {**g, "logit_bias": {"-1": 1}}, "logit_bias") for r, g in openai]
@@ -111,7 +114,7 @@ async def test_b5_05_max_tokens_is_a_whole_number_within_bounds(running_server, 
 
 
 async def test_b5_06_sampling_values_out_of_bounds_are_refused(running_server):
-    bad = [
+    bad: list[tuple[str, Any]] = [
         ("temperature", -1),
         ("temperature", 1e308),
         ("temperature", 2.001),
@@ -202,7 +205,7 @@ async def test_b5_07_a_text_that_cannot_fit_is_not_tokenised_and_a_long_one_not_
 
 
 async def test_b5_08_an_empty_prompt_is_refused(running_server):
-    cases = [
+    cases: list[tuple[str, dict[str, Any], str]] = [
         ("/generate", {"prompt": ""}, "prompt"),
         ("/generate", {"prompt": ["a", ""]}, "prompt.1"),
         ("/generate", {"prompt": []}, "prompt"),

@@ -35,7 +35,7 @@ class GarbageEngine(ScriptedEngine):
             yield step
 
 
-FAILURES = {
+FAILURES: dict[str, tuple[list[EngineOutput | Exception], str]] = {
     "a bug after the first token": ([ONE, RuntimeError("secret /srv/path")], "internal_error"),
     "an end without a finish": ([ONE], "generation_failed"),
     "aborted by itself": (

@@ -10,10 +10,11 @@ import httpx
 
 from serve.engine.scripted import Script
 from tests.serve.asgi_call import events_of
+from tests.serve.conftest import RunningServer
 from tests.serve.faults.client import holds_nothing, refusal, until
 
 
-async def load(server, name: str, source: str) -> httpx.Response:
+async def load(server: RunningServer, name: str, source: str) -> httpx.Response:
     return await server.client.post("/admin/adapters", json={"name": name, "source": source})
 
 
