@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from serve.access import HASH_PREFIX
 from serve.errors import SettingsError
 
 KIB = 1024
@@ -27,6 +29,7 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 CONFIG_VARIABLE = "HOTSWAP_CONFIG"
+_DIGEST = re.compile("[0-9a-fA-F]{64}")
 
 
 class ServeSettings(BaseSettings):
@@ -168,7 +171,15 @@ class ServeSettings(BaseSettings):
     @field_validator("admin_key")
     @classmethod
     def _strong_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < 16:
+        if value is None:
+            return None
+        key = value.get_secret_value()
+        if key.startswith(HASH_PREFIX) and _DIGEST.fullmatch(key.removeprefix(HASH_PREFIX)) is None:
+            raise ValueError(
+                f"after {HASH_PREFIX!r} come the 64 hex digits of the key's digest; make them with "
+                "`printf %s KEY | sha256sum`"
+            )
+        if len(key) < 16:
             raise ValueError(
                 "the admin key has fewer than 16 characters; make one with `openssl rand -hex 32`"
             )
