@@ -168,6 +168,12 @@ class ServeSettings(BaseSettings):
             else value
         )
 
+    @field_validator("max_lora_rank", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        # Unlike an int field, a choice of numbers does not read the text that an environment variable holds.
+        return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
     @field_validator("admin_key")
     @classmethod
     def _strong_key(cls, value: SecretStr | None) -> SecretStr | None:
