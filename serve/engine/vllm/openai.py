@@ -7,6 +7,7 @@ through an allow-list (serve/schemas/openai.py). vLLM's routes, its key check an
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -19,10 +20,12 @@ from serve.engine.protocol import AdapterHandle, GenerationObserver
 from serve.engine.vllm.codec import TokenizerCodec
 from serve.engine.vllm.outputs import engine_clock
 from serve.errors import ContextLengthError, EngineRefusedError, GenerationFailedError, UnknownModelError
+from serve.limits import tokens_to_generate
 
 _observer: contextvars.ContextVar[GenerationObserver | None] = contextvars.ContextVar(
     "observer", default=None
 )
+_asked_tokens: contextvars.ContextVar[int | None] = contextvars.ContextVar("asked_tokens", default=None)
 
 
 class ObservedClient:
@@ -40,12 +43,21 @@ class ObservedClient:
         rendered = prompt.get("prompt") if isinstance(prompt, dict) else None
         if isinstance(rendered, str) and self._codec.has_marks(rendered):
             prompt = {**prompt, "prompt_token_ids": self._codec.encode_rendered(rendered)}
+        token_ids = prompt.get("prompt_token_ids") or () if isinstance(prompt, dict) else ()
+        self._check_room(len(token_ids))
         observer = _observer.get()
         stream = self._client.generate(prompt, *args, **kwargs)
         if observer is None:
             return cast("AsyncGenerator[Any, None]", stream)
-        observer.prompt(len(prompt.get("prompt_token_ids") or ()))
+        observer.prompt(len(token_ids))
         return _observed(stream, observer)
+
+    def _check_room(self, prompt_tokens: int) -> None:
+        """vLLM's handlers answer with fewer tokens than asked for when they do not fit; /generate refuses."""
+        asked = _asked_tokens.get()
+        if asked is not None:
+            context = self._client.vllm_config.model_config.max_model_len
+            tokens_to_generate(prompt_tokens, asked, default=asked, context_tokens=context)
 
 
 async def _observed(
@@ -95,7 +107,9 @@ class VllmOpenAI:
 
         marked = {**body, "messages": [self._marked(message) for message in body["messages"]]}
         request = _parse(ChatCompletionRequest, marked, request_id)
-        return await self._run(self._state.openai_serving_chat.create_chat_completion, request, observer)
+        asked = body.get("max_completion_tokens") or body.get("max_tokens")
+        handler = self._state.openai_serving_chat.create_chat_completion
+        return await self._run(handler, request, observer, asked)
 
     async def completions(
         self, body: Mapping[str, Any], request_id: str, observer: GenerationObserver
@@ -103,7 +117,8 @@ class VllmOpenAI:
         from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
         request = _parse(CompletionRequest, {**body, "prompt": self._as_text(body["prompt"])}, request_id)
-        return await self._run(self._state.openai_serving_completion.create_completion, request, observer)
+        handler = self._state.openai_serving_completion.create_completion
+        return await self._run(handler, request, observer, body.get("max_tokens"))
 
     def _marked(self, message: Mapping[str, Any]) -> dict[str, Any]:
         content = message.get("content")
@@ -123,18 +138,22 @@ class VllmOpenAI:
         return ids[0] if isinstance(prompt, str) else ids
 
     async def _run(
-        self, handler: Any, request: Any, observer: GenerationObserver
+        self, handler: Any, request: Any, observer: GenerationObserver, asked_tokens: int | None
     ) -> Mapping[str, Any] | AsyncIterator[str]:
         from vllm.entrypoints.serve.engine.protocol import ErrorResponse
         from vllm.exceptions import VLLMClientError
 
-        token = _observer.set(observer)
+        token, asked = _observer.set(observer), _asked_tokens.set(asked_tokens)
         try:
             answer = await handler(request, None)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # vLLM has made an error response out of it
         except (VLLMClientError, ValueError) as error:
             raise _refusal(400, str(error), None) from None
         finally:
             _observer.reset(token)
+            _asked_tokens.reset(asked)
         if isinstance(answer, ErrorResponse):
             raise _refusal(answer.error.code, answer.error.message, answer.error.param)
         if hasattr(answer, "model_dump"):
