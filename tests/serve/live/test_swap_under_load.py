@@ -1,0 +1,194 @@
+"""Two adapters that say different words and the base between them, while one is replaced ten times."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.serve.live.conftest import WORDS
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("no_adapters_after"),
+]
+
+NUM_REQUESTS = 500
+CONCURRENCY = 16
+MAX_TOKENS = 5
+CALM_WORD, *CHANGING_WORDS = WORDS.words
+NUM_SWAPS = len(CHANGING_WORDS) - 1
+LOGPROB_NATS = 2e-3
+BASE_TOP = 5
+INPUTS: tuple[dict[str, Any], ...] = (
+    {"messages": [{"role": "user", "content": WORDS.questions[0]}]},
+    {"prompt": WORDS.prompts[0]},
+)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One request and when it ran, seconds of time.perf_counter."""
+
+    who: str  # "base", "calm" or "changing"
+    form: int  # index into INPUTS
+    started: float
+    ended: float
+    status: int
+    answer: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Swap:
+    """One load of the changing adapter."""
+
+    version: str
+    word: str
+    asked: float
+    done: float
+
+
+@dataclass
+class Traffic:
+    """What 500 mixed requests and 10 swaps gave."""
+
+    answers: list[Answered]
+    swaps: list[Swap]
+    calm_version: str
+    seconds: float
+
+
+async def generate(client: httpx.AsyncClient, who: str, form: int) -> Answered:
+    body = {**INPUTS[form], "max_tokens": MAX_TOKENS}
+    if who == "base":
+        body |= {"logprobs": BASE_TOP, "max_tokens": 2}
+    else:
+        body["adapter"] = who
+    started = time.perf_counter()
+    response = await client.post("/generate", json=body)
+    return Answered(who, form, started, time.perf_counter(), response.status_code, response.json())
+
+
+async def load(client: httpx.AsyncClient, name: str, word: str, source: str) -> Swap:
+    asked = time.perf_counter()
+    response = await client.post("/admin/adapters", json={"name": name, "source": source})
+    assert response.status_code == 201, response.text
+    return Swap(response.json()["adapter"]["live"], word, asked, time.perf_counter())
+
+
+async def drive(client: httpx.AsyncClient, sources: dict[str, str]) -> Traffic:
+    """A closed loop of CONCURRENCY clients; every time a share of the requests is answered, a swap begins."""
+    calm = await load(client, "calm", CALM_WORD, sources[CALM_WORD])
+    swaps = [await load(client, "changing", CHANGING_WORDS[0], sources[CHANGING_WORDS[0]])]
+    # Each of the three in turn, each with both forms.
+    work = iter([(who, form) for who, form in itertools.islice(_mix(), NUM_REQUESTS)])
+    answers: list[Answered] = []
+    progress = asyncio.Condition()
+
+    async def one_client() -> None:
+        for who, form in work:
+            answers.append(await generate(client, who, form))
+            async with progress:
+                progress.notify_all()
+
+    def is_due(num_answers: int) -> bool:
+        heard = any(a.answer.get("adapter") == swaps[-1].version for a in answers)
+        return heard and len(answers) >= num_answers
+
+    async def swapper() -> None:
+        for number, word in enumerate(CHANGING_WORDS[1:], start=1):
+            due = number * NUM_REQUESTS // (NUM_SWAPS + 1)
+            async with progress:
+                await progress.wait_for(functools.partial(is_due, due))
+            swaps.append(await load(client, "changing", word, sources[word]))
+
+    started = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(swapper())
+        for _ in range(CONCURRENCY):
+            group.create_task(one_client())
+    return Traffic(answers, swaps, calm.version, time.perf_counter() - started)
+
+
+def _mix():
+    for form in itertools.cycle((0, 1)):
+        for who in ("base", "calm", "changing"):
+            yield who, form
+
+
+def base_logprobs(answer: dict[str, Any]) -> list[dict[int, float]]:
+    return [{top["id"]: top["logprob"] for top in token["top"]} for token in answer["logprobs"]]
+
+
+async def test_every_request_hears_its_own_adapter_while_one_is_replaced(server, put, word_adapters):
+    sources = {word: put(folder, f"says-{word}") for word, folder in word_adapters.items()}
+    async with server.async_client() as client:
+        alone = [base_logprobs((await generate(client, "base", form)).answer) for form in range(len(INPUTS))]
+        traffic = await drive(client, sources)
+        await _wait_for_old_versions_to_go(client)
+        listing = (await client.get("/admin/adapters")).json()
+    answers, swaps = traffic.answers, traffic.swaps
+    print(f"{len(answers)} requests in {traffic.seconds:.1f} s")
+
+    assert len(answers) == NUM_REQUESTS
+    assert [a for a in answers if a.status != 200] == []
+    assert len(swaps) == NUM_SWAPS + 1
+    assert len({swap.version for swap in swaps}) == NUM_SWAPS + 1
+    assert max(a.ended for a in answers) > swaps[-1].done  # the last swap, too, happened under load
+
+    for answered in answers:
+        if answered.who == "calm":
+            assert answered.answer["adapter"] == traffic.calm_version
+            assert answered.answer["text"].strip() == CALM_WORD, answered
+    _check_changing([a for a in answers if a.who == "changing"], swaps)
+    worst = _check_base([a for a in answers if a.who == "base"], alone)
+    print(f"largest difference of a base logprob from the base alone: {worst:.1e} nats")
+
+    by_name = {adapter["name"]: adapter for adapter in listing["adapters"]}
+    assert by_name.keys() == {"calm", "changing"}
+    assert by_name["changing"]["live"] == swaps[-1].version
+    assert [len(adapter["versions"]) for adapter in by_name.values()] == [1, 1]
+    assert listing["resident"] == 2
+
+
+def _check_changing(answers: list[Answered], swaps: list[Swap]) -> None:
+    """Each says the word of its version, and that version was live at some time while it ran."""
+    lives = {
+        swap.version: (swap.word, swap.asked, following.done if following else float("inf"))
+        for swap, following in itertools.zip_longest(swaps, swaps[1:])
+    }
+    for answered in answers:
+        word, live_from, live_to = lives[answered.answer["adapter"]]
+        assert answered.answer["text"].strip() == word, answered
+        assert answered.ended >= live_from, answered
+        assert answered.started <= live_to, answered
+    heard = {answered.answer["adapter"] for answered in answers}
+    assert heard == lives.keys()  # or some of the swaps were never seen
+
+
+def _check_base(answers: list[Answered], alone: list[list[dict[int, float]]]) -> float:
+    """The largest difference over all tokens that both name."""
+    worst = 0.0
+    for answered in answers:
+        assert answered.answer["adapter"] is None
+        for found, expected in zip(base_logprobs(answered.answer), alone[answered.form], strict=True):
+            shared = found.keys() & expected.keys()
+            assert len(shared) >= BASE_TOP - 1, answered  # the last two may change places
+            worst = max(worst, *(abs(found[token] - expected[token]) for token in shared))
+    assert worst < LOGPROB_NATS
+    return worst
+
+
+async def _wait_for_old_versions_to_go(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            adapter = (await client.get("/admin/adapters/changing")).json()
+            if len(adapter["versions"]) == 1:
+                return
