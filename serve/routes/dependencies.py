@@ -60,7 +60,8 @@ class AdminRoute(JsonOnlyRoute):
         handler = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
-            _caller(request, await _gateway(request))  # FastAPI parses the body before it asks the dependencies
+            # FastAPI parses the body before it asks the dependencies.
+            _caller(request, await _gateway(request))
             return await handler(request)
 
         return guarded
