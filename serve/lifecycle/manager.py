@@ -10,9 +10,6 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from adapters.check import check_adapter
 from adapters.errors import AdapterCheckError, AdapterStoreError
 from adapters.name import AdapterVersion, parse_alias
 from adapters.probe import read_probe
-from adapters.registry.records import Event, NewVersion
+from adapters.registry.records import NewVersion
 from adapters.registry.registry import Registry
 from adapters.report import CheckReport
 from adapters.source import resolve_source
@@ -28,19 +25,17 @@ from adapters.store import AdapterStore
 from adapters.target import TargetBase
 from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle, Engine
-from serve.errors import AdapterMissingError, DrainingError, LifecycleError, RequestAbortedError
+from serve.errors import AdapterMissingError, LifecycleError
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.probe import AdapterProbe
+from serve.lifecycle.retirement import Retirement
 from serve.lifecycle.state import AdapterState
+from serve.lifecycle.verbs import Verbs
 from serve.lifecycle.version import ManagedVersion, VersionFacts
 from serve.metrics import GatewayMetrics
 from serve.running import RunningRequests
 
 logger = logging.getLogger("hotswap.adapters")
-
-# After the drain limit the remaining requests are ended; this is how long their tasks may take to notice.
-_ABORT_SECONDS = 10.0
-_RETRY_AFTER_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +80,12 @@ class AdapterManager:
         self._engine = engine
         self._registry = registry
         self._store = store
-        self._running = running
         self._metrics = metrics
         self._probe = AdapterProbe(engine)
         self._engine_ids = itertools.count(1)
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._desired: dict[str, str] = {}  # alias -> digest, as the registry has it
-        self._retiring: dict[ManagedVersion, asyncio.Task[None]] = {}
-        self._events: set[asyncio.Future[None]] = set()  # being written down
-        self._busy = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
-        self._closing = False
+        self._verbs = Verbs(registry, running)
+        self._retirement = Retirement(engine, board, running)
 
     async def converge(self) -> None:
         """Bring up what the registry says should be live. A version that cannot be is listed as failed."""
@@ -136,7 +125,7 @@ class AdapterManager:
         """
         alias = parse_alias(name, base_name=self.board.base_name)
         started = time.perf_counter()
-        async with self._verb(alias, "load", actor) as event:
+        async with self._verbs.run(alias, "load", actor) as event:
             event["source"] = source
             folder = await asyncio.to_thread(resolve_source, source, [self.rules.root])
             report = await asyncio.to_thread(
@@ -173,7 +162,7 @@ class AdapterManager:
                 self._metrics.adapter_load_seconds.labels(phase).observe(seconds)
             previous = self.board.point(managed)
             if previous is not None and previous.state is AdapterState.LIVE:
-                self._retire(previous)
+                self._retirement.begin(previous)
             elif previous is not None:
                 self.board.forget(previous)
             self._note_names()
@@ -193,7 +182,7 @@ class AdapterManager:
         """
         alias = parse_alias(name)
         limit = self.rules.drain_seconds if drain_seconds is None else drain_seconds
-        async with self._verb(alias, "unload", actor):
+        async with self._verbs.run(alias, "unload", actor):
             known = any(managed.version.name == alias for managed in self.board.versions())
             if not known and alias not in self._desired:
                 raise AdapterMissingError(f"no adapter is called {alias!r}; GET /admin/adapters lists them")
@@ -201,8 +190,8 @@ class AdapterManager:
             self._desired.pop(alias, None)
             managed = self.board.unpoint(alias)
             if managed is not None and managed.state is AdapterState.LIVE:
-                self._retire(managed)
-            await self._drain(alias, limit)
+                self._retirement.begin(managed)
+            await self._retirement.drain(alias, limit)
             resident = await self._engine.resident_adapters()
             for leftover in [m for m in self.board.versions() if m.version.name == alias]:
                 if leftover.handle.engine_id in resident:
@@ -214,64 +203,21 @@ class AdapterManager:
 
     def refuse(self) -> None:
         """Take no more verbs; running ones go on."""
-        self._closing = True
+        self._verbs.refuse()
 
     async def close(self) -> None:
         """Take no more verbs, wait for running ones and their events, stop waiting for versions that drain."""
-        self.refuse()
-        await self._quiet.wait()
-        await asyncio.gather(*self._events)
-        for task in list(self._retiring.values()):
-            task.cancel()
-        await asyncio.gather(*self._retiring.values(), return_exceptions=True)
+        await self._verbs.close()
+        await self._retirement.close()
 
     @property
     def busy(self) -> int:
         """Verbs that are running."""
-        return self._busy
+        return self._verbs.busy
 
     async def wait_quiet(self) -> None:
         """Return when no verb runs."""
-        await self._quiet.wait()
-
-    @asynccontextmanager
-    async def _verb(self, alias: str, action: str, actor: str) -> AsyncIterator[dict[str, str]]:
-        """One verb at a time on one name, written down with its outcome."""
-        if self._closing:
-            raise DrainingError(
-                "the server is shutting down; try again on its successor",
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
-            )
-        self._busy += 1
-        self._quiet.clear()
-        event: dict[str, str] = {}
-        outcome = "cancelled"
-        try:
-            # Tracked, so that a shutdown can end a verb as it ends a request: with a cause.
-            with self._running.track(f"{action} {alias}"):
-                async with self._locks[alias]:
-                    yield event
-            outcome = "done"
-        except HotswapError as error:
-            outcome = error.code
-            raise
-        finally:
-            self._busy -= 1
-            if self._busy == 0:
-                self._quiet.set()
-            logger.info("%s %s by %s: %s", action, alias, actor, outcome)
-            self._note_event(Event(actor, action, outcome, alias, event.pop("digest", None), dict(event)))
-
-    def _note_event(self, event: Event) -> None:
-        def write() -> None:
-            try:
-                self._registry.append_event(event)
-            except HotswapError as error:
-                logger.error("the event %s %s was not written down: %s", event.action, event.name, error)
-
-        written = asyncio.get_running_loop().run_in_executor(None, write)
-        self._events.add(written)
-        written.add_done_callback(self._events.discard)
+        await self._verbs.wait_quiet()
 
     def _manage(self, version: AdapterVersion, facts: VersionFacts, path: Path) -> ManagedVersion:
         handle = AdapterHandle(str(version), next(self._engine_ids), path)
@@ -283,12 +229,9 @@ class AdapterManager:
     async def _stage(self, version: AdapterVersion, facts: VersionFacts, folder: Path) -> ManagedVersion:
         """A version that is in the store and the registry: checked, or live when it had not drained yet."""
         managed = self.board.get(version)
-        if managed is not None and managed.state is AdapterState.DRAINING:
-            if managed.in_flight:
-                self._retiring.pop(managed).cancel()
-                managed.advance(AdapterState.LIVE, "wanted again before it had drained")
-                return managed
-            await asyncio.wait({self._retiring[managed]})  # too late: the engine is already forgetting it
+        draining = managed is not None and managed.state is AdapterState.DRAINING
+        if managed is not None and draining and await self._retirement.revive(managed):
+            return managed
         managed = self._manage(version, facts, folder)
         try:
             with managed.timed("store"):
@@ -298,7 +241,7 @@ class AdapterManager:
                 )
                 await asyncio.to_thread(self._registry.add_version, new)
         except (HotswapError, asyncio.CancelledError) as error:
-            self._fail(managed, error)
+            managed.fail(error)
             raise
         managed.handle = AdapterHandle(str(version), managed.handle.engine_id, path)
         managed.advance(AdapterState.CHECKED)
@@ -333,65 +276,19 @@ class AdapterManager:
         if self.board.behind(managed.version.name) is managed:
             return  # it was live before and still is
         if managed.state is AdapterState.LIVE and managed.in_flight:
-            self._retire(managed)  # somebody named this very version and is being answered by it
+            self._retirement.begin(managed)  # somebody named this very version and is being answered by it
             return
         await self._give_up(managed, error)
 
     async def _give_up(self, managed: ManagedVersion, error: BaseException) -> None:
         """Mark a version as failed and leave nothing of it in the engine."""
         was_loaded = managed.state in (AdapterState.LOADING, AdapterState.PROBING, AdapterState.LIVE)
-        self._fail(managed, error)
+        managed.fail(error)
         if was_loaded:
             try:
                 await asyncio.shield(self._engine.unload_adapter(managed.handle))
             except HotswapError as second:
                 logger.error("adapter %s could not be taken out of the engine: %s", managed.version, second)
-
-    def _fail(self, managed: ManagedVersion, error: BaseException) -> None:
-        reason = str(error) if isinstance(error, HotswapError) else "the load was cancelled"
-        managed.advance(AdapterState.FAILED, reason)
-        logger.warning("adapter %s failed: %s", managed.version, reason)
-
-    def _retire(self, managed: ManagedVersion) -> None:
-        """Let a version drain and unload it, in the background."""
-        managed.advance(AdapterState.DRAINING)
-        task = asyncio.create_task(self._finish(managed), name=f"drain {managed.version}")
-        self._retiring[managed] = task
-
-    async def _finish(self, managed: ManagedVersion) -> None:
-        await managed.wait_idle()
-        try:
-            await self._engine.unload_adapter(managed.handle)
-        except HotswapError as error:  # the background boundary: the reason stays with the version
-            self._fail(managed, error)
-        else:
-            managed.advance(AdapterState.UNLOADED)
-            self.board.forget(managed)
-        finally:
-            self._retiring.pop(managed, None)
-            self._count_states()
-
-    async def _drain(self, alias: str, limit_seconds: float) -> None:
-        draining = {m: t for m, t in self._retiring.items() if m.version.name == alias}
-        if not draining:
-            return
-        _, unfinished = await asyncio.wait(draining.values(), timeout=limit_seconds)
-        if not unfinished:
-            return
-        for managed, task in draining.items():
-            if task in unfinished:
-                cause = RequestAbortedError(
-                    f"adapter {managed.version} was unloaded before this answer was complete "
-                    f"(drain limit {limit_seconds:g} s)"
-                )
-                count = self._running.abort_version(str(managed.version), cause)
-                logger.warning("adapter %s: %d requests ended at the drain limit", managed.version, count)
-        _, unfinished = await asyncio.wait(unfinished, timeout=_ABORT_SECONDS)
-        if unfinished:
-            raise LifecycleError(
-                f"adapter {alias!r} takes no new requests, but is still in use after the drain limit of "
-                f"{limit_seconds:g} s; it is unloaded when the last one ends"
-            )
 
     def _remove_versions(self, alias: str) -> list[AdapterVersion]:
         """Forget all versions of a name; files go when no other name has the same content."""

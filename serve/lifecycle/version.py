@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from adapters.name import AdapterVersion
+from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle
 from serve.lifecycle.state import AdapterState, check_step
 
@@ -47,6 +48,11 @@ class ManagedVersion:
         came_from = self.state
         self.state, self.reason, self.since = to, reason, time.time()
         self.on_step(self, came_from)
+
+    def fail(self, error: BaseException) -> None:
+        """Take the step to `failed`, with the error's text as the reason."""
+        reason = str(error) if isinstance(error, HotswapError) else "the load was cancelled"
+        self.advance(AdapterState.FAILED, reason)
 
     @contextmanager
     def use(self) -> Iterator[None]:

@@ -192,7 +192,7 @@ async def test_unload_ends_what_runs_at_the_drain_limit_with_a_reason(bench: Mak
 async def test_unload_says_so_when_a_request_does_not_let_go(
     bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.lifecycle.manager._ABORT_SECONDS", 0.01)
+    monkeypatch.setattr("serve.lifecycle.retirement._ABORT_SECONDS", 0.01)
     made = bench()
     version = await made.load("risk")
     with made.board.lease("risk", param="adapter"):  # a lease that no task can be cancelled for
