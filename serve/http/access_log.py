@@ -26,7 +26,8 @@ class AccessLogMiddleware:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 499  # nothing was sent: the client left first
+        status: int | None = None
+        returned = False
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -36,7 +37,10 @@ class AccessLogMiddleware:
 
         try:
             await self.app(scope, receive, watched)
+            returned = True
         finally:
+            # Nothing was sent: the client left first, or a bug is on its way to the outermost handler.
+            shown = status if status is not None else 499 if returned else 500
             path = scope["path"]
             level = logging.DEBUG if path in _QUIET_PATHS else logging.INFO
             logger.log(
@@ -44,7 +48,7 @@ class AccessLogMiddleware:
                 "%s %s %d",
                 scope["method"],
                 ascii(path[:_MAX_PATH_CHARS])[1:-1],
-                status,
+                shown,
                 extra={
                     "request_id": request_id_of(scope),
                     "client_request_id": scope.get("state", {}).get(CLIENT_ID_KEY),

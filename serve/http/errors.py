@@ -213,9 +213,12 @@ def install_error_handlers(app: FastAPI) -> None:
         return json_response(error.status_code, body, headers)
 
     async def on_bug(request: Request, error: Exception) -> Response:
-        logger.error("request %s failed", request_id_of(request.scope), exc_info=error)
+        request_id = request_id_of(request.scope)
+        logger.error("request %s failed", request_id, exc_info=error)
         message = "the server failed on this request; its log holds the reason under the request id"
-        return json_response(500, error_body(500, "internal_error", message, request_id_of(request.scope)))
+        # This handler stands outside the middleware that adds the header to every other answer.
+        headers = {"X-Request-Id": request_id}
+        return json_response(500, error_body(500, "internal_error", message, request_id), headers)
 
     app.add_exception_handler(HotswapError, on_domain)
     app.add_exception_handler(RequestValidationError, on_validation)
