@@ -67,7 +67,7 @@ class Registry:
         self.close()
 
     def add_version(self, new: NewVersion) -> VersionRecord:
-        """Add a version and return it; one that is known already is returned as it is.
+        """Add a version and return it; of one that is known already only the base it was checked on changes.
 
         Raises AdapterConflictError when another version of that name shares the eight digits of its short
         form: the engine could not tell the two apart.
@@ -96,6 +96,7 @@ class Registry:
                             f"Another version of {version.name!r} is called {version} as well. "
                             "Remove it first, or change the adapter by training one step more."
                         ) from error
+            row.base_fingerprint = new.base_fingerprint
             return _version_record(row)
 
     def get(self, reference: AdapterReference) -> VersionRecord:

@@ -553,9 +553,6 @@ async def test_versions_in_the_store_cannot_be_changed_from_their_source(
     assert outcome.managed.handle.path.is_relative_to(tmp_path / "store")
 
 
-@pytest.mark.xfail(
-    reason="the registry keeps the fingerprint of the base that a version was first checked against"
-)
 async def test_an_adapter_loaded_again_for_another_base_is_live_after_the_next_restart(
     bench: MakeBench,
 ) -> None:
