@@ -175,6 +175,13 @@ def test_admin_routes_ask_for_the_key(case: schemathesis.Case, keyed_server: Ser
     ask(case, keyed_server, [*CHECKS, ignored_auth], key_header())
 
 
+def test_the_document_asks_for_the_key_on_admin_routes_and_only_where_one_is_configured() -> None:
+    for admin_key in (True, False):
+        for path, operations in document(admin_key=admin_key)["paths"].items():
+            for operation in operations.values():
+                assert bool(operation.get("security")) == (admin_key and path.startswith("/admin")), path
+
+
 def test_each_operation_was_answered_well_at_least_once(
     open_server: ServerThread, keyed_server: ServerThread
 ) -> None:
