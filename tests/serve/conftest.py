@@ -9,9 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from adapters.registry.registry import Registry
 from adapters.tiny import make_tiny_adapter
 from serve.app import create_app
 from serve.build import GatewayLife, http_limits
@@ -149,11 +152,25 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+@cache
+def migrated_registry() -> bytes:
+    """A registry file with its tables, so that not every gateway has to make them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "registry.db"
+        with Registry(f"sqlite:///{path}"):
+            pass
+        return path.read_bytes()
+
+
 @pytest.fixture
 def make_settings(clean_environment: None, tmp_path: Path) -> Callable[..., ServeSettings]:
     """Settings with a home of the test's own and the scripted engine."""
 
     def make(**given: Any) -> ServeSettings:
+        registry = tmp_path / "home" / "registry.db"
+        if not registry.exists():
+            registry.parent.mkdir(exist_ok=True)
+            registry.write_bytes(migrated_registry())
         given.setdefault("adapter_root", tmp_path / "adapters")
         return ServeSettings(home=tmp_path / "home", engine="scripted", port=0, **given)
 

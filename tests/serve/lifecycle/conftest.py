@@ -17,7 +17,7 @@ from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.manager import AdapterManager, AdapterRules
 from serve.metrics import GatewayMetrics
 from serve.running import RunningRequests
-from tests.serve.conftest import make_source
+from tests.serve.conftest import make_source, migrated_registry
 
 
 @dataclass
@@ -90,6 +90,7 @@ def make_bench(
 async def bench(tmp_path: Path) -> AsyncIterator[Callable[..., Bench]]:
     """`bench(**rules)`: managers on one registry and store; a second one is the first after a restart."""
     async with AsyncExitStack() as stack:
+        (tmp_path / "registry.db").write_bytes(migrated_registry())
         registry = Registry(f"sqlite:///{tmp_path / 'registry.db'}")
         await asyncio.to_thread(registry.open)
         stack.callback(registry.close)

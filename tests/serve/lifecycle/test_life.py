@@ -8,7 +8,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +28,7 @@ from serve.errors import (
 )
 from serve.lifecycle.board import AdapterUnavailableError
 from serve.lifecycle.state import AdapterState
+from tests.serve.conftest import migrated_registry
 from tests.serve.lifecycle.conftest import Bench, make_bench
 
 T = TypeVar("T")
@@ -36,16 +36,6 @@ T = TypeVar("T")
 NAMES = st.sampled_from(["risk", "tone"])
 SEEDS = st.integers(0, 2)
 _SETTLING_TURNS = 12
-
-
-@cache
-def migrated_registry() -> bytes:
-    """A registry file with its tables, so that each example need not make them."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "registry.db"
-        with Registry(f"sqlite:///{path}"):
-            pass
-        return path.read_bytes()
 
 
 async def settle() -> None:
