@@ -16,6 +16,10 @@ from benchmarks.gateway_overhead.statistics import (
 
 THROUGHPUT_RATIO_TARGET = 0.98
 ADDED_TTFT_TARGET_SECONDS = 0.002
+# More of the machine than this taken by others, and a block says little.
+NOISY_SHARE = 0.05
+# With more noisy blocks than this among those compared, nothing is said about targets.
+MAX_NOISY_BLOCKS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +49,19 @@ class Comparison:
     throughput_ratio: Spread | None
     added_ttft_seconds: Spread | None
     tpot_ratio: Spread | None
+    noisy: bool  # too much else was going on to judge
 
     @property
     def throughput_met(self) -> bool | None:
-        """Whether the median reaches the target; None without figures."""
+        """Whether the median reaches the target; None without figures, or with noisy ones."""
         ratio = self.throughput_ratio
-        return None if ratio is None else ratio.median >= THROUGHPUT_RATIO_TARGET
+        return None if ratio is None or self.noisy else ratio.median >= THROUGHPUT_RATIO_TARGET
 
     @property
     def ttft_met(self) -> bool | None:
-        """Whether the median stays within the target; None without figures."""
+        """Whether the median stays within the target; None without figures, or with noisy ones."""
         added = self.added_ttft_seconds
-        return None if added is None else added.median <= ADDED_TTFT_TARGET_SECONDS
+        return None if added is None or self.noisy else added.median <= ADDED_TTFT_TARGET_SECONDS
 
 
 def cell(blocks: Sequence[Block]) -> Cell:
@@ -90,7 +95,14 @@ def compare(ours: Sequence[Block], theirs: Sequence[Block]) -> Comparison:
         throughput_ratio=_spread(ratios),
         added_ttft_seconds=_spread(added),
         tpot_ratio=_spread(tpot),
+        noisy=sum(is_noisy(block) for block in (*ours, *theirs))
+        > MAX_NOISY_BLOCKS * (len(ours) + len(theirs)),
     )
+
+
+def is_noisy(block: Block) -> bool:
+    """True when something else used the machine during the block."""
+    return block.cost.foreign_cpu_share > NOISY_SHARE
 
 
 def group(blocks: Sequence[Block]) -> Mapping[tuple[str, int], list[Block]]:

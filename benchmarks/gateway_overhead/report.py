@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gateway_overhead.comparison import Cell, Comparison
+from benchmarks.gateway_overhead.comparison import (
+    ADDED_TTFT_TARGET_SECONDS,
+    NOISY_SHARE,
+    THROUGHPUT_RATIO_TARGET,
+    Cell,
+    Comparison,
+    is_noisy,
+)
 from benchmarks.gateway_overhead.result import PartResult, RunResult
 from benchmarks.gateway_overhead.statistics import Spread
 
@@ -23,8 +30,6 @@ HEADINGS = (
     "throughput ratio",
     "added TTFT p50 ms",
 )
-# More of the machine than this taken by others, and a block says little.
-NOISY_SHARE = 0.05
 # Processor seconds of a server that was up without load, in one block.
 IDLE_SECONDS = 0.5
 _NONE = "-"
@@ -85,7 +90,7 @@ def warnings(result: PartResult) -> list[str]:
             f"{cell.contender} at c={cell.concurrency}: {cell.attempted - cell.answered} of {cell.attempted} "
             f"requests failed ({'; '.join(sorted(reasons))[:300]}); latencies are of the others"
         )
-    noisy = [block for block in result.blocks if block.cost.foreign_cpu_share > NOISY_SHARE]
+    noisy = [block for block in result.blocks if is_noisy(block)]
     if noisy:
         worst = max(block.cost.foreign_cpu_share for block in noisy)
         found.append(
@@ -104,10 +109,12 @@ def verdicts(result: PartResult) -> list[str]:
     """Each comparison of the part `equal` against the targets, as it came out."""
     if result.part.name != "equal":
         return []
-    words = {True: "met", False: "MISSED", None: "not measured"}
+    words = {True: "met", False: "MISSED", None: "undecided, the machine was busy"}
+    ratio, added_ms = THROUGHPUT_RATIO_TARGET, 1000 * ADDED_TTFT_TARGET_SECONDS
     return [
-        f"c={each.concurrency} {result.contender(each.contender).title}: throughput at least 0.98 of the stock "
-        f"server's: {words[each.throughput_met]}; TTFT p50 at most 2 ms more: {words[each.ttft_met]}"
+        f"c={each.concurrency} {result.contender(each.contender).title}: throughput at least {ratio:g} of the "
+        f"stock server's: {words[each.throughput_met]}; TTFT p50 at most {added_ms:g} ms more: "
+        f"{words[each.ttft_met]}"
         for each in result.comparisons
     ]
 

@@ -45,7 +45,7 @@ class Sample:
         return self.done_seconds - self.sent_seconds if self.done_seconds is not None else None
 
     def tokens_between(self, start: float, end: float) -> float:
-        """Tokens that arrived in a span of time.
+        """Tokens that arrived after `start` and up to `end`.
 
         An event may carry more than one token: each counts as its share of the server's count. Tokens of an
         answer that came in one piece are taken to be spread evenly over its time.
@@ -53,7 +53,7 @@ class Sample:
         if self.event_seconds:
             num_events = len(self.event_seconds)
             per_event = self.completion_tokens / num_events if self.completion_tokens is not None else 1.0
-            return per_event * sum(start <= seconds < end for seconds in self.event_seconds)
+            return per_event * sum(start < seconds <= end for seconds in self.event_seconds)
         if self.completion_tokens is None or self.done_seconds is None or not self.ok:
             return 0.0
         overlap = min(end, self.done_seconds) - max(start, self.sent_seconds)
