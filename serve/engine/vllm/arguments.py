@@ -114,7 +114,7 @@ def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
             "xgrammar",
             "the one backend whose compile time is bounded here before the engine sees a schema",
         )
-    chosen.variable("VLLM_LOGGING_LEVEL", "WARNING", "vLLM's own log names paths; set it to INFO to read it")
+    chosen.variable("VLLM_LOGGING_LEVEL", "ERROR", "its warnings run to hundreds of lines; INFO shows all")
     chosen.variable("VLLM_NO_USAGE_STATS", "1", "nothing is reported to anybody")
     chosen.variable("VLLM_MAX_N_SEQUENCES", "64", "a request cannot ask for thousands of sequences")
     if machine.device == "cpu":
