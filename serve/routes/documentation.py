@@ -6,19 +6,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-EVENTS: dict[str, Any] = {
-    "text/event-stream": {
-        "schema": {
-            "type": "string",
-            "description": "With stream: `delta` events, then one `done` event, or one `error` event.",
-        }
-    }
-}
-OPENAI_EVENTS: dict[str, Any] = {
-    "text/event-stream": {
-        "schema": {"type": "string", "description": "With stream: OpenAI's chunks, then [DONE]."}
-    }
-}
+
+def _events(description: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    fields = {**properties, "data": {"type": "string", "description": "JSON"}}
+    item = {"type": "object", "required": list(fields), "properties": fields}
+    return {"text/event-stream": {"itemSchema": {"description": description, **item}}}
+
+
+EVENTS = _events(
+    "With stream: `delta` events, then one `done` event, or one `error` event.",
+    event={"type": "string", "enum": ["delta", "done", "error"]},
+)
+OPENAI_EVENTS = _events("With stream: OpenAI's chunks, then [DONE].")
 
 
 class ProblemBody(BaseModel):

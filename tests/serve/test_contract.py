@@ -82,21 +82,27 @@ class ServerThread:
 
     def __enter__(self) -> ServerThread:
         self._thread.start()
-        deadline = time.monotonic() + _START_SECONDS
-        while not (self.server.started and self._is_ready):
-            assert self._thread.is_alive(), "the server ended"
-            assert time.monotonic() < deadline, "the server does not become ready"
-            time.sleep(0.01)
-        loaded = self.session.post(
-            f"{self.url}/admin/adapters", json={"name": "risk", "source": "risk"}, headers=key_header()
-        )
-        assert loaded.status_code == 201, loaded.text
+        try:
+            self._wait_ready()
+            body = {"name": "risk", "source": "risk"}
+            loaded = self.session.post(f"{self.url}/admin/adapters", json=body, headers=key_header())
+            assert loaded.status_code == 201, loaded.text
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.session.close()
         self.server.should_exit = True
         self._thread.join()
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not (self.server.started and self._is_ready):
+            assert self._thread.is_alive(), "the server ended"
+            assert time.monotonic() < deadline, "the server does not become ready"
+            time.sleep(0.01)
 
     @property
     def _is_ready(self) -> bool:
@@ -130,7 +136,7 @@ def map_body(context: Any, body: Any) -> Any:
         for field in ("max_tokens", "max_completion_tokens"):
             if type(body.get(field)) is int and MAX_TOKENS < body[field] <= 1_048_576:
                 body = {**body, field: MAX_TOKENS}
-        if isinstance(body.get("source"), str) and re.fullmatch(r"\w+", body["source"]):
+        if isinstance(body.get("source"), str) and re.fullmatch(r"\w{1,64}", body["source"]):
             body = {**body, "source": "risk"}
     return body
 
