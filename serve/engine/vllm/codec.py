@@ -41,8 +41,9 @@ class TokenizerCodec:
         special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special} | set(
             tokenizer.all_special_tokens
         )
-        ordered = sorted((t for t in special if t), key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        # A user's own stand-in characters are text too, and get stand-ins like everything else.
+        ordered = sorted((t for t in special | {_MARK_START, _MARK_END} if t), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, ordered)))
         self.longest_token_chars = max(map(len, tokenizer.get_vocab()), default=1)
 
     def encode(self, text: str, *, parse_special: bool) -> list[int]:
@@ -55,12 +56,8 @@ class TokenizerCodec:
 
     def mark(self, text: str) -> str:
         """Put stand-ins in place of special-token text, so that it survives a template as text."""
-        if self._special is None or self._special.search(text) is None:
-            return text
-        found: list[str] = []
 
         def stand_in(match: re.Match[str]) -> str:
-            found.append(match.group())
             codes = "".join(f"{ord(char):06d}" for char in match.group())
             return f"{_MARK_START}{codes}{_MARK_END}"
 
