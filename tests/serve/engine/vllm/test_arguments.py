@@ -1,0 +1,197 @@
+"""What vLLM is started with, on machines made up for the purpose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve.engine.vllm.arguments import EngineArguments, EngineWishes, choose_arguments, describe
+from serve.engine.vllm.machine import Machine
+from serve.errors import SettingsError
+from serve.settings import GIB
+
+OLD_CPU = Machine("cpu", (0, 1), native_bf16=False, avx512=False, available_bytes=16 * GIB, processor="old")
+NEW_CPU = replace(OLD_CPU, native_bf16=True, avx512=True, cores=(0, 2, 4), available_bytes=256 * GIB)
+GPU = replace(NEW_CPU, device="cuda")
+VARIABLES = (
+    "VLLM_LOGGING_LEVEL",
+    "VLLM_NO_USAGE_STATS",
+    "VLLM_MAX_N_SEQUENCES",
+    "VLLM_CPU_OMP_THREADS_BIND",
+    "HOTSWAP_CPU_PATCHES",
+)
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def wishes(**given: Any) -> EngineWishes:
+    plain: dict[str, Any] = {
+        "model_path": "/bases/smol",
+        "model_name": "smol",
+        "context_tokens": 8192,
+        "kv_values_per_token": 1000,
+        "dtype": "auto",
+        "max_model_len": None,
+        "kv_cache_gib": None,
+        "max_num_seqs": None,
+        "max_loras": 8,
+        "max_cpu_loras": 64,
+        "max_lora_rank": 64,
+        "cpu_patches": "auto",
+        "reasoning_parser": None,
+        "tool_parser": None,
+        "trust_remote_code": False,
+        "structured_outputs": True,
+        "extra": (),
+    }
+    return EngineWishes(**{**plain, **given})
+
+
+def values(chosen: EngineArguments) -> dict[str, str]:
+    """Arguments as name -> value; a bare flag has the empty one. Each may come once."""
+    pairs = [text.removeprefix("--").partition("=") for text in chosen.arguments]
+    names = [name for name, _, _ in pairs]
+    assert len(set(names)) == len(names)
+    return {name: value for name, _, value in pairs}
+
+
+def choose(machine: Machine = OLD_CPU, **given: Any) -> dict[str, str]:
+    return values(choose_arguments(machine, wishes(**given)))
+
+
+def test_a_processor_without_bf16_gets_float32_and_one_with_it_bfloat16() -> None:
+    assert choose(OLD_CPU)["dtype"] == "float32"
+    assert choose(NEW_CPU)["dtype"] == "bfloat16"
+    assert choose(OLD_CPU, dtype="float16")["dtype"] == "float16"
+
+
+def test_a_cpu_uses_all_its_cores_and_a_quarter_of_its_memory() -> None:
+    chosen = choose_arguments(NEW_CPU, wishes())
+    assert chosen.environment["VLLM_CPU_OMP_THREADS_BIND"] == "0,2,4"
+    assert values(chosen)["kv-cache-memory-bytes"] == str(8 * GIB)
+    assert choose(OLD_CPU)["kv-cache-memory-bytes"] == str(4 * GIB)
+    assert choose(OLD_CPU, kv_cache_gib=0.5)["kv-cache-memory-bytes"] == str(GIB // 2)
+    assert choose(OLD_CPU)["max-num-seqs"] == "64"
+    assert choose(OLD_CPU, max_num_seqs=7)["max-num-seqs"] == "7"
+    assert "enforce-eager" in choose(OLD_CPU)
+
+
+def test_on_a_gpu_vllms_own_choices_stand() -> None:
+    chosen = choose_arguments(GPU, wishes())
+    assert set(values(chosen)) == {
+        "model",
+        "served-model-name",
+        "enable-lora",
+        "max-loras",
+        "max-cpu-loras",
+        "max-lora-rank",
+        "structured-outputs-config.backend",
+    }
+    assert not {"VLLM_CPU_OMP_THREADS_BIND", "HOTSWAP_CPU_PATCHES"} & set(chosen.environment)
+    asked = choose(GPU, dtype="float16", max_model_len=99, max_num_seqs=5)
+    assert (asked["dtype"], asked["max-model-len"], asked["max-num-seqs"]) == ("float16", "99", "5")
+
+
+def test_the_context_shrinks_to_what_the_cache_holds() -> None:
+    assert "max-model-len" not in choose(OLD_CPU, context_tokens=8192)
+    # 1000 numbers of 4 bytes a token: 0.01 GiB holds 2684 tokens, 20 blocks of 128.
+    assert choose(OLD_CPU, kv_cache_gib=0.01)["max-model-len"] == "2560"
+    assert choose(NEW_CPU, kv_cache_gib=0.01)["max-model-len"] == "5248"
+    assert choose(OLD_CPU, kv_cache_gib=0.01, max_model_len=8192)["max-model-len"] == "8192"
+
+
+@pytest.mark.parametrize("machine", [OLD_CPU, GPU])
+def test_what_was_asked_for_is_passed_on(machine: Machine) -> None:
+    given = choose(
+        machine,
+        reasoning_parser="deepseek_r1",
+        tool_parser="hermes",
+        trust_remote_code=True,
+        structured_outputs=False,
+        extra=("tensor-parallel-size=2", "--enable_log_stats", "seed = 7"),
+    )
+    assert given["reasoning-parser"] == "deepseek_r1"
+    assert given["tool-call-parser"] == "hermes"
+    assert given["trust-remote-code"] == given["enable-auto-tool-choice"] == ""
+    assert "structured-outputs-config.backend" not in given
+    assert (given["tensor-parallel-size"], given["enable-log-stats"], given["seed"]) == ("2", "", "7")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "model=x",
+        "--dtype=bfloat16",
+        "max_loras=3",
+        "enable-lora",
+        "host=0.0.0.0",
+        "api-key=x",
+        "lora-modules=a=b",
+        "kv_cache_memory_bytes=1",
+        "trust-remote-code",
+        "enable-prompt-embeds",
+        " max-model-len = 5",
+    ],
+)
+def test_what_another_setting_owns_is_refused_with_its_name(argument: str) -> None:
+    with pytest.raises(SettingsError, match="use "):
+        choose(extra=(argument,))
+
+
+@pytest.mark.parametrize("argument", ["=2", "--=2", "  "])
+def test_an_argument_without_a_name_is_refused(argument: str) -> None:
+    with pytest.raises(SettingsError, match="has no name"):
+        choose(extra=(argument,))
+
+
+def test_the_environment_beats_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0")
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    chosen = choose_arguments(OLD_CPU, wishes())
+    assert not {"VLLM_CPU_OMP_THREADS_BIND", "VLLM_LOGGING_LEVEL"} & set(chosen.environment)
+    assert chosen.notes["VLLM_CPU_OMP_THREADS_BIND"] == "0 (from the environment)"
+
+
+@pytest.mark.parametrize(
+    ("setting", "variable"),
+    [("auto", "all"), ("none", ""), ("lora-isolation", "lora-isolation")],
+)
+@pytest.mark.parametrize("inherited", [None, "auto", "none"])
+def test_the_setting_decides_on_patches_whatever_was_inherited(
+    monkeypatch: pytest.MonkeyPatch, setting: str, variable: str, inherited: str | None
+) -> None:
+    if inherited is not None:
+        monkeypatch.setenv("HOTSWAP_CPU_PATCHES", inherited)
+    chosen = choose_arguments(OLD_CPU, wishes(cpu_patches=setting))
+    assert chosen.environment["HOTSWAP_CPU_PATCHES"] == variable
+
+
+@pytest.mark.parametrize("machine", [OLD_CPU, NEW_CPU, GPU])
+def test_every_choice_has_a_reason(machine: Machine) -> None:
+    chosen = choose_arguments(machine, wishes(extra=("seed=1",)))
+    assert set(values(chosen)) <= set(chosen.notes)
+    for line in describe(chosen.notes):
+        name, _, value = line.partition(" = ")
+        assert name
+        assert value.endswith(")")
+        assert "(" in value
+
+
+def test_choosing_changes_nothing_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    before = dict(os.environ)
+    choose_arguments(OLD_CPU, wishes())
+    assert dict(os.environ) == before
+
+
+def test_the_bases_path_and_public_name_are_given() -> None:
+    given = choose()
+    assert (given["model"], given["served-model-name"]) == (str(Path("/bases/smol")), "smol")

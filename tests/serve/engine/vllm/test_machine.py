@@ -1,0 +1,35 @@
+"""What is read of a processor, from files written for the purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serve.engine.vllm import machine
+
+AMD = "processor\t: 0\nmodel name\t: Old One\nflags\t\t: fpu avx2\n\nprocessor\t: 1\nmodel name\t: Other\nflags\t\t: amx_bf16\n"
+ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd bf16\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "flag", "present"),
+    [(AMD, "avx2", True), (AMD, "amx_bf16", False), (ARM, "bf16", True), ("", "avx2", False)],
+)
+def test_the_first_processor_stands_for_all(tmp_path: Path, text: str, flag: str, present: bool) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(text)
+    flags, _ = machine._read_cpuinfo(path)
+    assert (flag in flags) == present
+
+
+def test_the_processors_name_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(AMD)
+    assert machine._read_cpuinfo(path)[1] == "Old One"
+
+
+def test_a_system_without_the_file_has_no_flags(tmp_path: Path) -> None:
+    flags, processor = machine._read_cpuinfo(tmp_path / "missing")
+    assert flags == frozenset()
+    assert processor
