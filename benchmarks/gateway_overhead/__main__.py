@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -78,13 +79,15 @@ def measure(
         todo = [(running_part(gateway_url, stock_url, model), plan)]
     else:
         todo = _todo(chosen, base, kv_cache_gib, plan, apart)
-    results = [PartResult(part, size, _run(part, size, folder, console)) for part, size in todo]
     command = shlex.join(["python", "-m", "benchmarks.gateway_overhead", *sys.argv[1:]])
-    run = RunResult(started, command, surroundings, results)
-    run.write(folder / "results.json")
-    (folder / "log-entry.md").write_text(markdown(run), encoding="utf-8")
+    run = RunResult(started, command, surroundings, [])
+    for part, size in todo:
+        run = replace(run, parts=[*run.parts, PartResult(part, size, _run(part, size, folder, console))])
+        # After each part: one that cannot be measured takes nothing from those before it.
+        run.write(folder / "results.json")
+        (folder / "log-entry.md").write_text(markdown(run), encoding="utf-8")
+        console.print(f"results.json, log-entry.md and every request as JSONL: {folder}", soft_wrap=True)
     print_report(run, Console(width=max(170, console.width)))
-    console.print(f"results.json, log-entry.md and every request as JSONL: {folder}", soft_wrap=True)
     if run.failed_requests:
         console.print(f"[red]{run.failed_requests} measured requests failed[/]")
         raise typer.Exit(1)

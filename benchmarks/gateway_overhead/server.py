@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +20,8 @@ from benchmarks.gateway_overhead.errors import ServerStartError
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 30.0
-_LOG_LINES = 15
+_LOG_LINES = 8
+_ERROR = re.compile(r"(?:^|\] )[A-Z]\w*(?:Error|Exception): \S")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -129,8 +131,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _tail(log: Path) -> str:
+    """The first error that the server wrote, which is most often the cause, and its last lines."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (it wrote nothing)"
+    first = next((place for place, line in enumerate(lines) if _ERROR.search(line)), len(lines))
+    shown = lines[first : first + 1] + lines[max(first + 1, len(lines) - _LOG_LINES) :]
+    return "\n".join(f"  {line}" for line in shown or lines[-_LOG_LINES:]) or "  (it wrote nothing)"
 
 
 def _free_port() -> int:
