@@ -8,7 +8,14 @@ import pytest
 
 from serve.engine.vllm import machine
 
-AMD = "processor\t: 0\nmodel name\t: Old One\nflags\t\t: fpu avx2\n\nprocessor\t: 1\nmodel name\t: Other\nflags\t\t: amx_bf16\n"
+AMD = """processor\t: 0
+model name\t: Old One
+flags\t\t: fpu avx2
+
+processor\t: 1
+model name\t: Other
+flags\t\t: amx_bf16
+"""
 ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd bf16\n"
 
 
