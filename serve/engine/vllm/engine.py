@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -115,8 +116,13 @@ class VllmEngine:
 
     async def stop(self) -> None:
         client, self._client = self._client, None
-        if client is not None:
-            await asyncio.to_thread(client.shutdown, _STOP_SECONDS)
+        if client is None:
+            return
+        await asyncio.to_thread(client.shutdown, _STOP_SECONDS)
+        # The client's finaliser fails when it first runs at interpreter exit; let it run now.
+        self._openai = self._codec = self._tokenizer = None
+        del client
+        gc.collect()
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         from vllm.exceptions import VLLMClientError
