@@ -1,4 +1,4 @@
-"""One server with the real engine and the default base, shared by all tests of this room but the restart's."""
+"""Two servers with the real engine: one on the default base, and one on a tiny base that is started twice."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bases.embedded import EMBEDDED_FORMAT, EMBEDDED_NAME, materialise_embedded
 from serve.settings import ServeSettings
 from tests.adapters_that_say import Recipe, make_word_adapters
 from tests.serve.live.live_server import LiveServer
+from tests.serve.live.two_lives import TwoLives, live_twice
 
 MAX_LORAS = 4
 MAX_CPU_LORAS = 16
@@ -103,3 +104,10 @@ def no_adapters_after(http: httpx.Client) -> Iterator[None]:
     yield
     for adapter in http.get("/admin/adapters").json()["adapters"]:
         http.delete(f"/admin/adapters/{adapter['name']}").raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def two_lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoLives]:
+    """A server on a tiny thinking base after its restart, and what its first life said."""
+    with live_twice(tmp_path_factory.mktemp("tiny-home")) as lives:
+        yield lives

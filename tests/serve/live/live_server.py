@@ -117,10 +117,12 @@ class LiveServer:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._news:
-                self.log.append(line)
-                self._news.notify_all()
+        with (self.home / "server.log").open("a") as kept:  # for whoever looks into a failed run
+            for line in self.process.stderr:
+                kept.write(line)
+                with self._news:
+                    self.log.append(line)
+                    self._news.notify_all()
         with self._news:
             self._ended = True
             self._news.notify_all()
