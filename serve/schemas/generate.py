@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from serve.schemas.sampling import (
     MAX_LOGPROBS,
@@ -28,6 +28,10 @@ class Message(StrictModel):
 
 class GenerateBody(SamplingFields):
     """A prompt (or several, or a conversation) and how to answer it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "The capital of France is", "max_tokens": 8}]}
+    )
 
     prompt: (
         NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=MAX_PROMPTS)] | None

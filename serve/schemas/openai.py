@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from serve.engine.protocol import Constraint
 from serve.schemas.sampling import (
@@ -169,6 +169,17 @@ class OpenAIFields(SamplingFields):
 class ChatBody(OpenAIFields):
     """`POST /v1/chat/completions`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "smollm2-135m-instruct",
+                    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+                }
+            ]
+        }
+    )
+
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     logprobs: bool | None = None
@@ -198,6 +209,12 @@ class ChatBody(OpenAIFields):
 
 class CompletionBody(OpenAIFields):
     """`POST /v1/completions`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "smollm2-135m-instruct", "prompt": "The capital of France is"}]
+        }
+    )
 
     prompt: (
         NonEmptyText

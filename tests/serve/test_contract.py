@@ -38,6 +38,7 @@ from serve.server import HotswapServer
 from serve.settings import ServeSettings
 
 KEY = "a key that is long enough for the admin API"
+MODEL = "smollm2-135m-instruct"  # what the document's examples ask for
 MAX_TOKENS = 8
 CHECKS = [
     not_a_server_error,
@@ -67,7 +68,7 @@ class ServerThread:
         make_tiny_adapter(
             home / "adapters" / "risk", linear_modules=SCRIPTED_TARGET.linear_modules, base_name="scripted"
         )
-        self.engine = ScriptedEngine()
+        self.engine = ScriptedEngine(model_name=MODEL)
         self.server = HotswapServer(
             ServeSettings(home=home, engine="scripted", port=0, **given), engine=self.engine
         )
@@ -132,7 +133,7 @@ def map_body(context: Any, body: Any) -> Any:
     if isinstance(body, dict):
         for field in ("model", "adapter"):
             if isinstance(body.get(field), str) and re.fullmatch(r"[A-Za-z0-9._-]{1,64}", body[field]):
-                body = {**body, field: "risk" if len(body[field]) % 2 else "scripted"}
+                body = {**body, field: "risk" if len(body[field]) % 2 else MODEL}
         for field in ("max_tokens", "max_completion_tokens"):
             if type(body.get(field)) is int and MAX_TOKENS < body[field] <= 1_048_576:
                 body = {**body, field: MAX_TOKENS}
