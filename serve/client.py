@@ -31,11 +31,16 @@ class GatewayClient:
     """Speaks to one gateway. Use it in a `with` statement."""
 
     def __init__(self, url: str, *, admin_key: str | None = None) -> None:
+        """Raises GatewayUnreachableError for a URL that is none."""
         headers = {"Authorization": f"Bearer {admin_key}"} if admin_key else {}
         self._url = url
-        self._http = httpx.Client(
-            base_url=url, headers=headers, timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
-        )
+        timeout = httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        except httpx.InvalidURL as error:
+            raise GatewayUnreachableError(
+                f"{url!r} is no address ({error}); write --url like http://127.0.0.1:8000"
+            ) from None
 
     def __enter__(self) -> GatewayClient:
         return self
@@ -59,6 +64,10 @@ class GatewayClient:
                         if event == "error":
                             raise GatewayRefusedError(str(fields["error"]["message"]))
                         yield {"event": event, **fields}
+                if event != "done":
+                    raise GatewayRefusedError(
+                        "the gateway closed the connection before the answer was complete"
+                    )
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
 
