@@ -1,0 +1,154 @@
+"""Up and down, and the drain in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from adapters.errors import RegistryError
+from serve.build import GatewayLife, drain, engine_wishes, http_limits, watch_engine
+from serve.engine.scripted import Script, ScriptedEngine
+from serve.errors import DrainingError, EngineError
+from serve.gateway import Phase
+from serve.http.host import LOOPBACK_NAMES
+from serve.settings import ServeSettings
+from tests.serve.asgi_call import events_of
+from tests.serve.conftest import ScriptedGateway
+
+MakeGateway = Callable[..., Awaitable[ScriptedGateway]]
+MakeSettings = Callable[..., ServeSettings]
+
+
+async def test_up_makes_the_folders_and_down_ends_the_engine(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    engine = ScriptedEngine()
+    life = GatewayLife(settings, engine=engine)
+    gateway = await life.up()
+    phases = [gateway.phase]
+    assert settings.adapter_folder.is_dir()
+    await life.down()
+    assert [*phases, gateway.phase] == [Phase.READY, Phase.STOPPED]
+    with pytest.raises(EngineError):
+        await engine.check_health()
+    await life.down()
+
+
+async def test_the_named_engine_is_made_when_none_is_given(make_settings: MakeSettings) -> None:
+    life = GatewayLife(make_settings(max_num_seqs=3))
+    gateway = await life.up()
+    assert gateway.engine.facts.max_num_seqs == 3
+    assert gateway.admission.max_running == 4  # one more than the batch, ready to step in
+    await life.down()
+
+
+async def test_a_start_that_fails_can_be_taken_down(make_settings: MakeSettings, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    life = GatewayLife(make_settings(registry_url=f"sqlite:///{blocked}/registry.db"))
+    with pytest.raises(RegistryError):
+        await life.up()
+    await life.down()
+
+
+async def test_the_last_events_are_written_before_the_registry_closes(make_settings: MakeSettings) -> None:
+    from adapters.registry.registry import Registry
+    from serve.errors import AdapterMissingError
+
+    settings = make_settings()
+    life = GatewayLife(settings)
+    gateway = await life.up()
+    for number in range(20):
+        with pytest.raises(AdapterMissingError):
+            await gateway.adapters.unload(f"nobody-{number}", actor="test")
+    await life.down()
+    with Registry(settings.registry) as registry:
+        assert len(registry.list_events()) == 20
+
+
+def test_limits_follow_the_address(make_settings: MakeSettings) -> None:
+    assert frozenset(http_limits(make_settings()).allowed_hosts) == LOOPBACK_NAMES
+    assert http_limits(make_settings(host="0.0.0.0")).allowed_hosts == ()
+    named = http_limits(make_settings(allowed_hosts=("a",), max_body_kib=2))
+    assert (named.allowed_hosts, named.max_body_bytes) == (("a",), 2048)
+
+
+async def test_a_drain_waits_for_what_runs_and_takes_nothing_new(scripted_gateway: MakeGateway) -> None:
+    gateway = await scripted_gateway()
+    gateway.engine.gate.clear()
+    call = gateway.call("POST", "/generate", json={"prompt": "x", "stream": True, "max_tokens": 3})
+    await gateway.engine.wait_active(1)
+    draining = asyncio.create_task(drain(gateway.gateway, 30.0))
+    while gateway.gateway.phase is not Phase.DRAINING:
+        await asyncio.sleep(0)
+    assert (await gateway.client.post("/generate", json={"prompt": "x"})).status_code == 503
+    with pytest.raises(DrainingError):
+        await gateway.load("risk")
+    assert not draining.done()
+    gateway.engine.gate.set()
+    await draining
+    await call.head()
+    assert events_of(await call.rest())[-1][0] == "done"
+    await call.task
+    assert gateway.holds_nothing
+
+
+async def test_a_drain_ends_what_does_not_finish_with_an_error_that_is_seen(
+    scripted_gateway: MakeGateway,
+) -> None:
+    gateway = await scripted_gateway()
+    gateway.engine.gate.clear()
+    call = gateway.call("POST", "/generate", json={"prompt": "x", "stream": True, "max_tokens": 3})
+    await gateway.engine.wait_active(1)
+    await drain(gateway.gateway, 0.01)
+    await call.head()
+    name, fields = events_of(await call.rest())[-1]
+    assert (name, fields["error"]["code"]) == ("error", "aborted")
+    assert "shutting down" in fields["error"]["message"]
+    await call.task
+    assert gateway.holds_nothing
+
+
+async def test_an_engine_that_dies_is_noticed_once(
+    scripted_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.build._HEALTH_POLL_SECONDS", 0.001)
+    gateway = await scripted_gateway(Script(die_after_tokens=0))
+    deaths: list[bool] = []
+    watching = asyncio.create_task(watch_engine(gateway.gateway, lambda: deaths.append(True)))
+    await asyncio.sleep(0)
+    assert deaths == []
+    await gateway.client.post("/generate", json={"prompt": "x"})
+    await watching
+    assert deaths == [True]
+
+
+async def test_an_engine_that_ends_while_draining_is_no_death(scripted_gateway: MakeGateway) -> None:
+    gateway = await scripted_gateway()
+    await drain(gateway.gateway, 1.0)
+    await gateway.engine.stop()
+    deaths: list[bool] = []
+    await watch_engine(gateway.gateway, lambda: deaths.append(True))
+    assert deaths == []
+
+
+def test_a_reasoning_base_is_recognised_and_can_be_overruled(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    from bases.passport import read_passport
+    from bases.resolve import resolve_base
+    from bases.tiny import make_tiny_base
+
+    base = resolve_base(str(make_tiny_base(tmp_path / "tiny")), home=tmp_path / "home")
+    plain = read_passport(base, home=tmp_path / "home")
+    thinking = plain.model_copy(update={"reasoning": True})
+    parsers = [
+        engine_wishes(make_settings(reasoning=setting), base, passport).reasoning_parser
+        for setting, passport in (("auto", plain), ("auto", thinking), ("off", thinking), ("qwen3", plain))
+    ]
+    assert parsers == [None, "deepseek_r1", None, "qwen3"]
+    wishes = engine_wishes(make_settings(served_model_name="mine"), base, plain)
+    assert (wishes.model_name, wishes.model_path) == ("mine", str(base.path))
+    assert wishes.context_tokens == plain.facts.context_tokens
