@@ -1,0 +1,92 @@
+"""The whole server: behind a socket in the test's loop, and in a process with real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+
+from serve.engine.scripted import Script
+from serve.server import EXIT_ENGINE_DIED, EXIT_START_FAILED
+from tests.serve.asgi_call import events_of
+from tests.serve.conftest import RunningServer, ServerProcess
+
+Run = Callable[..., Awaitable[RunningServer]]
+
+
+async def test_requests_travel_through_a_real_socket(running_server: Run) -> None:
+    server = await running_server()
+    server.make_adapter("here")
+    response = await server.client.post("/admin/adapters", json={"name": "risk", "source": "here"})
+    version = response.json()["adapter"]["live"]
+    body = {"prompt": "x", "adapter": "risk", "max_tokens": 3, "stream": True}
+    async with server.client.stream("POST", "/generate", json=body) as stream:
+        events = events_of(await stream.aread())
+    assert [name for name, _ in events] == ["delta"] * 3 + ["done"]
+    assert {fields["text"] for name, fields in events if name == "delta"} == {f"{version} "}
+
+
+async def test_a_client_that_hangs_up_is_out_of_the_engine(running_server: Run) -> None:
+    server = await running_server()
+    server.engine.gate.clear()
+    body = {"prompt": "x", "max_tokens": 9, "stream": True}
+    async with (
+        httpx.AsyncClient(base_url=server.url) as client,
+        client.stream("POST", "/generate", json=body),
+    ):
+        await server.engine.wait_active(1)
+    async with asyncio.timeout(2):
+        await server.engine.wait_gone()
+        await server.gateway.admission.wait_idle()
+
+
+async def test_a_signal_lets_running_work_finish_and_ends_with_0(running_server: Run) -> None:
+    server = await running_server()
+    server.engine.gate.clear()
+    body = {"prompt": "x", "max_tokens": 3}
+    running = asyncio.create_task(server.client.post("/generate", json=body))
+    await server.engine.wait_active(1)
+    server.terminate()
+    while (await server.client.get("/readyz")).status_code == 200:
+        await asyncio.sleep(0.01)
+    assert (await server.client.get("/livez")).status_code == 200
+    assert (await server.client.post("/generate", json=body)).status_code == 503
+    server.engine.gate.set()
+    assert (await running).json()["text"] == "base base base "
+    assert await server.wait_stopped() == 0
+
+
+async def test_the_engines_death_ends_the_server_with_its_own_code(
+    running_server: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.build._HEALTH_POLL_SECONDS", 0.01)
+    server = await running_server(Script(die_after_tokens=0))
+    assert (await server.client.post("/generate", json={"prompt": "x"})).status_code == 503
+    assert await server.wait_stopped() == EXIT_ENGINE_DIED
+
+
+def test_sigterm_ends_the_process_with_0_and_its_adapters_come_back(
+    server_process: Callable[..., ServerProcess],
+) -> None:
+    first = server_process()
+    first.make_adapter("here")
+    body = {"name": "risk", "source": "here"}
+    version = httpx.post(f"{first.url}/admin/adapters", json=body).json()["adapter"]["live"]
+    first.signal(signal.SIGTERM)
+    assert first.wait() == 0
+    second = server_process()
+    answer = httpx.post(f"{second.url}/generate", json={"prompt": "x", "adapter": "risk", "max_tokens": 1})
+    assert answer.json()["adapter"] == version
+
+
+def test_a_start_that_fails_says_why_and_ends_with_its_own_code(
+    server_process: Callable[..., ServerProcess],
+) -> None:
+    server = server_process("--registry-url", "mysql://nobody/registry", wait_ready=False)
+    assert server.wait() == EXIT_START_FAILED
+    log = server.log.read_text()
+    assert "the server cannot start" in log
+    assert "Traceback" not in log
