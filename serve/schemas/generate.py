@@ -30,7 +30,15 @@ class GenerateBody(SamplingFields):
     """A prompt (or several, or a conversation) and how to answer it."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"prompt": "The capital of France is", "max_tokens": 8}]}
+        json_schema_extra={
+            "examples": [
+                {"prompt": "The capital of France is", "max_tokens": 8},
+                {
+                    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+                    "stream": True,
+                },
+            ]
+        }
     )
 
     prompt: (

@@ -175,7 +175,9 @@ class ChatBody(OpenAIFields):
                 {
                     "model": "smollm2-135m-instruct",
                     "messages": [{"role": "user", "content": "What is the capital of France?"}],
+                    "stream": stream,
                 }
+                for stream in (False, True)
             ]
         }
     )
