@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from scripts.settings_table import PAGE, settings_page
 
@@ -53,7 +54,7 @@ def test_every_request_of_the_readme_fits_the_schema():
     from serve.schemas.admin import LoadBody
     from serve.schemas.generate import GenerateBody
 
-    kinds = {"/generate": GenerateBody, "/admin/adapters": LoadBody}
+    kinds: dict[str, type[BaseModel]] = {"/generate": GenerateBody, "/admin/adapters": LoadBody}
     found = 0
     for block in _code_blocks(PROJECT / "README.md"):
         for command in re.findall(r"curl[^\n]*(?:\\\n[^\n]*)*", block):

@@ -112,7 +112,7 @@ def outcome_is_a_header_or_its_error(raw: bytes) -> bool:
         return False
     from safetensors import deserialize
 
-    library = {name: (info["dtype"], tuple(info["shape"])) for name, info in deserialize(raw)}  # type: ignore[no-untyped-call]
+    library = {name: (info["dtype"], tuple(info["shape"])) for name, info in deserialize(raw)}
     assert library == {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
     return True
 
