@@ -35,6 +35,7 @@ class GenerateBody(SamplingFields):
                 {"prompt": "The capital of France is", "max_tokens": 8},
                 {
                     "messages": [{"role": "user", "content": "What is the capital of France?"}],
+                    "max_tokens": 8,
                     "stream": True,
                 },
             ]
