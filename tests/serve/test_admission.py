@@ -77,8 +77,12 @@ class WaitingRoom(RuleBasedStateMachine):
             self.entered.append(visitor.number)
             await visitor.leave.wait()
 
-    @rule(sequences=st.integers(1, 6), prompt_tokens=st.integers(1, 20))
-    def arrive(self, sequences: int, prompt_tokens: int) -> None:
+    @rule(visits=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 20)), min_size=1, max_size=4))
+    def arrive(self, visits: list[tuple[int, int]]) -> None:
+        for sequences, prompt_tokens in visits:
+            self.arrive_alone(sequences, prompt_tokens)
+
+    def arrive_alone(self, sequences: int, prompt_tokens: int) -> None:
         self.count += 1
         visitor = Visitor(self.count, sequences, prompt_tokens)
 
@@ -113,7 +117,7 @@ class WaitingRoom(RuleBasedStateMachine):
         """Some leave and some are cancelled in one step of the loop, in any order, running or waiting."""
         self.now += seconds
         present = [*self.running, *self.waiting]
-        chosen = data.draw(st.lists(st.sampled_from(present), min_size=1, unique_by=id))
+        chosen = data.draw(st.lists(st.sampled_from(present), min_size=1, max_size=2, unique_by=id))
         cancelled = [data.draw(st.booleans()) or visitor in self.waiting for visitor in chosen]
 
         async def end() -> None:
@@ -158,7 +162,7 @@ class WaitingRoom(RuleBasedStateMachine):
         self.running, self.waiting = [], self.waiting[1:]
         self.admit()
 
-    @precondition(lambda self: self.count >= 6 and not self.draining)
+    @precondition(lambda self: self.count >= 15 and not self.draining)
     @rule()
     def drain(self) -> None:
         self.admission.drain(retry_after_seconds=7)
