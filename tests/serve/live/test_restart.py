@@ -27,7 +27,8 @@ def test_new_work_is_refused_meanwhile(two_lives):
 
 
 def test_the_same_versions_are_live_again(two_lives):
-    now = {a["name"]: a for a in two_lives.second.client().get("/admin/adapters").json()["adapters"]}
+    with two_lives.second.client() as client:
+        now = {a["name"]: a for a in client.get("/admin/adapters").json()["adapters"]}
     assert {name: adapter["live"] for name, adapter in now.items()} == two_lives.first.live
     assert now.keys() == set(NAMES)
     assert [len(adapter["versions"]) for adapter in now.values()] == [1, 1]
@@ -44,8 +45,7 @@ def test_they_answer_as_before(two_lives):
         for now, then in zip(answer["logprobs"], before[who]["logprobs"], strict=True):
             assert (now["id"], now["logprob"]) == (then["id"], pytest.approx(then["logprob"], abs=1e-4))
     # The three are different, or all of this would hold without adapters.
-    first_logprobs = {round(answer["logprobs"][0]["logprob"], 3) for answer in after.values()}
-    assert len(first_logprobs) == 3
+    assert len({round(answer["logprobs"][0]["logprob"], 3) for answer in after.values()}) == 3
 
 
 def test_no_process_of_the_first_life_is_left(two_lives):

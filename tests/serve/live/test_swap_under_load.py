@@ -87,7 +87,7 @@ class Load:
         self.swaps: list[Swap] = []
         self._client = client
         self._sources = sources
-        self._work = itertools.product(itertools.count(), range(len(INPUTS)), ("base", "calm", "changing"))
+        self._work = itertools.cycle(itertools.product(("base", "calm", "changing"), range(len(INPUTS))))
         self._enough: float = float("inf")
         self._progress = asyncio.Condition()
 
@@ -103,7 +103,7 @@ class Load:
 
     async def _one_client(self) -> None:
         while len(self.answers) < self._enough:
-            _, form, who = next(self._work)
+            who, form = next(self._work)
             self.answers.append(await generate(self._client, who, form))
             async with self._progress:
                 self._progress.notify_all()

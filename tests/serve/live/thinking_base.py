@@ -16,6 +16,7 @@ THOUGHT = "The train leaves"
 ANSWER = " at nine"
 QUESTION = [{"role": "user", "content": "When?"}]
 _END = "<|im_end|>"
+_SURE = 0.08  # successors are likely, not certain: an adapter's effect is seen in their logprobs
 _TEMPLATE = (
     "{% for message in messages %}"
     "{% set content = message['content'] %}"
@@ -52,7 +53,7 @@ def make_thinking_base(path: Path) -> Path:
     successors = 0.01 * generator.standard_normal(embeddings.shape, dtype=np.float32)
     # After the end it goes round, for whoever ignores the end.
     for token, following in itertools.pairwise([*chain, chain[0]]):
-        successors[following] = embeddings[token]
+        successors[following] = _SURE * embeddings[token]
     weights = load_file(path / "model.safetensors")
     for name, values in weights.items():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
