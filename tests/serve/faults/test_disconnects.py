@@ -167,10 +167,11 @@ async def test_b5_23_a_stream_past_its_deadline_ends_with_one_error_event(runnin
 
 async def test_b5_23_the_time_in_the_queue_counts(running_server):
     server = await running_server(max_num_seqs=1, request_seconds=DEADLINE_SECONDS)
-    server.engine.gate.clear()
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
-        body = {"prompt": "a", "max_tokens": 5}
-        answers = await asyncio.gather(*(client.post("/generate", json=body) for _ in range(3)))
-    assert [answer.status_code for answer in answers] == [504] * 3
-    assert len(server.engine.requests) == 2  # the third one never got there
-    assert holds_nothing(server)
+    admission = server.gateway.admission
+    async with admission.slot(sequences=admission.max_running, prompt_tokens=1):  # nobody else gets in
+        answer = await server.client.post("/generate", json={"prompt": "a", "max_tokens": 5})
+        assert (answer.status_code, refusal(answer)["code"]) == (504, "deadline_exceeded")
+        assert admission.queued_requests == 0
+    assert server.engine.requests == []
+    assert aborts(server, "deadline") == 1
+    await until(lambda: holds_nothing(server), "nothing is left")
