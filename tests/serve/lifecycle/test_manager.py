@@ -48,9 +48,9 @@ class SlowEngine(ScriptedEngine):
         await super().load_adapter(adapter)
 
     async def unload_adapter(self, adapter: AdapterHandle) -> None:
+        await super().unload_adapter(adapter)  # told and done, whether or not anybody waits for the answer
         self.unloading.set()
         await self.may_unload.wait()
-        await super().unload_adapter(adapter)
 
 
 def speaker(bench: Bench, name: str = "risk") -> str:
