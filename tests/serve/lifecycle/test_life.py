@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -285,6 +285,12 @@ class Lives(RuleBasedStateMachine):
             labels = {"state": str(state)}
             assert (bench.metrics.registry.get_sample_value("hotswap_adapters", labels) or 0) == counted
 
+    async def cancel_what_is_left(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     def teardown(self) -> None:
         if not hasattr(self, "bench"):
             return
@@ -293,6 +299,7 @@ class Lives(RuleBasedStateMachine):
                 self.end(request)
             self.run_loop(self.bench.close())
         finally:
+            self.run_loop(self.cancel_what_is_left())
             self.run_loop(self.loop.shutdown_default_executor())
             self.loop.close()
             self.registry.close()
@@ -306,5 +313,7 @@ TestLives.settings = settings(
     max_examples=25,
     stateful_step_count=20,
     deadline=None,
+    # Twenty steps can be read as they are; making them fewer would take minutes.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
