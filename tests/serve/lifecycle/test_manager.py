@@ -375,7 +375,9 @@ async def test_a_draining_version_that_is_wanted_again_goes_straight_back(bench:
     assert held(made) == [first]
 
 
-async def test_a_version_wanted_again_while_the_engine_forgets_it_is_loaded_anew(bench: MakeBench) -> None:
+async def test_a_version_wanted_again_while_the_engine_forgets_it_is_loaded_anew(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = bench(engine=SlowEngine())
     engine = made.engine
     assert isinstance(engine, SlowEngine)
@@ -383,9 +385,15 @@ async def test_a_version_wanted_again_while_the_engine_forgets_it_is_loaded_anew
     engine.may_unload.clear()
     await made.load("risk", 1)
     await engine.unloading.wait()
+    wanted, genuine = asyncio.Event(), made.board.get
+
+    def get(version: AdapterVersion) -> Any:
+        wanted.set()
+        return genuine(version)
+
+    monkeypatch.setattr(made.board, "get", get)
     again = asyncio.create_task(made.load("risk", 0))
-    while made.manager.busy == 0:
-        await asyncio.sleep(0)
+    await wanted.wait()  # the load has come as far as looking for the version
     engine.may_unload.set()
     assert await again == first
     while len(made.engine.adapters) > 1:
