@@ -14,11 +14,12 @@ import httpx
 import orjson
 
 from serve.engine.protocol import EngineRequest
+from tests.patience import patient
 from tests.serve.asgi_call import events_of
 from tests.serve.conftest import RunningServer
 
-REPLY_SECONDS = 1.0  # every refusal comes within this time
-ABORT_SECONDS = 2.0  # whoever left is gone from the engine within this time
+REPLY_SECONDS = patient(1.0)  # every refusal comes within this time
+ABORT_SECONDS = patient(2.0)  # whoever left is gone from the engine within this time
 BYSTANDER_PROMPT = "bystander"
 BYSTANDER_TOKENS = 40
 _POLL_SECONDS = 0.005
@@ -169,7 +170,7 @@ async def undisturbed(server: RunningServer) -> AsyncIterator[Bystander]:
             yield bystander
         finally:
             bystander.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patient(20)):
                 await task
         ready = await client.get("/readyz")
     assert ready.status_code == 200

@@ -8,6 +8,7 @@ from collections import Counter
 
 import httpx
 
+from tests.patience import patient
 from tests.serve.faults.client import REPLY_SECONDS, holds_nothing, refusal, resident_mib
 
 RUNNING, QUEUED = 3, 4  # max_num_seqs 2 and a quarter ahead, but at least one
@@ -23,7 +24,7 @@ async def test_b5_18_of_a_tenfold_burst_the_excess_gets_429_at_once_and_the_rest
         body = {"prompt": "a", "max_tokens": 4}
         tasks = [asyncio.create_task(client.post("/generate", json=body)) for _ in range(BURST)]
         refused = BURST - RUNNING - QUEUED
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patient(20)):
             while sum(task.done() for task in tasks) < refused:
                 await asyncio.wait([t for t in tasks if not t.done()], return_when=asyncio.FIRST_COMPLETED)
         admission = server.gateway.admission
@@ -56,7 +57,7 @@ async def test_b5_18_a_full_server_refuses_within_a_tenth_of_a_second(running_se
             asyncio.create_task(filler.post("/generate", json={"prompt": "a", "max_tokens": 4}))
             for _ in range(RUNNING + QUEUED)
         ]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patient(5)):
             while server.gateway.admission.requests < RUNNING + QUEUED:
                 await asyncio.sleep(0.005)
         seconds = []
@@ -86,7 +87,7 @@ async def test_b5_18_waiting_prompts_are_bounded_by_their_tokens_too(running_ser
             )
 
         async def wait_requests(count: int) -> None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(patient(5)):
                 while server.gateway.admission.requests < count:
                     await asyncio.sleep(0.005)
 

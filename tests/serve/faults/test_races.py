@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from serve.engine.scripted import Script
+from tests.patience import patient
 from tests.serve.asgi_call import events_of
 from tests.serve.conftest import RunningServer
 from tests.serve.faults.client import holds_nothing, refusal, until
@@ -60,7 +61,7 @@ async def test_b5_14_loads_replacements_and_unloads_in_a_race_never_mix_versions
             if answer.status_code >= 400:
                 refusal(answer)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patient(30)):
         askers = [asyncio.create_task(ask()) for _ in range(4)]
         await asyncio.gather(*(change(turn) for turn in range(4)))
         final = await load(server, "risk", sources[0])
@@ -116,7 +117,7 @@ async def test_b5_15_fifty_streams_finish_on_the_version_they_began_with(running
     limits = httpx.Limits(max_connections=120)
     async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=30) as client:
         old = [asyncio.create_task(stream(client)) for _ in range(50)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patient(20)):
             await server.engine.wait_active(50)
         server.engine.gate.set()  # the probe of the new version must get through ...
         server.engine.script.tpot_seconds = 0.05  # ... while the old streams take another second

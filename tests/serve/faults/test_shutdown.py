@@ -21,6 +21,7 @@ import pytest
 
 from adapters.tiny import make_tiny_adapter
 from serve.engine.scripted import SCRIPTED_TARGET
+from tests.patience import patient
 from tests.serve.asgi_call import events_of
 from tests.serve.conftest import READY_SECONDS
 
@@ -151,7 +152,7 @@ def test_b5_22_at_sigterm_running_work_finishes_and_new_work_is_sent_away(start)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining"), route
         assert int(answer.headers["retry-after"]) > 0
         assert answer.headers["connection"] == "close"
-        assert answer.elapsed.total_seconds() < 1
+        assert answer.elapsed.total_seconds() < patient(1)
     assert server.client.get("/livez").status_code == 200
     names = [name for name, _ in stream.events()]
     assert names == ["delta"] * 40 + ["done"]
@@ -170,7 +171,7 @@ def test_b5_22_a_stream_longer_than_the_drain_limit_ends_with_an_error_event(sta
     assert "shutting down" in fields["error"]["message"]
     assert not stream.cut
     assert server.wait() == 0
-    assert time.monotonic() - terminated < 6
+    assert time.monotonic() - terminated < patient(6)
 
 
 def test_b5_22_without_work_the_server_ends_at_once(start):
@@ -178,7 +179,7 @@ def test_b5_22_without_work_the_server_ends_at_once(start):
     terminated = time.monotonic()
     server.terminate()
     assert server.wait() == 0
-    assert time.monotonic() - terminated < 5
+    assert time.monotonic() - terminated < patient(5)
     assert "Traceback" not in server.log.read_text(encoding="utf-8")
 
 
@@ -191,7 +192,7 @@ def test_b5_22_a_second_sigterm_ends_the_process_at_once(start):
     terminated = time.monotonic()
     server.terminate()
     server.wait()
-    assert time.monotonic() - terminated < 3
+    assert time.monotonic() - terminated < patient(3)
     assert "done" not in [name for name, _ in stream.events()]
 
 
@@ -239,7 +240,7 @@ def test_b5_22_a_load_that_does_not_is_rolled_back_and_leaves_nothing_behind(sta
     load.join()
     assert (load.status, load.code) == (503, "aborted")
     assert server.wait() == 0
-    assert time.monotonic() - terminated < 12
+    assert time.monotonic() - terminated < patient(12)
     again = start()
     assert again.client.get("/admin/adapters").json()["adapters"] == []
     assert [card["id"] for card in again.client.get("/v1/models").json()["data"]] == ["scripted"]

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from serve.engine.scripted import Script, ScriptedEngine
+from tests.patience import patient
 from tests.serve.faults.client import aborts, http, refusal, strangers, undisturbed, until, wire
 
 DEADLINE_SECONDS = 0.5
@@ -31,7 +32,7 @@ async def seconds_until_closed(line, *, drip: bytes = b"") -> float:
 
     feeder = asyncio.create_task(feed())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patient(10)):
             assert await line.closed()
         return time.monotonic() - started
     finally:
@@ -89,7 +90,7 @@ async def test_b5_17_hundreds_of_silent_connections_are_closed_and_good_clients_
         lines = [await stack.enter_async_context(wire(server)) for _ in range(300)]
         finished = bystander.finished
         assert len(server.server.server_state.connections) >= 300
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patient(10)):
             assert all(await asyncio.gather(*(line.closed() for line in lines)))
         await until(lambda: len(server.server.server_state.connections) <= 4, "the connections are gone", 5)
         await until(lambda: bystander.finished > finished, "the good client is served", 5)
@@ -115,9 +116,9 @@ async def test_b5_17_a_client_that_never_reads_is_dropped_and_its_place_is_free(
     await asyncio.get_running_loop().sock_connect(deaf, (address.host, address.port))
     try:
         await asyncio.get_running_loop().sock_sendall(deaf, http("POST", route, body))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patient(5)):
             await engine.wait_active(1)
-        async with asyncio.timeout(20):  # the buffers on the way take some megabytes first
+        async with asyncio.timeout(patient(20)):  # the buffers on the way take some megabytes first
             await engine.wait_gone()
         await until(lambda: server.gateway.admission.requests == 0, "the place is free")
         assert aborts(server, "client") == 1

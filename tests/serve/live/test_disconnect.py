@@ -7,13 +7,14 @@ import socket
 import orjson
 import pytest
 
+from tests.patience import patient
 from tests.serve.live.live_server import LiveServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 RUNNING = "vllm:num_requests_running"
 ABORTED = 'hotswap_aborts_total{reason="client"}'
-FREED_SECONDS = 2.0
+FREED_SECONDS = patient(2.0)
 LONG = {"prompt": "Once upon a time", "max_tokens": 1500, "ignore_eos": True}
 LONG_CHAT = {
     "model": "smollm2-135m-instruct",
