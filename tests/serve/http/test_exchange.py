@@ -316,3 +316,24 @@ def test_of_several_prompts_the_longest_wait_and_the_first_token_count() -> None
         record.note_queue(seconds)
         record.note_ttft(seconds)
     assert (record.queue_seconds, record.ttft_seconds) == (0.5, 0.1)
+
+
+async def test_the_deadlines_timer_does_not_outlive_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+    genuine = loop.call_later
+
+    def call_later(*given: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(genuine(*given, **options))
+        return timers[-1]
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    stage = make_stage()
+
+    async def work(exchange: Exchange) -> None:
+        assert len(timers) == 1
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await stage.start(stage.answer(work))
+    assert timers[0].cancelled()
