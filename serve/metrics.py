@@ -65,7 +65,7 @@ class GatewayMetrics:
         )
         self.aborts = Counter(
             "hotswap_aborts",
-            "Requests ended before their time: client, deadline, drain, unload.",
+            "Requests ended before their time: by the client, the deadline, or the server (drain, unload).",
             ["reason"],
             registry=registry,
         )

@@ -84,6 +84,8 @@ class AdapterManager:
         self._probe = AdapterProbe(engine)
         self._engine_ids = itertools.count(1)
         self._desired: dict[str, str] = {}  # alias -> digest, as the registry has it
+        # Two names may share one folder of the store: none is written while another's leftovers are removed.
+        self._files = asyncio.Lock()
         self._verbs = Verbs(registry, running)
         self._retirement = Retirement(engine, board, running)
 
@@ -197,7 +199,8 @@ class AdapterManager:
                 if leftover.handle.engine_id in resident:
                     await self._engine.unload_adapter(leftover.handle)
                 self.board.forget(leftover)
-            removed = await asyncio.to_thread(self._remove_versions, alias)
+            async with self._files:
+                removed = await asyncio.to_thread(self._remove_versions, alias)
             self._note_names()
             return removed
 
@@ -235,17 +238,21 @@ class AdapterManager:
         managed = self._manage(version, facts, folder)
         try:
             with managed.timed("store"):
-                path = await asyncio.to_thread(self._store.publish, folder, version.digest)
-                new = NewVersion(
-                    version, facts.rank, facts.num_bytes, self.rules.target.fingerprint, facts.source
-                )
-                await asyncio.to_thread(self._registry.add_version, new)
+                async with self._files:
+                    path = await self._keep(version, facts, folder)
         except (HotswapError, asyncio.CancelledError) as error:
             managed.fail(error)
             raise
         managed.handle = AdapterHandle(str(version), managed.handle.engine_id, path)
         managed.advance(AdapterState.CHECKED)
         return managed
+
+    async def _keep(self, version: AdapterVersion, facts: VersionFacts, folder: Path) -> Path:
+        """Copy a version into the store and write it into the registry; returns its folder in the store."""
+        path = await asyncio.to_thread(self._store.publish, folder, version.digest)
+        new = NewVersion(version, facts.rank, facts.num_bytes, self.rules.target.fingerprint, facts.source)
+        await asyncio.to_thread(self._registry.add_version, new)
+        return path
 
     async def _bring_up(self, managed: ManagedVersion, *, resident: bool) -> None:
         managed.advance(AdapterState.LOADING)

@@ -185,8 +185,10 @@ def _add_extra(text: str, chosen: EngineArguments) -> None:
         raise SettingsError(
             f"--engine-arg {text!r} has no name; write name=value, e.g. tensor-parallel-size=2"
         )
-    if name in _OWNED:
-        raise SettingsError(f"--engine-arg {name} cannot be passed to the engine; use {_OWNED[name]}")
+    # vLLM's parser also takes beginnings of names, and `no-` in front of switches.
+    owned = next((full for full in _OWNED if full.startswith(name.removeprefix("no-"))), None)
+    if owned is not None:
+        raise SettingsError(f"--engine-arg {name} cannot be passed to the engine; use {_OWNED[owned]}")
     chosen.argument(name, value.strip() if equals else True, "asked for")
 
 
