@@ -195,3 +195,9 @@ def test_choosing_changes_nothing_in_this_process(monkeypatch: pytest.MonkeyPatc
 def test_the_bases_path_and_public_name_are_given() -> None:
     given = choose()
     assert (given["model"], given["served-model-name"]) == (str(Path("/bases/smol")), "smol")
+
+
+@pytest.mark.parametrize("text", ["api-ke=x", "no-enable-lora", "enable-lo", "trust-remote-c"])
+def test_the_beginning_or_the_negation_of_an_owned_argument_is_refused_too(text):
+    with pytest.raises(SettingsError, match="cannot be passed to the engine"):
+        choose_arguments(GPU, wishes(extra=(text,)))
