@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bases.errors import HotswapError
+from bases.settings_options import with_options
 from serve.settings import CONFIG_VARIABLE, ServeSettings, load_settings
-from serve.settings_options import with_options
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 

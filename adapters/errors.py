@@ -12,6 +12,12 @@ AdapterError                          an adapter cannot be used
 ├── AdapterStoreError                 the folder that keeps the versions failed
 │   ├── AdapterStoreFullError         no space left
 │   └── AdapterStoreReadOnlyError     not writable
+├── DataError                         examples cannot be read or used; names the file and the line
+├── TrainingError                     a training run cannot start or go on
+│   └── TrainingSettingsError         settings that do not fit together, the base or the data
+├── ExportError                       what was trained cannot be saved as an adapter that is served exactly
+│   └── NotServableError              the method has no LoRA form; it trains and evaluates all the same
+├── EvaluationError                   an evaluation cannot be made
 └── RegistryError                     the database that keeps the desired state failed
     ├── RegistryUrlError              the URL is malformed, unsupported, or its driver is not installed
     └── RegistryUnavailableError      the database does not answer or stays locked
@@ -129,3 +135,42 @@ class RegistryUnavailableError(RegistryError):
     """The registry's database does not answer or stays locked."""
 
     code: ClassVar[str] = "registry_unavailable"
+
+
+class DataError(AdapterError):
+    """Examples cannot be read or used.
+
+    The text starts with the file and, where there is one, the line: `data.jsonl:17: ...`, then what to do.
+    """
+
+    code: ClassVar[str] = "data_invalid"
+
+
+class TrainingError(AdapterError):
+    """A training run cannot start or go on."""
+
+    code: ClassVar[str] = "training_failed"
+
+
+class TrainingSettingsError(TrainingError):
+    """Settings that do not fit together, the base or the data. Names the flags as the user types them."""
+
+    code: ClassVar[str] = "training_settings_invalid"
+
+
+class ExportError(AdapterError):
+    """What was trained cannot be saved as an adapter that is served exactly; holds the measured error."""
+
+    code: ClassVar[str] = "export_failed"
+
+
+class NotServableError(ExportError):
+    """The method has no LoRA form (prefix and prompt tuning); it trains and evaluates all the same."""
+
+    code: ClassVar[str] = "not_servable"
+
+
+class EvaluationError(AdapterError):
+    """An evaluation cannot be made."""
+
+    code: ClassVar[str] = "evaluation_failed"

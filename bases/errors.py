@@ -4,7 +4,8 @@ HotswapError                        has a stable `code`; its text says what, the
 ├── BaseModelError                  bases/errors.py
 │   ├── BaseNotFoundError           no folder, embedded default or hub model of that name
 │   ├── BaseInvalidError            found, but not a causal language model that can be served
-│   └── BaseConversionError         the embedded default could not be materialised
+│   ├── BaseConversionError         the embedded default could not be materialised
+│   └── ChatTemplateError           no chat template, or it refuses the messages
 ├── AdapterError                    adapters/errors.py
 └── ServeError                      serve/errors.py
 """
@@ -42,3 +43,9 @@ class BaseConversionError(BaseModelError):
     """The embedded default base could not be materialised."""
 
     code: ClassVar[str] = "base_conversion_failed"
+
+
+class ChatTemplateError(BaseModelError):
+    """The base has no chat template, or its template does not take the messages."""
+
+    code: ClassVar[str] = "chat_template"

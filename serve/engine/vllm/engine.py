@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from serve.engine.protocol import AdapterHandle, EngineFacts, EngineOutput, EngineRequest
 from serve.engine.vllm.arguments import EngineWishes, choose_arguments, describe
-from serve.engine.vllm.codec import TokenizerCodec
+from serve.engine.vllm.codec import RequestCodec
 from serve.engine.vllm.machine import read_machine
 from serve.engine.vllm.openai import VllmOpenAI
 from serve.engine.vllm.outputs import engine_output, sampling_params
@@ -45,7 +45,7 @@ class VllmEngine:
         self._wishes = wishes
         self._client: Any = None
         self._facts: EngineFacts | None = None
-        self._codec: TokenizerCodec | None = None
+        self._codec: RequestCodec | None = None
         self._openai: VllmOpenAI | None = None
         self._reasoning_parser: Any = None
         self._tokenizer: Any = None
@@ -55,7 +55,7 @@ class VllmEngine:
         return _started(self._facts)
 
     @property
-    def codec(self) -> TokenizerCodec:
+    def codec(self) -> RequestCodec:
         return _started(self._codec)
 
     @property
@@ -70,7 +70,7 @@ class VllmEngine:
         logger.info("starting vLLM; on a CPU this takes half a minute")
         self._client = await asyncio.to_thread(_make_client, args)
         self._tokenizer = self._client.renderer.tokenizer
-        self._codec = await asyncio.to_thread(TokenizerCodec, self._tokenizer)
+        self._codec = await asyncio.to_thread(RequestCodec, self._tokenizer)
         self._openai = await VllmOpenAI.create(self._client, args, self._codec)
         if self._wishes.reasoning_parser is not None:
             from vllm.reasoning import ReasoningParserManager

@@ -17,7 +17,7 @@ from starlette.datastructures import State
 
 from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle, GenerationObserver
-from serve.engine.vllm.codec import TokenizerCodec
+from serve.engine.vllm.codec import RequestCodec
 from serve.engine.vllm.outputs import engine_clock
 from serve.errors import ContextLengthError, EngineRefusedError, GenerationFailedError, UnknownModelError
 from serve.limits import tokens_to_generate
@@ -31,7 +31,7 @@ _asked_tokens: contextvars.ContextVar[int | None] = contextvars.ContextVar("aske
 class ObservedClient:
     """vLLM's engine client with a listener on each generation, and special tokens in user text kept as text."""
 
-    def __init__(self, client: Any, codec: TokenizerCodec) -> None:
+    def __init__(self, client: Any, codec: RequestCodec) -> None:
         self._client = client
         self._codec = codec
 
@@ -79,12 +79,12 @@ def _clock(output: Any) -> tuple[float | None, float | None]:
 class VllmOpenAI:
     """Implements serve.engine.protocol.OpenAIHandlers."""
 
-    def __init__(self, state: State, codec: TokenizerCodec) -> None:
+    def __init__(self, state: State, codec: RequestCodec) -> None:
         self._state = state
         self._codec = codec
 
     @classmethod
-    async def create(cls, client: Any, args: Any, codec: TokenizerCodec) -> VllmOpenAI:
+    async def create(cls, client: Any, args: Any, codec: RequestCodec) -> VllmOpenAI:
         """Build vLLM's handlers on a started client."""
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 

@@ -11,8 +11,8 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typer.testing import CliRunner
 
+from bases.settings_options import with_options
 from serve.settings import ServeSettings
-from serve.settings_options import with_options
 
 
 class Sample(BaseSettings):
