@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.engine.vllm import machine
+from bases.processor import read_cpuinfo
 
 AMD = """processor\t: 0
 model name\t: Old One
@@ -26,17 +26,17 @@ ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd bf16\n"
 def test_the_first_processor_stands_for_all(tmp_path: Path, text: str, flag: str, present: bool) -> None:
     path = tmp_path / "cpuinfo"
     path.write_text(text)
-    flags, _ = machine._read_cpuinfo(path)
+    flags, _ = read_cpuinfo(path)
     assert (flag in flags) == present
 
 
 def test_the_processors_name_is_read(tmp_path: Path) -> None:
     path = tmp_path / "cpuinfo"
     path.write_text(AMD)
-    assert machine._read_cpuinfo(path)[1] == "Old One"
+    assert read_cpuinfo(path)[1] == "Old One"
 
 
 def test_a_system_without_the_file_has_no_flags(tmp_path: Path) -> None:
-    flags, processor = machine._read_cpuinfo(tmp_path / "missing")
+    flags, processor = read_cpuinfo(tmp_path / "missing")
     assert flags == frozenset()
     assert processor
