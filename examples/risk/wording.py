@@ -1,0 +1,272 @@
+"""How the notes of the example speak: for each sign of risk, phrases that show it and phrases that deny it.
+
+`{place}`, `{home}`, `{hour}`, `{minute}`, `{count}` are filled in by the generator. An empty phrase leaves the
+subject out: silence is no sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One sign of risk: its name in the answer, and the phrases with and without it."""
+
+    name: str
+    present: tuple[str, ...]
+    absent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """Everything that the generator needs to write notes and answers in one language."""
+
+    code: str
+    system: str
+    amount_name: str
+    signs: tuple[Sign, ...]
+    heads: tuple[str, ...]
+    currencies: tuple[str, ...]
+    separators: tuple[str, ...]
+    full_stop: str
+    list_separator: str
+    none: str
+    answer: str
+    # Of these lists training takes the first part, validation and test the last: what they name is new.
+    homes: tuple[str, ...]
+    places: tuple[str, ...]
+    purposes: tuple[str, ...]
+
+
+ENGLISH = Language(
+    code="en",
+    system="List the signs of risk, then Risk: 0 to 5.",
+    amount_name="large amount",
+    signs=(
+        Sign(
+            "unfamiliar place",
+            (
+                "in {place}, never been there before",
+                "from {place} for the first time",
+                "card shown in {place}, customer lives in {home}",
+                "in {place}, far from home in {home}",
+                "login from {place}, unknown location",
+                "{place} is new for this customer",
+                "from {place} while the customer's phone is in {home}",
+                "place {place}, not on the travel list",
+                "from {place}, a country without earlier payments",
+                "ordered from {place} though home is {home}",
+            ),
+            (
+                "in {home}, where the customer lives",
+                "at the usual shop in {home}",
+                "from {home} as always",
+                "in {home}, home town",
+                "near the office in {home}",
+                "from {place}, visited every month",
+                "in {place}, trip was announced",
+                "same branch in {home}",
+                "",
+                "",
+            ),
+        ),
+        Sign(
+            "night hours",
+            (
+                "at 0{hour_night}:{minute}",
+                "at {hour_night}:{minute} am",
+                "at 0{hour_night}{minute} hours",
+                "in the middle of the night",
+                "long after midnight",
+                "while the city sleeps",
+                "shortly before dawn",
+                "at {hour_night} in the night",
+                "booked between midnight and four",
+                "sent at dead of night",
+            ),
+            (
+                "at {hour_day}:{minute}",
+                "at {hour_pm}:{minute} pm",
+                "in the afternoon",
+                "around noon",
+                "before lunch",
+                "in the morning",
+                "during office hours",
+                "after breakfast",
+                "",
+            ),
+        ),
+        Sign(
+            "new payee",
+            (
+                "to a payee added today",
+                "to someone never paid before",
+                "first payment to this account",
+                "payee is new",
+                "receiver entered an hour ago",
+                "to an account opened last week",
+                "no earlier payment to this receiver",
+                "receiver unknown to us until now",
+                "payee created just before",
+            ),
+            (
+                "to the landlord as every month",
+                "to a payee known for years",
+                "payee paid often before",
+                "standing recipient",
+                "to the usual account",
+                "to the own savings account",
+                "receiver on the trusted list",
+                "tenth payment to this receiver",
+            ),
+        ),
+        Sign(
+            "new device",
+            (
+                "from a phone not seen before",
+                "new device",
+                "on a computer registered minutes ago",
+                "unknown browser",
+                "device fingerprint does not match",
+                "app installed afresh today",
+                "tablet without history",
+            ),
+            (
+                "from the usual phone",
+                "known device",
+                "with the customer's own tablet",
+                "browser seen daily",
+                "",
+                "",
+                "",
+            ),
+        ),
+        Sign(
+            "rapid repeats",
+            (
+                "{count} payments within ten minutes",
+                "attempt {count} in a row",
+                "number {count} in a quarter of an hour",
+                "repeated {count} times in minutes",
+                "{count} tries one after another",
+                "burst of {count} transfers",
+            ),
+            (
+                "only payment today",
+                "single payment",
+                "last payment was days ago",
+                "",
+                "",
+                "",
+            ),
+        ),
+    ),
+    heads=(
+        "{amount} for {purpose}",
+        "Transfer of {amount} for {purpose}",
+        "{amount} sent for {purpose}",
+        "Paid {amount}, {purpose}",
+        "Payment {amount}, reference {purpose}",
+        "{purpose}: {amount}",
+    ),
+    currencies=("EUR", "GBP", "USD", "CHF"),
+    separators=(", ", "; ", ". ", " - ", " / "),
+    full_stop=".",
+    list_separator=", ",
+    none="none",
+    answer="Reasons: {reasons}. Risk: {level}",
+    homes=(
+        "Leeds",
+        "Hamburg",
+        "Lyon",
+        "Utrecht",
+        "Porto",
+        "Graz",
+        "Turin",
+        "Bergen",
+        "Cork",
+        "Aarhus",
+        "Bremen",
+        "Ghent",
+        "Bilbao",
+        "Basel",
+    ),
+    places=(
+        "Lagos",
+        "Manila",
+        "Minsk",
+        "Bogota",
+        "Almaty",
+        "Harare",
+        "Lima",
+        "Tirana",
+        "Quito",
+        "Dhaka",
+        "Baku",
+        "Accra",
+        "Hanoi",
+        "Tunis",
+    ),
+    purposes=(
+        "rent",
+        "groceries",
+        "a car repair",
+        "school fees",
+        "a sofa",
+        "insurance",
+        "a gift",
+        "the electricity bill",
+        "train tickets",
+        "garden tools",
+        "a dentist's bill",
+        "a used car",
+        "consulting",
+        "a deposit",
+        "books",
+        "a bicycle",
+        "new windows",
+        "a holiday flat",
+        "medicine",
+        "a watch",
+    ),
+)
+
+CHINESE = Language(
+    code="zh",
+    system="列出风险迹象，再写风险：0到5。",
+    amount_name="金额大",
+    signs=(
+        Sign(
+            "陌生地点",
+            ("首次在{place}", "{place}登录，人在{home}", "从未去过{place}", "地点{place}陌生"),
+            ("在{home}家中", "{home}常去的店", "照常在{home}", ""),
+        ),
+        Sign(
+            "深夜",
+            ("凌晨{hour_night}点", "半夜", "深夜{hour_night}点{minute}分", "天亮之前"),
+            ("上午", "下午{hour_pm}点", "中午", "办公时间"),
+        ),
+        Sign(
+            "新收款人",
+            ("收款人今天才加", "第一次付给此人", "收款人陌生", "新收款账户"),
+            ("每月付给房东", "收款人多年相识", "常用账户", "付给老客户"),
+        ),
+        Sign("新设备", ("新手机", "没见过的设备", "陌生浏览器"), ("常用手机", "已知设备", "", "")),
+        Sign(
+            "频繁重复",
+            ("十分钟内{count}笔", "连续第{count}次", "几分钟重复{count}次"),
+            ("今天只有一笔", "单笔", "", ""),
+        ),
+    ),
+    heads=("{purpose}{amount}", "付{amount}，{purpose}", "转账{amount}，用于{purpose}"),
+    currencies=("元",),
+    separators=("，",),
+    full_stop="。",
+    list_separator="、",
+    none="无",
+    answer="理由：{reasons}。风险：{level}",
+    homes=("上海", "广州", "南京", "北京", "天津", "成都"),
+    places=("大同", "三亚", "东京", "海口", "西宁", "台州"),
+    purposes=("房租", "买菜", "学费", "电费", "家具", "保险", "修车", "礼物"),
+)
