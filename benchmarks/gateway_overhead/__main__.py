@@ -22,8 +22,7 @@ from benchmarks.gateway_overhead.measurement import Progress as Told
 from benchmarks.gateway_overhead.plan import Plan
 from benchmarks.gateway_overhead.report import markdown, print_report
 from benchmarks.gateway_overhead.result import PartResult, RunResult
-from benchmarks.gateway_overhead.server import CHECKOUT
-from benchmarks.gateway_overhead.surroundings import read_surroundings
+from benchmarks.surroundings import CHECKOUT, read_surroundings
 
 PARTS = ("equal", "defaults", "tutorial")
 QUICK_CONCURRENCY, QUICK_BLOCKS, QUICK_TOKENS = (1, 8), 2, 16

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.gateway_overhead.sample import Sample
-from benchmarks.gateway_overhead.statistics import percentile
+from benchmarks.statistics import percentile
 
 
 @dataclass(frozen=True, slots=True)

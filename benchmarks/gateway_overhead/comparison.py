@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.gateway_overhead.block import Block
-from benchmarks.gateway_overhead.statistics import (
+from benchmarks.statistics import (
     Spread,
     paired_differences,
     paired_ratios,

@@ -19,7 +19,8 @@ from benchmarks.gateway_overhead.contenders import Contender, Part
 from benchmarks.gateway_overhead.errors import ClientFailedError, NoAnswerError
 from benchmarks.gateway_overhead.plan import Plan, rotated
 from benchmarks.gateway_overhead.prompts import make_prompts
-from benchmarks.gateway_overhead.server import CHECKOUT, Server, running
+from benchmarks.gateway_overhead.server import Server, running
+from benchmarks.surroundings import CHECKOUT
 
 CLIENT_MODULE = "benchmarks.gateway_overhead.client"
 _CLIENT_GRACE_SECONDS = 120.0

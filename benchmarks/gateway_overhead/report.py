@@ -16,7 +16,7 @@ from benchmarks.gateway_overhead.comparison import (
     is_noisy,
 )
 from benchmarks.gateway_overhead.result import PartResult, RunResult
-from benchmarks.gateway_overhead.statistics import Spread
+from benchmarks.statistics import Spread
 
 HEADINGS = (
     "c",

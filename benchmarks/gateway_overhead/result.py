@@ -13,7 +13,7 @@ from benchmarks.gateway_overhead.block import Block
 from benchmarks.gateway_overhead.comparison import Cell, Comparison, cell, compare, group
 from benchmarks.gateway_overhead.contenders import Contender, Part
 from benchmarks.gateway_overhead.plan import Plan
-from benchmarks.gateway_overhead.surroundings import Surroundings
+from benchmarks.surroundings import Surroundings
 
 SCHEMA = "hotswap.gateway_overhead/1"
 

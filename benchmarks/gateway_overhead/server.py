@@ -17,12 +17,12 @@ import httpx
 import psutil
 
 from benchmarks.gateway_overhead.errors import ServerStartError
+from benchmarks.surroundings import CHECKOUT
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 30.0
 _LOG_LINES = 8
 _ERROR = re.compile(r"(?:^|\] )[A-Z]\w*(?:Error|Exception): \S")
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)

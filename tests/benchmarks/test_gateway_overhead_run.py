@@ -23,7 +23,7 @@ from benchmarks.gateway_overhead.plan import Plan
 from benchmarks.gateway_overhead.report import HEADINGS, markdown, print_report, rows
 from benchmarks.gateway_overhead.result import SCHEMA, PartResult, RunResult
 from benchmarks.gateway_overhead.server import Server, ServerSpec, running
-from benchmarks.gateway_overhead.surroundings import Surroundings
+from benchmarks.surroundings import Surroundings
 
 PLAN = Plan(concurrency=(1, 4), rounds=2, requests=4, max_tokens=6, settle_seconds=0.0, ready_seconds=120.0)
 

