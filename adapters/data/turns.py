@@ -5,7 +5,6 @@ Most templates mark no assistant turns, so the answer is found by rendering a se
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from adapters.errors import DataError
 from bases.codec import TokenizerCodec
-from bases.errors import BaseInvalidError
+from bases.folder import read_json_object
 
 _SENTINEL = "\ue0f4hotswap\ue0f4"
 _PADDING = "\n \n"
@@ -64,10 +63,7 @@ def end_token_ids(base_folder: Path, tokenizer: Any) -> tuple[int, ...]:
         file = base_folder / name
         if not file.is_file():
             continue
-        try:
-            named = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-        except (ValueError, AttributeError) as error:
-            raise BaseInvalidError(f"{file} is not a JSON object: {error}") from None
+        named = read_json_object(file).get("eos_token_id")
         listed = named if isinstance(named, list) else [named]
         found += [token for token in listed if isinstance(token, int)]
         break
