@@ -1,0 +1,234 @@
+"""`hotswap evaluate`: settings to objects, the table, the report files, the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adapters.errors import EvaluationError
+from adapters.evaluation.settings import EVALUATION_PREFIX, EvaluationSettings, load_evaluation_settings
+from bases.settings_options import with_options
+
+if TYPE_CHECKING:
+    from adapters.data.example import Example
+    from adapters.evaluation.answerers.answerer import Answerer
+    from adapters.evaluation.report import EvaluationReport
+
+_MISSED = 1  # exit code for --fail-under
+
+
+def _evaluate(data: list[Path], **given: Any) -> None:
+    """Measure an adapter against its base on held-out data, through transformers or a running gateway.
+
+    Examples: hotswap evaluate test.jsonl --adapter ./risk --label-pattern 'Risk: (\\d)'
+    hotswap evaluate test.jsonl --url http://127.0.0.1:8000 --adapter risk --report risk.html
+    """
+    settings = load_evaluation_settings(
+        **{name: value for name, value in given.items() if value not in (None, [])}
+    )
+    report = run_evaluation(data, settings)
+    from rich.console import Console
+
+    from adapters.evaluation.report_text import notes_of, terminal_table
+
+    Console().print(terminal_table(report))
+    for note in notes_of(report):
+        _say(f"note: {note}")
+    if settings.report is not None:
+        for path in write_report(report, settings.report, force=settings.force):
+            _say(f"wrote {path}")
+    missed = missed_thresholds(report, settings.thresholds)
+    for line in missed:
+        _say(line)
+    raise typer.Exit(_MISSED if missed else 0)
+
+
+_evaluate.__annotations__["data"] = Annotated[
+    list[Path], typer.Argument(help="Files or folders of held-out examples.", show_default=False)
+]
+evaluate = with_options(EvaluationSettings, env_prefix=EVALUATION_PREFIX)(_evaluate)
+
+
+def run_evaluation(data: Sequence[Path], settings: EvaluationSettings) -> EvaluationReport:
+    """Everything but the output. Raises EvaluationError, DataError, and bases' errors."""
+    from adapters.evaluation.evaluate import EvaluationPlan
+    from adapters.evaluation.evaluate import evaluate as run
+    from adapters.evaluation.progress import terminal_progress
+
+    if settings.report is not None:
+        _check_free(settings.report, force=settings.force)
+    examples = read_all(data, settings)
+    base, adapter, facts = make_answerers(settings)
+    plan = EvaluationPlan(
+        label_pattern=settings.label_pattern,
+        labels=settings.labels,
+        false_alarm=settings.false_alarm,
+        metrics=settings.metrics,
+        max_examples=settings.max_examples,
+        seed=settings.seed,
+        bootstrap_samples=settings.bootstrap_samples,
+        worst_examples=settings.worst_examples,
+    )
+    names = ", ".join(path.name for path in data)
+    with terminal_progress() as stage:
+        return run(
+            examples,
+            base=base,
+            adapter=adapter,
+            plan=plan,
+            facts=(("data", names), *facts, *_common_facts(settings)),
+            stage=stage,
+        )
+
+
+def read_all(data: Sequence[Path], settings: EvaluationSettings) -> list[Example]:
+    """Every example of every file. Raises DataError."""
+    from adapters.data.read import read_examples
+    from adapters.data.settings import load_data_settings
+
+    reading = load_data_settings(columns=settings.columns, chat=settings.chat, system=settings.system)
+    return [
+        example
+        for path in data
+        for example in read_examples(
+            path, columns=reading.column_map, chat=reading.chat, system=reading.system
+        )
+    ]
+
+
+def make_answerers(
+    settings: EvaluationSettings,
+) -> tuple[Answerer | None, Answerer | None, list[tuple[str, str]]]:
+    """(base, adapter, facts about how they are asked). Raises EvaluationError."""
+    if settings.url is not None:
+        return _through_gateway(settings, settings.url)
+    return _through_transformers(settings)
+
+
+def _through_gateway(
+    settings: EvaluationSettings, url: str
+) -> tuple[Answerer | None, Answerer | None, list[tuple[str, str]]]:
+    from adapters.evaluation.answerers.gateway_answerer import GatewayAnswerer
+    from adapters.evaluation.answerers.gateway_http import GatewayHttp
+
+    gateway = GatewayHttp(url, concurrency=settings.concurrency, request_seconds=settings.request_seconds)
+    wants_tokenizer = not settings.metrics or "perplexity" in settings.metrics
+    folder = _base_folder(settings) if wants_tokenizer else None
+
+    def answerer(adapter: str | None) -> GatewayAnswerer:
+        return GatewayAnswerer(
+            gateway, adapter=adapter, max_new_tokens=settings.max_new_tokens, base_folder=folder
+        )
+
+    base = answerer(None) if settings.compare_base or settings.adapter is None else None
+    adapter = answerer(settings.adapter) if settings.adapter is not None else None
+    return base, adapter, [("through", f"the gateway, {settings.concurrency} requests at once")]
+
+
+def _through_transformers(
+    settings: EvaluationSettings,
+) -> tuple[Answerer | None, Answerer | None, list[tuple[str, str]]]:
+    from adapters.evaluation.answerers.transformers_answerer import TransformersAnswerer
+    from adapters.evaluation.answerers.transformers_model import load_model
+
+    folder = Path(settings.adapter).expanduser() if settings.adapter is not None else None
+    loaded = load_model(_base_folder(settings), folder, precision=settings.precision)
+
+    def answerer(name: str, *, adapter: bool) -> TransformersAnswerer:
+        return TransformersAnswerer(
+            loaded,
+            adapter=adapter,
+            name=name,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+        )
+
+    base = answerer(settings.base, adapter=False) if settings.compare_base or folder is None else None
+    adapter = answerer(folder.name, adapter=True) if folder is not None else None
+    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    how = f"transformers, {dtype} on {loaded.model.device.type}, batches of {settings.batch_size}"
+    return base, adapter, [("through", how)]
+
+
+def _base_folder(settings: EvaluationSettings) -> Path:
+    from bases.resolve import resolve_base
+
+    return resolve_base(
+        settings.base, home=settings.home_folder, revision=settings.base_revision, progress=_say
+    ).path
+
+
+def _common_facts(settings: EvaluationSettings) -> list[tuple[str, str]]:
+    from importlib.metadata import version
+
+    facts = [
+        ("longest answer", f"{settings.max_new_tokens} tokens, greedy"),
+        ("seed", f"{settings.seed}, {settings.bootstrap_samples} bootstrap draws"),
+    ]
+    if settings.label_pattern is not None:
+        facts.append(("label pattern", settings.label_pattern))
+    names = ("transformers", "peft", "torch", "scikit-learn", "sacrebleu")
+    return [*facts, ("versions", ", ".join(f"{name} {version(name)}" for name in names))]
+
+
+def report_paths(page: Path) -> tuple[Path, Path, Path]:
+    """The page, the JSON and the Markdown beside it."""
+    return page, page.with_suffix(".json"), page.with_suffix(".md")
+
+
+def write_report(report: EvaluationReport, page: Path, *, force: bool) -> tuple[Path, Path, Path]:
+    """Write the three files. Raises EvaluationError when one is there and may not be overwritten."""
+    from adapters.evaluation.page import render_page
+    from adapters.evaluation.report_text import markdown
+
+    paths = report_paths(page)
+    texts = (render_page(report).encode(), report.to_json(), markdown(report).encode())
+    if not force:
+        _check_free(page, force=False)
+    for path, text in zip(paths, texts, strict=True):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+        except OSError as error:
+            raise EvaluationError(
+                f"the report {str(path)!r} cannot be written: {error.strerror}; name another place with --report"
+            ) from None
+    return paths
+
+
+def _check_free(page: Path, *, force: bool) -> None:
+    """Before the work: report files that exist stay as they are unless the user says otherwise."""
+    there = [path.name for path in report_paths(page) if path.exists()]
+    if there and not force:
+        raise EvaluationError(
+            f"{', '.join(there)} in {str(page.parent)!r} exist already; name another --report, or --force to "
+            "overwrite"
+        )
+
+
+def missed_thresholds(report: EvaluationReport, thresholds: Sequence[tuple[str, float]]) -> list[str]:
+    """One line for each threshold that the adapter (else the base) misses. Raises EvaluationError for a figure
+    that there is not."""
+    missed = []
+    for name, wanted in thresholds:
+        figure = report.figure(name)
+        if figure is None:
+            known = ", ".join(one.name for one in report.figures)
+            raise EvaluationError(f"--fail-under names {name!r}, which was not measured; there are {known}")
+        score = figure.of(report.subject)
+        value = score.value if score is not None else None
+        enough = value is not None and (value >= wanted if figure.higher_is_better else value <= wanted)
+        if not enough:
+            shown = "not measured" if value is None else f"{value:.4g}"
+            side = "below" if figure.higher_is_better else "above"
+            missed.append(f"{name} of the {report.subject} is {shown}, {side} the {wanted:g} asked for")
+    return missed
+
+
+def _say(text: str) -> None:
+    """A line for the person at the terminal, apart from the table."""
+    sys.stderr.write(text + "\n")
