@@ -241,9 +241,7 @@ HOSTILE = st.lists(
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.tuples(TEXT | HOSTILE, TEXT | HOSTILE), min_size=1, max_size=3), st.sampled_from(["llama"])
-)
+@given(st.lists(st.tuples(TEXT | HOSTILE, TEXT | HOSTILE), min_size=1, max_size=3))
 def test_whatever_the_texts_hold_the_answer_is_learned_as_text_and_the_prompt_is_the_gateways(
     encoders: MakeEncoder, turns: list[tuple[str, str]]
 ) -> None:

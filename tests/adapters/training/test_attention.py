@@ -253,7 +253,7 @@ def test_half_precision_is_as_near_to_the_truth_as_torchs_own_kernel() -> None:
 
     def results(dtype: torch.dtype) -> list[Any]:
         rows = [x.to(torch.bfloat16).to(dtype).requires_grad_() for x in exact]
-        output = attend_in_blocks(*rows, bounds, scale=0.25, dropout=0.0)
+        output = attend_in_blocks(rows[0], rows[1], rows[2], bounds, scale=0.25, dropout=0.0)
         return [output, *torch.autograd.grad(output, rows, upstream.to(dtype))]
 
     for found, expected in zip(results(torch.bfloat16), results(torch.float64), strict=True):
