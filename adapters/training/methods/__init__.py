@@ -1,0 +1,1 @@
+"""Ways to adapt a base: one file each, listed in registry.py."""
