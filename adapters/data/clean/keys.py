@@ -29,7 +29,7 @@ def normalised(text: str) -> str:
     plain = _MARKS_AT_WORD_END.sub("", folded)
     if not plain.isascii():
         plain = _SPACE_BESIDE_CJK.sub("", _MARKS_BESIDE_CJK.sub("", plain))
-    return plain.strip() or folded
+    return " ".join(plain.split()) or folded
 
 
 def prompt_text(example: Example) -> str:

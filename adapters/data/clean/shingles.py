@@ -115,7 +115,7 @@ def _chunk_shingles(
             if value is None:
                 value = known[term] = _term_hash(term)
             flat.append(value)
-        spaceless = sum(map(is_spaceless, found))
+        spaceless = 0 if text.isascii() else sum(map(is_spaceless, found))
         counts[index] = len(found)
         lengths[index] = SPACELESS_TERMS if 2 * spaceless > len(found) else SPACED_TERMS
     # Padded at the end, so that every window can be read and a text shorter than a shingle has one.
