@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from adapters.data.settings import ENV_PREFIX as DATA_PREFIX
+from adapters.data.settings import DataSettings
+from adapters.training.command import SKIPPED_DATA_SETTINGS
+from adapters.training.settings import ENV_PREFIX as TRAIN_PREFIX
+from adapters.training.settings import TrainSettings
 from bases.errors import HotswapError
 from bases.settings_options import with_options
 from serve.settings import CONFIG_VARIABLE, ServeSettings, load_settings
@@ -58,6 +64,45 @@ _serve.__annotations__["config"] = Annotated[
 app.command("serve")(
     with_options(ServeSettings, env_prefix="HOTSWAP_", skip=frozenset({"admin_key"}))(_serve)
 )
+
+
+def _train(
+    name: str,
+    data: list[str] | None = None,
+    **given: Any,
+) -> None:
+    """Train an adapter on files of examples, export it and put it where the gateway finds it.
+
+    Each DATA is FILE, TASK=FILE or TASK=FILE:WEIGHT. Example: hotswap train data.jsonl --name risk --max-minutes 10
+    """
+    from adapters.training.command import train
+
+    data_given = {field: given.pop(field) for field in DataSettings.model_fields if field in given}
+    train(data or [], name=name, given=given, data_given=data_given, push=_pusher)
+
+
+_train.__annotations__["name"] = Annotated[str, typer.Option("--name", help="Public name, e.g. risk.")]
+_train.__annotations__["data"] = Annotated[
+    list[str] | None, typer.Argument(help="Files or folders of examples; none with --resume.")
+]
+app.command("train")(
+    with_options(DataSettings, env_prefix=DATA_PREFIX, skip=SKIPPED_DATA_SETTINGS)(
+        with_options(TrainSettings, env_prefix=TRAIN_PREFIX)(_train)
+    )
+)
+
+
+def _pusher(url: str) -> Callable[[Path, str], str]:
+    """Load a published adapter into the gateway at `url`; it has to read the same adapter folder."""
+
+    def push(folder: Path, name: str) -> str:
+        from serve.client import GatewayClient
+
+        with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
+            answer = client.load_adapter(name, f"{folder.parent.name}/{folder.name}")
+        return str(answer["adapter"]["live"])
+
+    return push
 
 
 @app.command()

@@ -5,6 +5,7 @@ Settings stay at the edge: adapters/training/run.py hands flat values to the cla
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,10 +34,13 @@ class TrainSettings(BaseSettings):
     # What is trained
     base: str = Field(
         "default",
-        description="Base model: `default` (embedded SmolLM2-135M-Instruct), a folder, or a hub id.",
+        description="Base model: `default` (embedded SmolLM2-135M-Instruct), a folder, or a hub id. "
+        "HOTSWAP_BASE is heard too.",
     )
     home: Path = Field(
-        Path("~/.cache/hotswap"), validate_default=True, description="Folder for bases, runs and adapters."
+        Path("~/.cache/hotswap"),
+        validate_default=True,
+        description="Folder for bases, runs and adapters. HOTSWAP_HOME is heard too.",
     )
     method: str = Field("lora", description=f"How to adapt: {', '.join(METHODS)} (docs/training.md).")
     rank: int = Field(16, ge=1, le=512, description="Rank of the adapter (columns of A and B).")
@@ -214,8 +218,14 @@ def load_train_settings(**given: Any) -> TrainSettings:
 
     Raises TrainingSettingsError with one line per setting at fault.
     """
+    values = {name: value for name, value in given.items() if value is not None}
+    # The gateway's own variables hold here too: what is served is what is trained on.
+    for name in ("home", "base"):
+        shared = os.environ.get(f"HOTSWAP_{name.upper()}")
+        if shared and name not in values and f"{ENV_PREFIX}{name.upper()}" not in os.environ:
+            values[name] = shared
     try:
-        return TrainSettings(**{name: value for name, value in given.items() if value is not None})
+        return TrainSettings(**values)
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False, include_input=False):
