@@ -10,6 +10,11 @@ from adapters.errors import DataError
 MAX_SHOWN = 5
 
 
+def num(number: int, noun: str) -> str:
+    """`1 example`, `2,000 examples`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 @dataclass(slots=True)
 class BadLines:
     """Collects what is wrong with single lines; the same fault is shown once, with its first line.
@@ -38,7 +43,7 @@ class BadLines:
             lines.append(f"{origin}: {fault}" + (f" (and {more:,} more like it)" if more else ""))
         hidden = self.count - sum(self._alike.values())
         if hidden:
-            lines.append(f"and {hidden:,} more bad {'line' if hidden == 1 else 'lines'}")
+            lines.append(f"and {num(hidden, 'more bad line')}")
         return "\n".join(lines)
 
     def refuse(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adapters.data.conversation import RowError
 from adapters.data.example import Example
-from adapters.data.problems import BadLines
+from adapters.data.problems import BadLines, num
 from adapters.data.readers.formats import read_rows
 from adapters.data.readers.lines import too_long
 from adapters.data.readers.row import ReadLimits, Row
@@ -44,6 +44,7 @@ class ReadSource:
     num_rows: int
     num_bad_lines: int
     warnings: tuple[str, ...]
+    """What is odd about it, without the name of the file."""
 
 
 def read_examples(
@@ -91,9 +92,7 @@ def read_source(source: DataSource, options: ReadOptions, *, progress: Callable[
         if bad.count:
             raise DataError(f"{bad.render()}\n{name} holds no other lines, so there is no example left.")
         raise DataError(f"{name}: the data holds no example; it must hold at least one.")
-    return ReadSource(
-        parts, num_examples + bad.count, bad.count, tuple(_warnings(name, bad, shaper, num_examples))
-    )
+    return ReadSource(parts, num_examples + bad.count, bad.count, tuple(_warnings(bad, shaper, num_examples)))
 
 
 def _shape_all(
@@ -121,20 +120,20 @@ def _shape_all(
             progress(f"Reading {row.origin.file}: {number:,} rows")
 
 
-def _warnings(name: str, bad: BadLines, shaper: Shaper, num_examples: int) -> Iterable[str]:
+def _warnings(bad: BadLines, shaper: Shaper, num_examples: int) -> Iterable[str]:
     if bad.count:
-        yield f"{name}: {bad.count:,} bad lines were left out:\n{bad.render()}"
+        yield f"left out {num(bad.count, 'bad line')}:\n{bad.render()}"
     if unused := shaper.unused_columns():
         shown = ", ".join(map(repr, unused[:8])) + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
-        yield f"{name}: nothing was taken from {shown}; --columns says what a column is"
+        yield f"nothing was taken from {shown}; --columns says what a column is"
     if shaper.num_without_system:
         yield (
-            f"{name}: {shaper.num_without_system:,} examples are raw text and have no place for the system text; "
-            "--chat on makes them conversations"
+            f"{num(shaper.num_without_system, 'example')} of raw text without a place for the system text; "
+            "--chat on makes conversations of them"
         )
     if shaper.num_without_label:
         every = "every" if shaper.num_without_label == num_examples else f"{shaper.num_without_label:,} of"
-        yield f"{name}: --label-pattern was not found in {every} {num_examples:,} answers"
+        yield f"--label-pattern was not found in {every} {num_examples:,} answers"
 
 
 def _silent(text: str) -> None:

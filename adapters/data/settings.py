@@ -79,14 +79,14 @@ class DataSettings(BaseSettings):
         description="Remove examples that nearly repeat an earlier one; how they are found, or `off`.",
     )
     near_duplicate_threshold: float = Field(
-        0.9,
+        0.85,
         gt=0,
         le=1,
         description="Similarity from which two examples are near-duplicates, as a share from 0 to 1.",
     )
     outliers: bool = Field(True, description="Flag (never remove) examples unlike all others, by TF-IDF.")
     outlier_quantile: float = Field(
-        0.01, gt=0, lt=1, description="Share of the examples that is looked at as outliers, from 0 to 1."
+        0.99, gt=0, lt=1, description="Share of the examples that is never flagged as outliers, from 0 to 1."
     )
     allow_one_class: bool = Field(False, description="Accept labelled examples that all have the same label.")
 
@@ -104,10 +104,10 @@ class DataSettings(BaseSettings):
         description="Share of the examples held out for the test where none are given, 0 to 1.",
     )
     validation_file: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Validation examples, `[task=]PATH`, comma-separated or repeated."
+        (), description="Validation examples, `PATH` or `task=PATH`, comma-separated or repeated."
     )
     test_file: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Test examples, `[task=]PATH`, comma-separated or repeated."
+        (), description="Test examples, `PATH` or `task=PATH`, comma-separated or repeated."
     )
     stratify: bool = Field(True, description="Give every split the same share of each label.")
     leak_check: bool = Field(
