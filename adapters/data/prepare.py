@@ -71,9 +71,8 @@ def prepare_data(
     run.clean()
     few_classes = one_class(gathered.pool)
     run.select()
-    if (
-        few_classes and not settings.allow_one_class
-    ):  # copies of one example have one label too: they are named first
+    # Copies of one example have one label, too: that they are copies is said first.
+    if few_classes and not settings.allow_one_class:
         raise few_classes
     split = run.split()
     if settings.leak_check and (split.validation or split.test):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from adapters.data.clean.duplicates import near_duplicates_between
 from adapters.data.content import content_digest
+from adapters.data.funnel import FunnelRow
 from adapters.data.prepare import PreparedData, prepare_data
 from adapters.data.read import read_examples
 from adapters.data.settings import load_data_settings
@@ -27,12 +28,23 @@ def notes(number: int = 40) -> list[dict[str, Any]]:
     """Rows that differ in all that matters; the label is one of four."""
     return [
         {
-            "prompt": f"{VERBS[n % 8]} {CITIES[n % 10]} with {CITIES[n // 7 % 10]} and {VERBS[n // 3 % 8]} {n * 7919}",
+            "prompt": f"{VERBS[n % 8]} {CITIES[n % 10]} and {CITIES[n // 7 % 10]}, {VERBS[n // 3 % 8]} {n * 7919}",
             "completion": f"answer {n}",
             "label": n % 4,
         }
         for n in range(number)
     ]
+
+
+def row_of(prepared: PreparedData, step: str) -> FunnelRow:
+    row = prepared.funnel.row(step)
+    assert row is not None
+    return row
+
+
+def twins(row: FunnelRow) -> list[str]:
+    """Where the examples stand that those removed repeat."""
+    return [str(finding.twin.origin) for finding in row.removed_findings if finding.twin]
 
 
 def silent(_text: str) -> None:
@@ -51,19 +63,19 @@ def test_the_funnel_counts_every_step_in_order(write):
         "read", "labels", "text", "personal data", "length", "exact duplicates", "near-duplicates", "outliers",
         "split", "leak check",
     ]  # fmt: skip
-    assert prepared.funnel.row("read").after == 42
-    assert prepared.funnel.row("length").removed == 1
-    exact = prepared.funnel.row("exact duplicates")
+    assert row_of(prepared, "read").after == 42
+    assert row_of(prepared, "length").removed == 1
+    exact = row_of(prepared, "exact duplicates")
     assert (exact.before, exact.removed, exact.after) == (41, 1, 40)
-    assert str(exact.removed_findings[0].twin.origin) == "a.jsonl:4"
-    assert dict(prepared.funnel.row("split").counts) == {"train": 36, "validation": 4, "test": 0}
+    assert twins(exact) == ["a.jsonl:4"]
+    assert dict(row_of(prepared, "split").counts) == {"train": 36, "validation": 4, "test": 0}
     for before, after in zip(prepared.funnel.rows, prepared.funnel.rows[1:], strict=False):
         assert before.after == after.before
     assert (len(prepared.train), len(prepared.validation), len(prepared.test)) == (36, 4, 0)
     assert json.dumps(prepared.funnel.to_dicts())
 
 
-SWITCHES = {
+SWITCHES: dict[str, dict[str, Any]] = {
     "text": {"clean_unicode": False, "clean_html": False, "clean_whitespace": False},
     "personal data": {"personal": "off"},
     "length": {"length_filter": False},
@@ -116,11 +128,9 @@ def test_a_training_example_that_is_held_out_as_well_leaves_the_training_data(wr
     prepared = prepare(write("a.jsonl", rows), validation_file=[str(write("v.jsonl", rows[:3]))])
     assert len(prepared.train) == 37
     assert len(prepared.validation) == 3
-    leak = prepared.funnel.row("leak check")
+    leak = row_of(prepared, "leak check")
     assert (leak.before, leak.after, dict(leak.counts)) == (43, 40, {"validation": 3, "test": 0})
-    assert {str(finding.twin.origin) for finding in leak.removed_findings} == {
-        f"v.jsonl:{n}" for n in (1, 2, 3)
-    }
+    assert set(twins(leak)) == {"v.jsonl:1", "v.jsonl:2", "v.jsonl:3"}
     kept = prepare(
         write("a.jsonl", rows), validation_file=[str(write("v.jsonl", rows[:3]))], leak_check=False
     )
@@ -199,7 +209,7 @@ def test_labels_that_training_never_sees_are_a_warning(write):
     [
         (notes(1) * 20, {}, r"^a\.jsonl:1: all 20 examples are this one again.*--no-exact-duplicates"),
         (
-            [{"prompt": f"the very same words about {n}", "completion": "yes"} for n in ("Rome,", "rome.", "ROME!")],
+            [{"prompt": f"the very same words on {n}", "completion": "yes"} for n in ("Rome,", "rome.", "ROME!")],
             {"exact_duplicates": False},
             r"^a\.jsonl:1: all 3 examples are this one again.*--near-duplicates off",
         ),
@@ -231,7 +241,7 @@ def test_bad_data_is_refused_with_file_line_and_remedy_and_left_as_it_is(write, 
 def test_bad_lines_can_be_left_out_and_are_counted(write):
     path = write("a.jsonl", "".join(json.dumps(row) + "\n" for row in notes()) + "broken\n{}\n")
     prepared = prepare(path, skip_bad_lines=True)
-    read = prepared.funnel.row("read")
+    read = row_of(prepared, "read")
     assert (read.before, read.after) == (42, 40)
     assert any("left out 2 bad lines" in text and "a.jsonl:41" in text for text in prepared.warnings)
 

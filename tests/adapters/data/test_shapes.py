@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.data.conversation import RowError
-from adapters.data.example import Example, Message, Origin
+from adapters.data.example import Example, Message, Origin, Role
 from adapters.data.readers.row import Row
 from adapters.data.shapes import Shaper
 from adapters.errors import DataError
@@ -22,7 +22,7 @@ def shape(values, **options) -> Example:
 
 def chat(*turns: str, **more) -> Example:
     """`u:question`, `a:answer`, `s:system` in turn."""
-    roles = {"s": "system", "u": "user", "a": "assistant"}
+    roles: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant"}
     return Example(HERE, messages=tuple(Message(roles[turn[0]], turn[2:]) for turn in turns), **more)
 
 

@@ -40,7 +40,7 @@ def test_every_example_is_in_one_part_in_its_order_and_twins_are_together(
     index = st.integers(0, max(0, len(examples) - 1))
     twins = data.draw(st.lists(st.tuples(index, index), max_size=5)) if examples else []
     parts = split(examples, validation_share=validation, test_share=test, stratify=stratify, twins=twins)
-    where = {}
+    where: dict[int, str] = {}
     for name in ("train", "validation", "test"):
         part = getattr(parts, name)
         assert list(part) == sorted(part, key=lambda example: example.origin.line)
@@ -51,7 +51,7 @@ def test_every_example_is_in_one_part_in_its_order_and_twins_are_together(
         assert where[left + 1] == where[right + 1]
     by_text: dict[str, set[str]] = {}
     for line, example in enumerate(examples, start=1):
-        by_text.setdefault(example.text, set()).add(where[line])
+        by_text.setdefault(example.answer, set()).add(where[line])
     assert all(len(names) == 1 for names in by_text.values())
     if examples:
         assert parts.train

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,7 +142,12 @@ def test_a_long_line_is_refused_without_being_held(write, suffix, monkeypatch):
     from adapters.data.readers import jsonl
 
     real = jsonl.parse_object
-    monkeypatch.setattr(jsonl, "parse_object", lambda raw: parsed.append(len(raw)) or real(raw))
+
+    def parse(raw):
+        parsed.append(len(raw))
+        return real(raw)
+
+    monkeypatch.setattr(jsonl, "parse_object", parse)
     long = b'{"text": "' + b"x" * 10_000_000 + b'"}\n'
     path = write(f"a{suffix}", b'{"text": "a"}\n' + long + b'{"text": "b"}\n')
     with pytest.raises(
