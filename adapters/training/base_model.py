@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
 from adapters.errors import TrainingError
 from bases.folder import read_json_object
 from bases.resolve import ResolvedBase
+
+_QUANTISATION_TENSORS = (
+    "weight_packed",
+    "weight_shape",
+    "weight_scale",
+    "weight_zero_point",
+    "weight_global_scale",
+    "weight_g_idx",
+    "input_scale",
+    "input_zero_point",
+    "input_global_scale",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +45,13 @@ def load_training_model(base: ResolvedBase, *, dtype: Any, attention: str = "sdp
     An adapter then learns against the rounded weights that are served, and corrects for the rounding as far as it
     can. Raises TrainingError for a quantisation that cannot be undone here.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     method = quantisation_of(base)
-    options: dict[str, Any] = {}
+    config = AutoConfig.from_pretrained(base.path, local_files_only=True)
     note = ""
     if method == "compressed-tensors":
-        from transformers import CompressedTensorsConfig
-
-        options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
+        config.quantization_config["dequantize"] = True
         note = f"trained against the quantised base: {_scheme(base)} weights were dequantised to {dtype}"
     elif method is not None:
         raise TrainingError(
@@ -49,7 +60,7 @@ def load_training_model(base: ResolvedBase, *, dtype: Any, attention: str = "sdp
         )
     with quiet_loading():
         model = AutoModelForCausalLM.from_pretrained(
-            base.path, dtype=dtype, attn_implementation=attention, local_files_only=True, **options
+            base.path, config=config, dtype=dtype, attn_implementation=attention, local_files_only=True
         )
     if method is not None:
         _forget_quantisation(model, dtype)
@@ -65,8 +76,9 @@ def _forget_quantisation(model: Any, dtype: Any) -> None:
                 del module.quantization_status
             del module.quantization_scheme
             module.__dict__.pop("forward", None)
-        for name in ("weight_scale", "weight_zero_point", "input_scale", "input_zero_point", "weight_g_idx"):
-            if name in getattr(module, "_parameters", {}):
+            module.__dict__.pop("_original_forward_func", None)
+        for name in _QUANTISATION_TENSORS:
+            if name in module._parameters:
                 delattr(module, name)
     for name in ("hf_quantizer", "quantization_method", "is_quantized"):
         model.__dict__.pop(name, None)
@@ -87,13 +99,14 @@ def _scheme(base: ResolvedBase) -> str:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """No progress bars of transformers inside."""
+    """No progress bars of transformers and compressed-tensors inside."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with redirect_stderr(io.StringIO()):  # compressed-tensors draws its bars without asking
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()

@@ -122,11 +122,13 @@ def _method_problems(settings: TrainSettings, base: ResolvedBase) -> list[str]:
             f"--base {base.reference}: it is quantised with {quantisation!r}, which cannot be dequantised for "
             "training; use one in compressed-tensors format or the unquantised one"
         )
-    elif quantisation is not None and method.name == "loftq":
+    elif method.name == "loftq" and quantisation is None:
         problems.append(
-            f"--method loftq rounds the base itself, and {base.name} is quantised already; use --method lora, "
-            "which learns against the rounded weights that are served"
+            f"--method loftq starts from what quantisation lost, and {base.name} is not quantised: quantise it and "
+            "name it as --original-base then, or use --method pissa"
         )
+    elif method.name == "loftq" and settings.original_base is None:
+        problems.append("--method loftq needs --original-base, the base before it was quantised")
     if settings.push is not None and not method.servable:
         problems.append(f"--push: --method {method.name} cannot be served, because {method.why_not}")
     return problems

@@ -53,6 +53,9 @@ class TrainSettings(BaseSettings):
         description="Layers to adapt, by the last part of their names, comma-separated; `all-linear` is every "
         "linear layer but the output head.",
     )
+    original_base: str | None = Field(
+        None, description="`loftq`: the base before it was quantised, a folder or a hub id."
+    )
     virtual_tokens: int = Field(
         20, ge=1, description="Virtual tokens of prefix and prompt tuning, in tokens."
     )
