@@ -53,14 +53,14 @@ def collect_adapter(
     """
     name = _active_adapter(model)
     config = model.peft_config[name]
-    _refuse_unservable(config)
+    refuse_unservable(config)
     notes = [*_check_whole_modules(model, name), *_check_biases(model, config, base)]
     layers = list(_tuned_layers(model, name))
     if not layers:
         raise NotServableError(
             f"{_kind(config)} adapts no layer with a weight matrix, so it has no LoRA form."
         )
-    mutates = _mutates_base(config)
+    mutates = mutates_base(config)
     initial = read_initial_adapter(initial_adapter_folder) if initial_adapter_folder and mutates else None
     changes = []
     for full_name, layer in layers:
@@ -90,7 +90,8 @@ def _kind(config: Any) -> str:
     return str(getattr(config.peft_type, "value", config.peft_type))
 
 
-def _refuse_unservable(config: Any) -> None:
+def refuse_unservable(config: Any) -> None:
+    """Raise NotServableError, with the reason, for a PEFT configuration that has no LoRA form."""
     kind = _kind(config)
     reason = _NOT_SERVABLE.get(kind)
     if reason is None and getattr(config, "is_prompt_learning", False):
@@ -105,7 +106,8 @@ def _refuse_unservable(config: Any) -> None:
         )
 
 
-def _mutates_base(config: Any) -> bool:
+def mutates_base(config: Any) -> bool:
+    """Whether the initialisation that `config` names takes something out of the base's own weights."""
     init = getattr(config, "init_lora_weights", True)
     changes_base = isinstance(init, str) and init.lower() not in PURE_INITIALISATIONS
     return changes_base or bool(getattr(config, "kasa_config", None))

@@ -98,7 +98,7 @@ def export_adapter(
     import torch
 
     _expect_empty(folder)
-    served_base = ServedBase(base.path)
+    served_base = ServedBase(base)
     modules = passport.facts.linear_modules
     if hasattr(model, "peft_config"):
         trained = collect_adapter(

@@ -9,8 +9,8 @@ from adapters.manifest import Manifest
 
 _TEMPLATE = """\
 ---
-base_model: {{ base_reference }}
-library_name: peft
+{% if "/" in base_reference %}base_model: {{ base_reference }}
+{% endif %}library_name: peft
 tags:
 - lora
 - hotswap

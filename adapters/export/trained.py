@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from adapters.errors import ExportError
 from adapters.export.factors import Factors
-from bases.folder import read_json_object
+from bases.resolve import ResolvedBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +52,19 @@ class Trained:
 
 
 class ServedBase:
-    """The base as it is served, in float32, read from its folder when it is first needed."""
+    """The base as it is served, in float32 on the CPU, read when it is first needed."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, base: ResolvedBase) -> None:
+        self._base = base
 
     @cached_property
     def model(self) -> Any:
-        """The model in evaluation mode. A quantised one has its dequantised weights."""
+        """The model in evaluation mode. A quantised one has its dequantised weights, as in training."""
         import torch
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
 
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                self._folder,
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                **_dequantised(self._folder),
-            )
-        finally:
-            if shown:
-                logging.enable_progress_bar()
-        return model.eval()
+        from adapters.training.base_model import load_training_model
+
+        return load_training_model(self._base, dtype=torch.float32).model.eval()
 
     def parameter(self, name: str) -> Any | None:
         """The parameter of that name, float32 on the CPU; None where the base has none."""
@@ -89,7 +75,7 @@ class ServedBase:
         weight = self.parameter(f"{module}.weight")
         if weight is None:
             raise ExportError(
-                f"The base in {self._folder.name} has no readable weight for {module}: its quantisation keeps it "
+                f"The base {self._base.name} has no readable weight for {module}: its quantisation keeps it "
                 "in another form. Train with plain LoRA, which needs no weights of the base to be exported."
             )
         return oriented(self.model.get_submodule(module), weight)
@@ -113,12 +99,3 @@ def oriented(layer: Any, weight: Any) -> Any:
     from transformers.pytorch_utils import Conv1D
 
     return weight.T if isinstance(layer, Conv1D) else weight
-
-
-def _dequantised(folder: Path) -> dict[str, Any]:
-    quantisation = read_json_object(folder / "config.json").get("quantization_config")
-    if not isinstance(quantisation, dict) or quantisation.get("quant_method") != "compressed-tensors":
-        return {}
-    from transformers import CompressedTensorsConfig
-
-    return {"quantization_config": CompressedTensorsConfig(dequantize=True)}
