@@ -183,6 +183,33 @@ def load_adapter(
         _say(f"warning {warning['code']}: {warning['message']}")
 
 
+@adapters_app.command("push")
+def push_adapter(
+    name: Annotated[str, typer.Argument(help="Public name, e.g. risk.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the adapter on this machine.")],
+    url: UrlOption = DEFAULT_URL,
+) -> None:
+    """Send an adapter to a running gateway, on this machine or another, and load it.
+
+    Example: hotswap adapters push risk ./risk --url http://gpu-server:8000
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    from serve.push import push
+
+    columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        said = push(
+            folder,
+            name,
+            url=url,
+            admin_key=os.environ.get(KEY_VARIABLE),
+            progress=lambda sent, total: bar.update(task, completed=sent, total=total),
+        )
+    sys.stdout.write(said + "\n")
+
+
 @adapters_app.command("unload")
 def unload_adapter(
     name: Annotated[str, typer.Argument(help="Public name.")],

@@ -17,7 +17,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapters.artefact import KNOWN_NAMES, WEIGHTS_NAME, AdapterFile, read_artefact, read_weights_header
+from adapters.artefact import (
+    KNOWN_NAMES,
+    MANIFEST_NAME,
+    PROBE_NAME,
+    WEIGHTS_NAME,
+    AdapterArtefact,
+    AdapterFile,
+    read_artefact,
+    read_weights_header,
+)
 from adapters.config import CONFIG_NAME, MAX_CONFIG_BYTES, parse_config
 from adapters.digest import compute_digest
 from adapters.errors import (
@@ -32,6 +41,9 @@ from adapters.name import parse_digest
 
 # A copy that nobody has finished for this long belongs to a process that died.
 STALE_AFTER_SECONDS = 3600.0
+# Files that say something about an adapter and are not part of its digest.
+DESCRIBING_NAMES = (MANIFEST_NAME, PROBE_NAME)
+MAX_DESCRIBING_BYTES = 1024 * 1024
 _UNFINISHED_PREFIX = ".unfinished-"
 
 
@@ -40,7 +52,7 @@ class AdapterStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        with _explained("make the store's folder"):
+        with store_errors("make the store's folder"):
             root.mkdir(parents=True, exist_ok=True)
 
     def publish(self, folder: Path, digest: str) -> Path:
@@ -63,7 +75,7 @@ class AdapterStore:
                     f"The adapter changed after it was checked: its digest was {digest}, the copy's is "
                     f"{found or 'not computable'}. Check and load it again when nothing writes to it."
                 )
-            with _explained("put the version in place"):
+            with store_errors("put the version in place"):
                 for file in copy.iterdir():
                     file.chmod(0o444)
                 try:
@@ -75,6 +87,30 @@ class AdapterStore:
                 destination.chmod(0o555)
                 _sync_folder(self._root)
         return destination
+
+    def renew(self, folder: Path, digest: str) -> None:
+        """Let a version's manifest and probe be those of `folder`, another copy of the same adapter.
+
+        Raises AdapterChangedError, AdapterNotFoundError, AdapterStoreError.
+        """
+        version = self.path(digest)
+        with read_artefact(folder) as given, read_artefact(version) as kept:
+            changed = [name for name in DESCRIBING_NAMES if _content(given, name) != _content(kept, name)]
+            if not changed:
+                return
+            with store_errors("renew a version's manifest and probe"):
+                version.chmod(0o755)
+                try:
+                    for name in changed:
+                        if name not in given.files:
+                            (version / name).unlink()
+                            continue
+                        partial = version / f".{name}.{os.getpid()}"
+                        _copy_file(given.files[name], partial)
+                        partial.chmod(0o444)
+                        partial.replace(version / name)
+                finally:
+                    version.chmod(0o555)
 
     def path(self, digest: str) -> Path:
         """The folder of a version; raise AdapterNotFoundError when it is not in the store."""
@@ -90,7 +126,7 @@ class AdapterStore:
     def remove(self, digest: str) -> bool:
         """Delete a version; return False when it was not there. What was loaded from it stays loaded."""
         folder = self._root / parse_digest(digest)
-        with _explained("remove a version"):
+        with store_errors("remove a version"):
             if not folder.is_dir():
                 return False
             grave = Path(tempfile.mkdtemp(prefix=_UNFINISHED_PREFIX, dir=self._root))
@@ -104,7 +140,7 @@ class AdapterStore:
 
     def list(self) -> list[str]:
         """The digests of all versions in the store, sorted."""
-        with _explained("list the store"):
+        with store_errors("list the store"):
             return sorted(
                 entry.name for entry in self._root.iterdir() if len(entry.name) == 64 and entry.is_dir()
             )
@@ -112,7 +148,7 @@ class AdapterStore:
     def clean(self, *, stale_after_seconds: float = STALE_AFTER_SECONDS) -> int:
         """Delete what died half-way longer ago than that; return how many folders went."""
         removed = 0
-        with _explained("clean the store"):
+        with store_errors("clean the store"):
             for entry in self._root.iterdir():
                 if not entry.name.startswith(_UNFINISHED_PREFIX):
                     continue
@@ -125,15 +161,27 @@ class AdapterStore:
                     removed += 1
         return removed
 
+    def open_staging(self) -> Path:
+        """A new folder inside the store to receive an adapter in, to be published from there.
+
+        `clean` removes it when nobody has closed it. Raises AdapterStoreError.
+        """
+        with store_errors("make a folder in the store"):
+            return Path(tempfile.mkdtemp(prefix=_UNFINISHED_PREFIX, dir=self._root))
+
+    @staticmethod
+    def close_staging(folder: Path) -> None:
+        """Delete a folder of `open_staging` and what is in it."""
+        with contextlib.suppress(OSError):  # what stays behind is for `clean`
+            _delete(folder)
+
     @contextlib.contextmanager
     def _unfinished_folder(self) -> Iterator[Path]:
-        with _explained("make a folder in the store"):
-            folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED_PREFIX, dir=self._root))
+        folder = self.open_staging()
         try:
             yield folder
         finally:
-            with contextlib.suppress(OSError):  # what stays behind is for `clean`
-                _delete(folder)
+            self.close_staging(folder)
 
     @staticmethod
     def _copy(folder: Path, copy: Path) -> None:
@@ -146,9 +194,17 @@ class AdapterStore:
                     _copy_file(artefact.files[name], copy / name)
 
 
+def _content(artefact: AdapterArtefact, name: str) -> bytes | None:
+    file = artefact.files.get(name)
+    try:
+        return file.read_all(max_bytes=MAX_DESCRIBING_BYTES) if file is not None else None
+    except AdapterFileError as error:
+        raise AdapterChangedError(str(error)) from error
+
+
 def _copy_file(source: AdapterFile, path: Path) -> None:
     try:
-        with _explained(f"copy {source.name}"), path.open("wb") as target:
+        with store_errors(f"copy {source.name}"), path.open("wb") as target:
             for chunk in source.chunks(0, source.num_bytes):
                 target.write(chunk)
             target.flush()
@@ -185,7 +241,7 @@ def _delete(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def store_errors(what: str) -> Iterator[None]:
     """Turn what the file system says into an error of the store."""
     try:
         yield

@@ -11,8 +11,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from serve.errors import DrainingError, QueueFullError
@@ -49,6 +49,7 @@ class Admission:
         self._queued_tokens = 0
         self._running = 0
         self._requests = 0
+        self._holds = 0
         self._draining_retry_seconds: int | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -83,6 +84,16 @@ class Admission:
     def drain(self, retry_after_seconds: int) -> None:
         """Take no new work from now on."""
         self._draining_retry_seconds = retry_after_seconds
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hand the engine no new requests for the length of the block; they wait within the same bounds."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self._wake()
 
     async def wait_idle(self) -> None:
         """Return when nothing runs and nothing waits."""
@@ -138,6 +149,8 @@ class Admission:
         return max(1, (self.max_running - self._running) // sequences)
 
     def _fits(self, sequences: int) -> bool:
+        if self._holds:
+            return False
         return self._running == 0 or self._running + sequences <= self.max_running
 
     async def _wait(self, sequences: int, prompt_tokens: int) -> None:

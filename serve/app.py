@@ -15,7 +15,7 @@ from serve.http.body import BodyLimitMiddleware
 from serve.http.errors import install_error_handlers
 from serve.http.host import HostMiddleware
 from serve.http.request_id import RequestIdMiddleware
-from serve.routes import admin, generate, health, openai
+from serve.routes import admin, generate, health, openai, upload
 
 VERSION = "0.1.0"
 
@@ -70,12 +70,15 @@ def create_app(
             Middleware(AccessLogMiddleware),
             Middleware(HostMiddleware, allowed=limits.allowed_hosts),
             Middleware(
-                BodyLimitMiddleware, max_bytes=limits.max_body_bytes, receive_seconds=limits.receive_seconds
+                BodyLimitMiddleware,
+                max_bytes=limits.max_body_bytes,
+                receive_seconds=limits.receive_seconds,
+                streamed=upload.is_upload,
             ),
         ],
     )
     app.state.gateway = None
-    for router in (generate.router, openai.router, admin.router, health.router):
+    for router in (generate.router, openai.router, admin.router, upload.router, health.router):
         app.include_router(router)
     install_error_handlers(app)
     return app

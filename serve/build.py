@@ -27,6 +27,7 @@ from serve.http.exchange import ExchangeLimits, Exchanges
 from serve.http.host import LOOPBACK_NAMES
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.manager import AdapterManager, AdapterRules
+from serve.lifecycle.uploads import UploadLimits, Uploads
 from serve.metrics import GatewayMetrics
 from serve.running import RunningRequests
 from serve.settings import KIB, MIB, ServeSettings
@@ -96,6 +97,12 @@ class GatewayLife:
     ) -> Gateway:
         settings, facts = self._settings, engine.facts
         running, metrics = RunningRequests(), GatewayMetrics()
+        admission = Admission(
+            max_running=max(facts.max_num_seqs + 1, int(facts.max_num_seqs * RUNNING_AHEAD)),
+            max_queued_requests=settings.max_queued_requests,
+            max_queued_tokens=settings.max_queued_tokens,
+        )
+        max_adapter_bytes = settings.max_adapter_mib * MIB
         manager = AdapterManager(
             engine=engine,
             board=AdapterBoard(facts.model_name),
@@ -107,21 +114,26 @@ class GatewayLife:
                 root=settings.adapter_folder,
                 target=target,
                 max_lora_rank=facts.max_lora_rank,
-                max_bytes=settings.max_adapter_mib * MIB,
+                max_bytes=max_adapter_bytes,
                 probe=settings.adapter_probe != "off",
                 drain_seconds=settings.drain_seconds,
                 max_resident=facts.max_cpu_loras,
             ),
+            hold=admission.hold,
         )
         key = settings.admin_key.get_secret_value() if settings.admin_key is not None else None
         return Gateway(
             engine=engine,
             adapters=manager,
-            admission=Admission(
-                max_running=max(facts.max_num_seqs + 1, int(facts.max_num_seqs * RUNNING_AHEAD)),
-                max_queued_requests=settings.max_queued_requests,
-                max_queued_tokens=settings.max_queued_tokens,
+            uploads=Uploads(
+                store,
+                UploadLimits(
+                    max_adapter_bytes=max_adapter_bytes,
+                    idle_seconds=settings.receive_seconds,
+                    total_seconds=settings.upload_seconds,
+                ),
             ),
+            admission=admission,
             exchanges=Exchanges(
                 running,
                 metrics,

@@ -7,6 +7,7 @@ ServeError
 │   ├── EngineRefusedError      the engine's own check refused the request
 │   ├── UnknownModelError       no base, alias or live version of that name
 │   ├── GrammarError            a schema, regex or choice that cannot be compiled in time
+│   ├── UploadRefusedError      an upload that is not the tar of one adapter
 │   ├── BodyTooLargeError       more bytes than the limit
 │   └── BodyTimeoutError        the body did not arrive in time
 ├── AccessError
@@ -31,6 +32,7 @@ ServeError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from bases.errors import HotswapError
@@ -80,6 +82,12 @@ class GrammarError(RequestError):
     """A schema, regex or choice list that cannot be compiled within the time allowed."""
 
     code: ClassVar[str] = "invalid_grammar"
+
+
+class UploadRefusedError(RequestError):
+    """The body of an upload is not an uncompressed tar of one adapter's files."""
+
+    code: ClassVar[str] = "upload_refused"
 
 
 class BodyTooLargeError(RequestError):
@@ -153,9 +161,24 @@ class AdapterBusyError(LifecycleError):
 
 
 class ProbeFailedError(LifecycleError):
-    """The adapter was loaded, but what it answers is not what it should answer."""
+    """The adapter was loaded, but what it answers is not what it should answer.
+
+    `cause` is one of serve.lifecycle.verdict.Cause, `numbers` what was measured; both may be missing where
+    nothing could be measured.
+    """
 
     code: ClassVar[str] = "probe_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        cause: str = "not_measured",
+        numbers: Mapping[str, float | int | str | None] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.numbers = numbers
 
 
 class UnloadFailedError(LifecycleError):

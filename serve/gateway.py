@@ -11,6 +11,7 @@ from serve.engine.grammar import GrammarGuard
 from serve.engine.protocol import Engine
 from serve.http.exchange import Exchanges
 from serve.lifecycle.manager import AdapterManager
+from serve.lifecycle.uploads import Uploads
 from serve.metrics import GatewayMetrics
 from serve.running import RunningRequests
 
@@ -30,6 +31,7 @@ class Gateway:
 
     engine: Engine
     adapters: AdapterManager
+    uploads: Uploads
     admission: Admission
     exchanges: Exchanges
     running: RunningRequests

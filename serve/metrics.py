@@ -15,6 +15,7 @@ UNKNOWN_LABEL = "unknown"
 
 _LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
+_LOG_ODDS = (0.001, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
 
 
 class GatewayMetrics:
@@ -94,6 +95,18 @@ class GatewayMetrics:
             "Loading one adapter, by phase: check, store, load, probe, total; seconds.",
             ["phase"],
             buckets=_LATENCY_SECONDS,
+            registry=registry,
+        )
+        self.adapter_probes = Counter(
+            "hotswap_adapter_probes",
+            "Probes of loaded adapters, by kind (replay, effect) and outcome (passed, or the cause of refusal).",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        self.adapter_probe_difference = Histogram(
+            "hotswap_adapter_probe_difference",
+            "Replayed probes: how far the adapter's log-odds are from the training's, root mean square.",
+            buckets=_LOG_ODDS,
             registry=registry,
         )
         self.ready = Gauge("hotswap_ready", "1 when new work is taken.", registry=registry)

@@ -110,7 +110,9 @@ class ServeSettings(BaseSettings):
     )
     max_adapter_mib: int = Field(2048, ge=1, description="Largest adapter accepted, in MiB.")
     adapter_probe: Literal["effect", "off"] = Field(
-        "effect", description="After loading: `effect` refuses an adapter that changes nothing; `off`."
+        "effect",
+        description="After loading: `effect` refuses an adapter that changes nothing, or that answers unlike "
+        "the probe its trainer recorded; `off`.",
     )
     drain_seconds: float = Field(
         30.0, ge=0, description="How long unload and shutdown wait for running requests, in seconds."
@@ -126,6 +128,9 @@ class ServeSettings(BaseSettings):
     )
     max_body_kib: int = Field(1024, ge=1, description="Largest request body, in KiB.")
     receive_seconds: float = Field(10.0, gt=0, description="Time for a request to arrive whole, in seconds.")
+    upload_seconds: float = Field(
+        600.0, gt=0, description="Time for an adapter that is sent to arrive whole, in seconds."
+    )
     send_seconds: float = Field(
         30.0, gt=0, description="Time a client may leave a stream unread before it is dropped, in seconds."
     )

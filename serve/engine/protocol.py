@@ -62,6 +62,7 @@ class EngineRequest:
     adapter: AdapterHandle | None = None  # None: the base
     stream: bool = True  # False: one output at the end, which costs the engine less
     split_reasoning: bool = False
+    urgent: bool = False  # the gateway's own: goes ahead of what waits, where the engine knows priorities
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,8 @@ class EngineFacts:
     max_cpu_loras: int
     max_lora_rank: int
     reasoning: bool
+    dtype: str = "float32"  # what the engine computes in
+    quantisation: str | None = None  # scheme of the base's weights, None: none
     default_sampling: Mapping[str, float] = field(default_factory=dict)  # the base's generation config
     notes: Mapping[str, str] = field(default_factory=dict)  # setting -> chosen value and why
 
@@ -179,6 +182,18 @@ class Engine(Protocol):
         """Outputs until every sequence has a finish reason. Closing the iterator aborts the request.
 
         Raises EngineDeadError, GenerationFailedError, InvalidRequestError.
+        """
+
+    async def score(
+        self,
+        prompt_token_ids: Sequence[int],
+        continuation_token_ids: Sequence[int],
+        adapter: AdapterHandle | None,
+    ) -> list[float]:
+        """Natural log probability of each token of the continuation after all that stands before it.
+
+        Urgent. Nothing is sampled: the same tokens are scored whatever the model would have said.
+        Raises as `generate` does.
         """
 
     async def load_adapter(self, adapter: AdapterHandle) -> None:

@@ -2,20 +2,24 @@
 
 It exists for faults and timing. Each answer is the engine name of whoever answers, over and over
 ("risk@3f2a91c0 "), so that a test sees at once which version spoke. A token is one byte of a prompt and one word
-of an answer. Aborts are recorded.
+of an answer; the answer to any prompt is the tokens 0, 1, 2 and so on. Aborts are recorded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from adapters.artefact import WEIGHTS_NAME
+from adapters.config import CONFIG_NAME
 from adapters.target import TargetBase
 from serve.engine.protocol import (
     AdapterHandle,
@@ -53,6 +57,8 @@ class Script:
     die_after_tokens: int | None = None  # the engine dies after so many tokens of any request
     load_error: str | None = None  # every load is refused with this reason
     no_effect: bool = False  # adapters answer with the base's logprobs
+    strength: float = 1.0  # adapters move the base's log-odds by so much of what they are made for
+    base_shift: float = 0.0  # of all log-odds: another base, or rounding
     keeps_unloaded: bool = False  # unload does nothing
 
 
@@ -87,6 +93,7 @@ class ScriptedEngine:
         self.active: set[str] = set()
         self.aborted: list[str] = []
         self.requests: list[EngineRequest] = []
+        self.scored: list[AdapterHandle | None] = []  # who was asked for logprobs of given tokens
         self.adapters: dict[int, AdapterHandle] = {}
         self.gate = asyncio.Event()  # cleared: no request gets past its first token
         self.gate.set()
@@ -103,6 +110,7 @@ class ScriptedEngine:
         )
         self.codec = ScriptedCodec()
         self.openai = ScriptedOpenAI(self)
+        self._made_of: dict[int, tuple[str, float]] = {}  # digest of the weights, and how strong they act
         self._dead = False
         self._changed = asyncio.Event()
 
@@ -162,7 +170,7 @@ class ScriptedEngine:
             if self.script.fail_after_tokens is not None and step >= self.script.fail_after_tokens:
                 raise GenerationFailedError("the scripted engine failed this request")
             last = step == sampling.max_tokens - 1
-            logprobs = () if sampling.logprobs is None else (self._logprob(request),)
+            logprobs = () if sampling.logprobs is None else (self._token(request, step),)
             deltas = [
                 Delta(
                     index,
@@ -179,19 +187,43 @@ class ScriptedEngine:
                 ttft_seconds=self.script.ttft_seconds if last else None,
             )
 
-    def _logprob(self, request: EngineRequest) -> TokenLogprob:
-        speaker = "base"
-        if request.adapter is not None and not self.script.no_effect:
-            speaker = request.adapter.name
-        seed = hashlib.sha256(speaker.encode()).digest()
-        value = math.log((int.from_bytes(seed[:4], "big") % 9000 + 500) / 10_000)
-        return TokenLogprob(0, "x", value, ((0, "x", value),))
+    def _token(self, request: EngineRequest, step: int) -> TokenLogprob:
+        token_id = step % 256
+        value = self._logprob(request.adapter, len(request.prompt_token_ids) + step, token_id)
+        return TokenLogprob(token_id, "x", value, ((token_id, "x", value),))
+
+    async def score(
+        self,
+        prompt_token_ids: Sequence[int],
+        continuation_token_ids: Sequence[int],
+        adapter: AdapterHandle | None,
+    ) -> list[float]:
+        if self._dead:
+            raise EngineDeadError("the scripted engine is dead")
+        await self.gate.wait()
+        self.scored.append(adapter)
+        first = len(prompt_token_ids)
+        return [
+            self._logprob(adapter, position, token_id)
+            for position, token_id in enumerate(continuation_token_ids, first)
+        ]
+
+    def _logprob(self, adapter: AdapterHandle | None, position: int, token_id: int) -> float:
+        """Log-odds are drawn from who speaks, the token and its place; an adapter adds its own to the base's."""
+        strength = 0.0 if adapter is None or self.script.no_effect else self.script.strength
+        odds = 2.0 * _drawn("base", position, token_id) - 1.0 + self.script.base_shift
+        if adapter is not None:
+            maker, scale = self._made_of.get(adapter.engine_id, (adapter.name, 1.0))
+            odds += strength * scale * 3.0 * _drawn(maker, position, token_id)
+        return -math.log1p(math.exp(-odds))
 
     async def load_adapter(self, adapter: AdapterHandle) -> None:
         await asyncio.sleep(self.script.load_seconds)
         if self.script.load_error is not None:
             raise LifecycleError(self.script.load_error)
         self.adapters[adapter.engine_id] = adapter
+        if adapter.path.is_dir():
+            self._made_of[adapter.engine_id] = await asyncio.to_thread(_read_adapter, adapter.path)
 
     async def unload_adapter(self, adapter: AdapterHandle) -> None:
         if self.script.keeps_unloaded:
@@ -204,6 +236,20 @@ class ScriptedEngine:
     async def check_health(self) -> None:
         if self._dead:
             raise EngineDeadError("the scripted engine is dead")
+
+
+def _read_adapter(folder: Path) -> tuple[str, float]:
+    """(sha256 of the weights, scale over that of `make_tiny_adapter`, alpha 8 at rank 4)."""
+    values = json.loads((folder / CONFIG_NAME).read_bytes())
+    rank = math.sqrt(values["r"]) if values["use_rslora"] else values["r"]
+    weights = (folder / WEIGHTS_NAME).read_bytes()
+    return hashlib.sha256(weights).hexdigest(), values["lora_alpha"] / rank / 2.0
+
+
+def _drawn(*of: object) -> float:
+    """A number between -1 and 1 that is always the same for the same `of`."""
+    seed = hashlib.sha256(repr(of).encode()).digest()
+    return int.from_bytes(seed[:4], "big") / 2**31 - 1.0
 
 
 def _merged(outputs: list[EngineOutput]) -> EngineOutput:

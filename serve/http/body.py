@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,16 +19,25 @@ class BodyLimitMiddleware:
 
     A Content-Length above the limit is refused before a byte is read; a body without one, or with a false one,
     when it crosses the limit. The whole body is read before the application is called, so that no route ever
-    waits for a slow sender.
+    waits for a slow sender. Only a request for which `streamed` is true passes as it is: its route asks for the
+    key first, and then takes the body piece by piece within limits of its own.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, receive_seconds: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        receive_seconds: float,
+        streamed: Callable[[Scope], bool] = lambda _: False,
+    ) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.receive_seconds = receive_seconds
+        self.streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in _METHODS_WITH_BODY:
+        if scope["type"] != "http" or scope["method"] not in _METHODS_WITH_BODY or self.streamed(scope):
             await self.app(scope, receive, send)
             return
         try:

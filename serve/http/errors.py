@@ -118,13 +118,16 @@ def error_body(
 
 
 def body_of(error: HotswapError, request_id: str) -> dict[str, Any]:
-    """The JSON of a domain error; the report of a failed adapter check comes along."""
+    """The JSON of a domain error; the report of a failed adapter check or the numbers of a probe come along."""
     extra: dict[str, Any] = {}
     if isinstance(error, adapter_errors.AdapterCheckError):
         extra["problems"] = [
             {"code": problem.code, "message": problem.message, "subject": problem.subject}
             for problem in error.report.problems
         ]
+    if isinstance(error, errors.ProbeFailedError) and error.numbers is not None:
+        extra["problems"] = [{"code": error.cause, "message": str(error), "subject": "probe"}]
+        extra["probe"] = dict(error.numbers)
     param = error.param if isinstance(error, errors.RequestError) else None
     return error_body(status_of(error), error.code, str(error), request_id, param=param, **extra)
 
@@ -146,6 +149,14 @@ def headers_of(error: HotswapError) -> dict[str, str]:
 def json_response(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """A JSON response."""
     return Response(orjson.dumps(body), status, dict(headers or {}), media_type="application/json")
+
+
+def domain_response(error: HotswapError, request: Request) -> Response:
+    """The response of a domain error; the server's own failures go into the log."""
+    status = status_of(error)
+    if status >= 500 and not isinstance(error, errors.EngineNotReadyError):
+        logger.warning("request %s: %s: %s", request_id_of(request.scope), error.code, error)
+    return json_response(status, body_of(error, request_id_of(request.scope)), headers_of(error))
 
 
 def _describe(problem: Mapping[str, Any]) -> tuple[str, str]:
@@ -182,10 +193,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_domain(request: Request, error: Exception) -> Response:
         if not isinstance(error, HotswapError):
             raise error
-        status = status_of(error)
-        if status >= 500 and not isinstance(error, errors.EngineNotReadyError):
-            logger.warning("request %s: %s: %s", request_id_of(request.scope), error.code, error)
-        return json_response(status, body_of(error, request_id_of(request.scope)), headers_of(error))
+        return domain_response(error, request)
 
     async def on_validation(request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestValidationError):

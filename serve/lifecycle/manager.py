@@ -7,16 +7,19 @@ let the old version drain, unload it, verify. Any failure before the alias moves
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.check import check_adapter
 from adapters.errors import AdapterCheckError, AdapterStoreError
 from adapters.name import AdapterVersion, parse_alias
-from adapters.probe import read_probe
+from adapters.probe import Probe, read_probe
 from adapters.registry.records import NewVersion
 from adapters.registry.registry import Registry
 from adapters.report import CheckReport
@@ -25,11 +28,12 @@ from adapters.store import AdapterStore
 from adapters.target import TargetBase
 from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle, Engine
-from serve.errors import AdapterMissingError, LifecycleError
+from serve.errors import AdapterMissingError, LifecycleError, ProbeFailedError
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.probe import AdapterProbe
 from serve.lifecycle.retirement import Retirement
 from serve.lifecycle.state import AdapterState
+from serve.lifecycle.strength import Strengths
 from serve.lifecycle.verbs import Verbs
 from serve.lifecycle.version import ManagedVersion, VersionFacts
 from serve.metrics import GatewayMetrics
@@ -74,15 +78,18 @@ class AdapterManager:
         running: RunningRequests,
         metrics: GatewayMetrics,
         rules: AdapterRules,
+        hold: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
+        """`hold` keeps new requests from the engine while it is entered (Admission.hold)."""
         self.board = board
         self.rules = rules
         self._engine = engine
         self._registry = registry
         self._store = store
         self._metrics = metrics
-        self._probe = AdapterProbe(engine)
         self._engine_ids = itertools.count(1)
+        strengths = Strengths(engine, store, lambda: next(self._engine_ids))
+        self._probe = AdapterProbe(engine, hold=hold, at_strength=strengths.at)
         self._desired: dict[str, str] = {}  # alias -> digest, as the registry has it
         # Two names may share one folder of the store: none is written while another's leftovers are removed.
         self._files = asyncio.Lock()
@@ -114,7 +121,8 @@ class AdapterManager:
                     raise LifecycleError("its files in the store are damaged; load it again from its source")
                 managed.handle = AdapterHandle(str(version), managed.handle.engine_id, path)
                 managed.advance(AdapterState.CHECKED)
-                await self._bring_up(managed, resident=place < self.rules.max_resident)
+                recorded = await asyncio.to_thread(read_probe, path)
+                await self._bring_up(managed, recorded, resident=place < self.rules.max_resident)
             except HotswapError as error:
                 await self._give_up(managed, error)
         self._note_names()
@@ -126,54 +134,74 @@ class AdapterManager:
         RegistryError, LifecycleError, EngineError; the previous version then still serves.
         """
         alias = parse_alias(name, base_name=self.board.base_name)
-        started = time.perf_counter()
         async with self._verbs.run(alias, "load", actor) as event:
             event["source"] = source
             folder = await asyncio.to_thread(resolve_source, source, [self.rules.root])
-            report = await asyncio.to_thread(
-                check_adapter,
-                folder,
-                target=self.rules.target,
-                max_lora_rank=self.rules.max_lora_rank,
-                max_bytes=self.rules.max_bytes,
+            return await self._load(alias, folder, source, event)
+
+    async def load_folder(self, name: str, folder: Path, *, actor: str) -> LoadOutcome:
+        """Make the adapter that was received into `folder` the one that answers to `name`; as `load`.
+
+        The folder is not needed any more when this returns.
+        """
+        alias = parse_alias(name, base_name=self.board.base_name)
+        async with self._verbs.run(alias, "load", actor) as event:
+            event["source"] = "upload"
+            return await self._load(alias, folder, None, event)
+
+    async def _load(self, alias: str, folder: Path, source: str | None, event: dict[str, str]) -> LoadOutcome:
+        """`source` None: named after the content."""
+        started = time.perf_counter()
+        report = await asyncio.to_thread(
+            check_adapter,
+            folder,
+            target=self.rules.target,
+            max_lora_rank=self.rules.max_lora_rank,
+            max_bytes=self.rules.max_bytes,
+        )
+        check_seconds = time.perf_counter() - started
+        report.raise_for_problems()
+        facts = report.facts
+        if facts.digest is None or facts.rank is None or facts.num_bytes is None:
+            raise AdapterCheckError(report)
+        version = AdapterVersion(alias, facts.digest)
+        event["digest"] = facts.digest
+        if source is None:
+            source = event["source"] = f"upload:{facts.digest[:8]}"
+        current = self.board.behind(alias)
+        if current is not None and current.version == version and current.state is AdapterState.LIVE:
+            return LoadOutcome(current, created=False, replaced=None, report=report)
+        # From where it was checked: the store may have the same weights with the probe of a load that failed.
+        recorded = await asyncio.to_thread(read_probe, folder)
+        managed = await self._stage(version, VersionFacts(facts.rank, facts.num_bytes, source), folder)
+        managed.phase_seconds["check"] = round(check_seconds, 4)
+        try:
+            if managed.state is AdapterState.CHECKED:
+                await self._bring_up(managed, recorded, resident=True)
+                async with self._files:
+                    await asyncio.to_thread(self._store.renew, folder, version.digest)
+            await asyncio.to_thread(
+                self._registry.set_alias, version, expected_digest=self._desired.get(alias)
             )
-            check_seconds = time.perf_counter() - started
-            report.raise_for_problems()
-            facts = report.facts
-            if facts.digest is None or facts.rank is None or facts.num_bytes is None:
-                raise AdapterCheckError(report)
-            version = AdapterVersion(alias, facts.digest)
-            event["digest"] = facts.digest
-            current = self.board.behind(alias)
-            if current is not None and current.version == version and current.state is AdapterState.LIVE:
-                return LoadOutcome(current, created=False, replaced=None, report=report)
-            managed = await self._stage(version, VersionFacts(facts.rank, facts.num_bytes, source), folder)
-            managed.phase_seconds["check"] = round(check_seconds, 4)
-            try:
-                if managed.state is AdapterState.CHECKED:
-                    await self._bring_up(managed, resident=True)
-                await asyncio.to_thread(
-                    self._registry.set_alias, version, expected_digest=self._desired.get(alias)
-                )
-            except (HotswapError, asyncio.CancelledError) as error:
-                await self._take_back(managed, error)
-                raise
-            self._desired[alias] = version.digest
-            managed.phase_seconds["total"] = round(time.perf_counter() - started, 4)
-            for phase, seconds in managed.phase_seconds.items():
-                self._metrics.adapter_load_seconds.labels(phase).observe(seconds)
-            previous = self.board.point(managed)
-            if previous is not None and previous.state is AdapterState.LIVE:
-                self._retirement.begin(previous)
-            elif previous is not None:
-                self.board.forget(previous)
-            self._note_names()
-            return LoadOutcome(
-                managed,
-                created=True,
-                replaced=previous.version if previous is not None and previous.version != version else None,
-                report=report,
-            )
+        except (HotswapError, asyncio.CancelledError) as error:
+            await self._take_back(managed, error)
+            raise
+        self._desired[alias] = version.digest
+        managed.phase_seconds["total"] = round(time.perf_counter() - started, 4)
+        for phase, seconds in managed.phase_seconds.items():
+            self._metrics.adapter_load_seconds.labels(phase).observe(seconds)
+        previous = self.board.point(managed)
+        if previous is not None and previous.state is AdapterState.LIVE:
+            self._retirement.begin(previous)
+        elif previous is not None:
+            self.board.forget(previous)
+        self._note_names()
+        return LoadOutcome(
+            managed,
+            created=True,
+            replaced=previous.version if previous is not None and previous.version != version else None,
+            report=report,
+        )
 
     async def unload(
         self, name: str, *, actor: str, drain_seconds: float | None = None
@@ -203,6 +231,10 @@ class AdapterManager:
                 removed = await asyncio.to_thread(self._remove_versions, alias)
             self._note_names()
             return removed
+
+    def check_open(self) -> None:
+        """Raises DrainingError once no more verbs are taken."""
+        self._verbs.check_open()
 
     def refuse(self) -> None:
         """Take no more verbs; running ones go on."""
@@ -254,7 +286,7 @@ class AdapterManager:
         await asyncio.to_thread(self._registry.add_version, new)
         return path
 
-    async def _bring_up(self, managed: ManagedVersion, *, resident: bool) -> None:
+    async def _bring_up(self, managed: ManagedVersion, recorded: Probe | None, *, resident: bool) -> None:
         managed.advance(AdapterState.LOADING)
         if not resident:
             managed.advance(AdapterState.LIVE, "read by the engine when it is first used")
@@ -264,19 +296,25 @@ class AdapterManager:
         if self.rules.probe:
             managed.advance(AdapterState.PROBING)
             with managed.timed("probe"):
-                recorded = await asyncio.to_thread(read_probe, managed.handle.path)
-                if recorded is not None:
-                    result = await self._probe.replay(managed.handle, recorded)
-                else:
-                    result = await self._probe.effect(managed.handle)
-            logger.info(
-                "adapter %s probed (%s): largest logprob difference %.4g over %d tokens",
-                managed.version,
-                result.kind,
-                result.max_difference_nats,
-                result.num_tokens,
-            )
+                await self._ask(managed, recorded)
         managed.advance(AdapterState.LIVE)
+
+    async def _ask(self, managed: ManagedVersion, recorded: Probe | None) -> None:
+        kind = "effect" if recorded is None else "replay"
+        try:
+            if recorded is None:
+                result = await self._probe.effect(managed.handle)
+            else:
+                result = await self._probe.replay(managed.handle, recorded)
+        except ProbeFailedError as error:
+            self._metrics.adapter_probes.labels(kind, error.cause).inc()
+            logger.warning("adapter %s refused by its probe (%s): %s", managed.version, error.cause, error)
+            raise
+        managed.probe = result
+        if result.difference is not None:
+            self._metrics.adapter_probe_difference.observe(result.difference)
+        self._metrics.adapter_probes.labels(kind, "passed").inc()
+        logger.info("adapter %s probed: %s", managed.version, result.describe())
 
     async def _take_back(self, managed: ManagedVersion, error: BaseException) -> None:
         """Undo a load that failed before its alias moved."""

@@ -1,116 +1,227 @@
 """Asks a freshly loaded adapter something, before any client can.
 
-Two probes. With `hotswap_probe.json` (written by the trainer) the recorded prompts are replayed and must give
-the recorded tokens and logprobs. Without it, a few fixed prompts must get other logprobs than the base gives:
-servers have answered 200 to a load and gone on serving the base (vllm#34186, #34591, #48019, #55193).
+Two probes. With `hotswap_probe.json` (written by the trainer) the recorded tokens are scored in this engine,
+under the adapter and under the base, and must be as likely as they were in training (serve/lifecycle/verdict.py).
+Without it, fixed texts must be otherwise likely than under the base: servers have answered 200 to a load and gone
+on serving the base (vllm#34186, #34591, #48019, #55193).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 
-from adapters.probe import Probe
-from serve.engine.protocol import AdapterHandle, Engine, EngineRequest, Sampling, TokenLogprob
-from serve.errors import ProbeFailedError
+from adapters.errors import AdapterError
+from adapters.probe import Probe, ProbeCase
+from serve.engine.protocol import AdapterHandle, Engine, EngineRequest, Sampling
+from serve.errors import LifecycleError, ProbeFailedError
+from serve.lifecycle.strength import AtStrength, likely_factors
+from serve.lifecycle.turn import Turn
+from serve.lifecycle.verdict import (
+    Cause,
+    Measurement,
+    ProbeRefusedError,
+    ProbeResult,
+    distance,
+    judge,
+    scale_message,
+)
 
-EFFECT_PROMPTS = ("The answer is", "Dear customer, thank you for", "def main():\n    ")
-EFFECT_TOP = 5
-# Two runs of the same weights in different batches differ by rounding; an adapter that works differs by more.
+logger = logging.getLogger("hotswap.adapters")
+
+EFFECT_TEXTS = (
+    "The answer is that nobody knew where the letter had come from.",
+    "Dear customer, thank you for your order; we will send it tomorrow.",
+    'def main():\n    for name in names:\n        print("Hello", name)\n',
+)
+# Two askings of the same weights in different batches differ by rounding; an adapter that works differs by more.
 MIN_EFFECT_NATS = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """What a probe measured."""
-
-    kind: str  # "effect" or "replay"
-    max_difference_nats: float  # effect: from the base; replay: from the recorded values
-    num_tokens: int
+# Of the largest difference between two askings of the base.
+EFFECT_OVER_ROUNDING = 1.5
+# Cases asked at once: few enough to leave the batch to those who are served.
+CASES_AT_ONCE = 4
+# Cases asked at each strength that is tried.
+STRENGTH_CASES = 4
 
 
 class AdapterProbe:
-    """Probes adapters on one engine; remembers what the base answers to the fixed prompts."""
+    """Probes adapters on one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        hold: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        at_strength: AtStrength | None = None,
+    ) -> None:
+        """`hold` keeps new requests from the engine while it is entered (Admission.hold).
+
+        `at_strength` loads an adapter at another strength; without it causes are told from the numbers alone.
+        """
         self._engine = engine
-        self._base: list[list[TokenLogprob]] | None = None
-        self._count = 0
+        self._hold = hold
+        self._at_strength = at_strength
+        self._request_ids = itertools.count(1)
 
     async def effect(self, adapter: AdapterHandle) -> ProbeResult:
-        """Raises ProbeFailedError when the adapter leaves every logprob as the base has it."""
-        prompts = [self._engine.codec.encode(text, parse_special=False) for text in EFFECT_PROMPTS]
-        if self._base is None:
-            self._base = [await self._ask(prompt, 1, None) for prompt in prompts]
-        difference = 0.0
-        for prompt, base in zip(prompts, self._base, strict=True):
-            difference = max(difference, _difference(base, await self._ask(prompt, 1, adapter)))
-        if difference <= MIN_EFFECT_NATS:
-            raise ProbeFailedError(
-                f"adapter {adapter.name} changes nothing: over {len(prompts)} prompts its logprobs are within "
-                f"{MIN_EFFECT_NATS:g} of the base's; it was probably trained on other module names or not at all"
+        """Raises ProbeFailedError when the adapter leaves the fixed texts as likely as the base has them."""
+        started = time.perf_counter()
+        turn = Turn(self._hold)
+        base, answered, again = await turn.take(self._ask_thrice(adapter, turn))
+        rounding = _largest_difference(base, again)
+        limit = max(MIN_EFFECT_NATS, EFFECT_OVER_ROUNDING * rounding)
+        differences = [abs(one - other) for one, other in zip(answered, base, strict=True)]
+        result = ProbeResult(
+            kind="effect",
+            num_cases=len(EFFECT_TEXTS),
+            num_tokens=len(base),
+            max_difference_nats=max(differences),
+            mean_difference_nats=math.fsum(differences) / len(differences),
+            limit=limit,
+            base_difference_nats=rounding,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+        if result.max_difference_nats <= limit:
+            raise ProbeRefusedError(
+                Cause.NO_EFFECT,
+                f"adapter {adapter.name} changes nothing: over {len(base)} tokens its logprobs are within "
+                f"{limit:.3g} nats of the base's, which is this engine's rounding; it was probably trained on "
+                "other module names or not at all",
+                result,
             )
-        return ProbeResult("effect", difference, len(prompts))
+        return result
 
     async def replay(self, adapter: AdapterHandle, probe: Probe) -> ProbeResult:
-        """Raises ProbeFailedError when the engine's logprobs are not those of the training."""
-        worst, num_tokens = 0.0, 0
-        for number, case in enumerate(probe.cases):
-            answered = await self._ask(case.prompt_token_ids, len(case.expected_token_ids), adapter)
-            expected = zip(case.expected_token_ids, case.adapter_logprobs, strict=True)
-            for position, (token_id, logprob) in enumerate(expected):
-                found = _logprob_of(answered, position, token_id)
-                difference = abs(found - logprob) if found is not None else float("inf")
-                worst = max(worst, difference)
-                num_tokens += 1
-                if difference > probe.tolerance:
-                    shown = "not among the likeliest" if found is None else f"{found:.4f}"
-                    raise ProbeFailedError(
-                        f"adapter {adapter.name} does not answer as it did in training: case {number}, token "
-                        f"{position}: logprob {shown}, recorded {logprob:.4f} (base "
-                        f"{case.base_logprobs[position]:.4f}), tolerance {probe.tolerance:g}"
-                    )
-                if answered[position].token_id != token_id:
-                    break  # a tie went the other way: what follows stands on another text
-        return ProbeResult("replay", worst, num_tokens)
+        """Raises ProbeFailedError, with cause and numbers, when the engine does not answer as in training."""
+        cases = self._usable(adapter, probe)
+        started = time.perf_counter()
+        turn = Turn(self._hold)
+        measured = await turn.take(self._measure(adapter, cases, turn))
+        seconds = round(time.perf_counter() - started, 3)
+        try:
+            result = judge(adapter.name, measured, tolerance=probe.tolerance, facts=self._engine.facts)
+        except ProbeRefusedError as error:
+            if error.cause not in (Cause.OTHER, Cause.WRONG_SCALE) or self._at_strength is None:
+                raise
+            await turn.take(self._raise_strength(adapter, measured, error.result, turn))
+            raise
+        return replace(result, seconds=seconds)
 
-    async def _ask(
-        self, prompt: Sequence[int], num_tokens: int, adapter: AdapterHandle | None
-    ) -> list[TokenLogprob]:
-        self._count += 1
+    async def _raise_strength(
+        self, adapter: AdapterHandle, measured: Sequence[Measurement], result: ProbeResult, turn: Turn
+    ) -> None:
+        """Raise the refusal for a wrong scale when another strength makes the adapter answer as in training."""
+        if self._at_strength is None:
+            return
+        few = measured[:STRENGTH_CASES]
+        for factor in await asyncio.to_thread(likely_factors, adapter.path, result.slope):
+            try:
+                async with self._at_strength(adapter, factor) as scaled:
+                    tried = [
+                        replace(one, adapter_logprobs=tuple(await self._scored(one.case, scaled, turn)))
+                        for one in few
+                    ]
+            except (AdapterError, LifecycleError) as failed:
+                logger.warning("adapter %s could not be tried at another strength: %s", adapter.name, failed)
+                return
+            if distance(tried) <= result.limit:
+                raise ProbeRefusedError(
+                    Cause.WRONG_SCALE, scale_message(adapter.name, 1 / factor, result, tried=True), result
+                )
+
+    async def _scored(self, case: ProbeCase, adapter: AdapterHandle | None, turn: Turn) -> list[float]:
+        found = await self._engine.score(case.prompt_token_ids, case.expected_token_ids, adapter)
+        turn.answered()
+        return found
+
+    def _usable(self, adapter: AdapterHandle, probe: Probe) -> list[ProbeCase]:
+        """The cases that fit the served context."""
+        facts = self._engine.facts
+        for number, case in enumerate(probe.cases):
+            largest = max(*case.prompt_token_ids, *case.expected_token_ids)
+            if largest >= facts.vocab_size:
+                raise ProbeFailedError(
+                    f"the probe of adapter {adapter.name} has token {largest} in case {number}; the base's "
+                    f"vocabulary ends at {facts.vocab_size - 1}: it was recorded with another tokenizer",
+                    cause=Cause.BASE_DIFFERS,
+                )
+        usable = [
+            case
+            for case in probe.cases
+            if len(case.prompt_token_ids) + len(case.expected_token_ids) <= facts.context_tokens
+        ]
+        if not usable:
+            raise ProbeFailedError(
+                f"no case of the probe of adapter {adapter.name} fits the served context of "
+                f"{facts.context_tokens} tokens; raise --max-model-len or record shorter ones",
+            )
+        return usable
+
+    async def _ask_thrice(
+        self, adapter: AdapterHandle, turn: Turn
+    ) -> tuple[list[float], list[float], list[float]]:
+        """Logprobs of the fixed texts under the base, the adapter and the base again."""
+        texts = [self._engine.codec.encode(text, parse_special=False) for text in EFFECT_TEXTS]
+
+        async def ask(who: AdapterHandle | None) -> list[float]:
+            found: list[float] = []
+            for text in texts:
+                found += await self._engine.score(text[:1], text[1:], who)
+                turn.answered()
+            return found
+
+        return await ask(None), await ask(adapter), await ask(None)
+
+    async def _measure(
+        self, adapter: AdapterHandle, cases: Sequence[ProbeCase], turn: Turn
+    ) -> list[Measurement]:
+        at_once = asyncio.Semaphore(CASES_AT_ONCE)
+
+        async def ask(case: ProbeCase) -> Measurement:
+            async with at_once:
+                base = await self._scored(case, None, turn)
+                answered = await self._as_served(case, adapter)
+                turn.answered()
+            return Measurement(case, tuple(base), tuple(answered))
+
+        asked = [asyncio.create_task(ask(case)) for case in cases]
+        try:
+            return await asyncio.gather(*asked)
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.wait(asked)
+
+    async def _as_served(self, case: ProbeCase, adapter: AdapterHandle) -> list[float]:
+        """Logprobs of the expected tokens: as an answer, the way clients get one, as far as it goes the same
+        way; scored from there."""
+        expected = case.expected_token_ids
         request = EngineRequest(
-            request_id=f"probe-{self._count}",
-            prompt_token_ids=prompt,
-            sampling=Sampling(max_tokens=num_tokens, temperature=0.0, logprobs=EFFECT_TOP, ignore_eos=True),
+            request_id=f"probe-{next(self._request_ids)}",
+            prompt_token_ids=case.prompt_token_ids,
+            sampling=Sampling(max_tokens=len(expected), temperature=0.0, logprobs=0, ignore_eos=True),
             adapter=adapter,
             stream=False,
+            urgent=True,
         )
-        answered: list[TokenLogprob] = []
+        found: list[float] = []
         async for output in self._engine.generate(request):
-            for delta in output.deltas:
-                answered.extend(delta.logprobs)
-        if len(answered) < num_tokens:
-            raise ProbeFailedError(f"the engine gave {len(answered)} of {num_tokens} tokens to a probe")
-        return answered
+            for token in itertools.chain.from_iterable(delta.logprobs for delta in output.deltas):
+                if len(found) == len(expected) or token.token_id != expected[len(found)]:
+                    break
+                found.append(token.logprob)
+        if len(found) < len(expected):
+            said = [*case.prompt_token_ids, *expected[: len(found)]]
+            found += await self._engine.score(said, expected[len(found) :], adapter)
+        return found
 
 
-def _difference(one: Sequence[TokenLogprob], other: Sequence[TokenLogprob]) -> float:
-    """Largest difference over the tokens both name; infinite when they name different ones first."""
-    largest = 0.0
-    for a, b in zip(one, other, strict=True):
-        left, right = _by_token(a), _by_token(b)
-        shared = left.keys() & right.keys()
-        if not shared or left.keys() != right.keys():
-            largest = float("inf")
-        largest = max([largest, *(abs(left[token] - right[token]) for token in shared)])
-    return largest
-
-
-def _by_token(token: TokenLogprob) -> dict[int, float]:
-    return {token.token_id: token.logprob, **{token_id: logprob for token_id, _, logprob in token.top}}
-
-
-def _logprob_of(answered: Sequence[TokenLogprob], position: int, token_id: int) -> float | None:
-    if position >= len(answered):
-        return None
-    return _by_token(answered[position]).get(token_id)
+def _largest_difference(one: Sequence[float], other: Sequence[float]) -> float:
+    return max(abs(left - right) for left, right in zip(one, other, strict=True))

@@ -35,11 +35,7 @@ class Verbs:
     @asynccontextmanager
     async def run(self, alias: str, action: str, actor: str) -> AsyncIterator[dict[str, str]]:
         """One verb; what it puts into the dictionary goes into its event. Raises DrainingError."""
-        if self._closing:
-            raise DrainingError(
-                "the server is shutting down; try again on its successor",
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
-            )
+        self.check_open()
         self._busy += 1
         self._quiet.clear()
         event: dict[str, str] = {}
@@ -64,6 +60,14 @@ class Verbs:
     def busy(self) -> int:
         """Verbs that are running."""
         return self._busy
+
+    def check_open(self) -> None:
+        """Raises DrainingError once no more verbs are taken."""
+        if self._closing:
+            raise DrainingError(
+                "the server is shutting down; try again on its successor",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
 
     def refuse(self) -> None:
         """Take no more verbs; running ones go on."""

@@ -12,6 +12,7 @@ from adapters.name import AdapterVersion
 from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle
 from serve.lifecycle.state import AdapterState, check_step
+from serve.lifecycle.verdict import ProbeResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class ManagedVersion:
     since: float = field(default_factory=time.time)  # seconds since the epoch, of the last step
     last_used: float | None = None  # seconds since the epoch
     phase_seconds: dict[str, float] = field(default_factory=dict)
+    probe: ProbeResult | None = None  # None: not probed in this process
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:

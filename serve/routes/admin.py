@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from serve.errors import AdapterMissingError
 from serve.gateway import Gateway
+from serve.lifecycle.manager import LoadOutcome
 from serve.lifecycle.state import AdapterState
 from serve.routes.dependencies import AdminDep, AdminRoute, GatewayDep
 from serve.routes.documentation import ADMIN_ERRORS
@@ -18,6 +19,7 @@ from serve.schemas.admin import (
     Finding,
     LoadAnswer,
     LoadBody,
+    ProbeView,
     UnloadAnswer,
     version_view,
 )
@@ -67,14 +69,7 @@ async def load_adapter(
     """Check, load, probe, then move the name in one step; running requests finish on the old version."""
     outcome = await gateway.adapters.load(body.name, body.source, actor=actor)
     response.status_code = 201 if outcome.created else 200
-    return LoadAnswer(
-        adapter=_view(gateway, body.name),
-        created=outcome.created,
-        replaced=str(outcome.replaced) if outcome.replaced is not None else None,
-        warnings=[
-            Finding(code=w.code, message=w.message, subject=w.subject) for w in outcome.report.warnings
-        ],
-    )
+    return load_answer(gateway, body.name, outcome)
 
 
 @router.delete("/adapters/{name}", summary="Unload an adapter")
@@ -90,6 +85,20 @@ async def unload_adapter(
     """New requests get 404 at once; running ones finish, or end at the drain limit with an error."""
     versions = await gateway.adapters.unload(name, actor=actor, drain_seconds=drain_seconds)
     return UnloadAnswer(name=name, unloaded=[str(version) for version in versions])
+
+
+def load_answer(gateway: Gateway, name: str, outcome: LoadOutcome) -> LoadAnswer:
+    """What a load did, as the API shows it."""
+    probe = outcome.managed.probe
+    return LoadAnswer(
+        adapter=_view(gateway, name),
+        created=outcome.created,
+        replaced=str(outcome.replaced) if outcome.replaced is not None else None,
+        warnings=[
+            Finding(code=w.code, message=w.message, subject=w.subject) for w in outcome.report.warnings
+        ],
+        probe=ProbeView.model_validate(probe, from_attributes=True) if probe is not None else None,
+    )
 
 
 def _view(gateway: Gateway, name: str) -> AdapterView:

@@ -53,6 +53,11 @@ def _caller(request: Request, gateway: Gateway) -> str:
     return gateway.access.check(values)
 
 
+async def find_caller(request: Request) -> str:
+    """Name the caller of an admin route. Raises EngineNotReadyError, MissingKeyError, AdminDisabledError."""
+    return _caller(request, await _gateway(request))
+
+
 class AdminRoute(JsonOnlyRoute):
     """Strict JSON from whoever may use the admin API; others learn nothing of what they sent."""
 
@@ -61,7 +66,7 @@ class AdminRoute(JsonOnlyRoute):
 
         async def guarded(request: Request) -> Response:
             # FastAPI parses the body before it asks the dependencies.
-            _caller(request, await _gateway(request))
+            await find_caller(request)
             return await handler(request)
 
         return guarded

@@ -21,7 +21,7 @@ OPENAI_EVENTS = _events("With stream: OpenAI's chunks, then [DONE].")
 
 
 class ProblemBody(BaseModel):
-    """One finding of an adapter check."""
+    """One finding of an adapter check, or the cause for which a probe refused an adapter."""
 
     code: str
     message: str
@@ -51,6 +51,7 @@ class ErrorFields(BaseModel):
     param: str | None
     request_id: str
     problems: list[ProblemBody] | None = None
+    probe: dict[str, float | int | str | None] | None = None
 
 
 class ErrorBody(BaseModel):
@@ -73,7 +74,7 @@ _MEANING = {
     408: "The body did not arrive in time.",
     409: "Another change of the same adapter came first.",
     413: "The body is too large.",
-    415: "Send Content-Type: application/json.",
+    415: "Send Content-Type: application/json (PUT: application/x-tar).",
     422: "A field is unknown, missing or out of bounds.",
     429: "The queue is full; see Retry-After.",
     431: "The head of the request is too large.",

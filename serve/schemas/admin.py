@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -72,6 +72,22 @@ class Finding(BaseModel):
     subject: str
 
 
+class ProbeView(BaseModel):
+    """What the probe after loading measured; see docs/api.md."""
+
+    kind: Literal["replay", "effect"]
+    num_cases: int
+    num_tokens: int
+    max_difference_nats: float
+    mean_difference_nats: float
+    base_difference_nats: float
+    limit: float
+    difference: float | None
+    slope: float | None
+    fit: float | None
+    seconds: float
+
+
 class LoadAnswer(BaseModel):
     """What loading did."""
 
@@ -79,6 +95,7 @@ class LoadAnswer(BaseModel):
     created: bool
     replaced: str | None
     warnings: list[Finding]
+    probe: ProbeView | None = Field(description="null: not probed since this server started.")
 
 
 class UnloadAnswer(BaseModel):

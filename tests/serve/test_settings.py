@@ -88,6 +88,7 @@ OTHER_VALUES: dict[str, tuple[str, Any]] = {
     "max_body_kib": ("7", 7),
     "receive_seconds": ("7", 7.0),
     "send_seconds": ("7", 7.0),
+    "upload_seconds": ("7", 7.0),
     "request_seconds": ("7", 7.0),
     "max_tokens_default": ("7", 7),
     "admin_key": (KEY, KEY),

@@ -37,6 +37,7 @@ _OWNED = {
     "kv-cache-memory-bytes": "--kv-cache-gib",
     "reasoning-parser": "--reasoning",
     "tool-call-parser": "--tool-parser",
+    "logprobs-mode": "nothing: logprobs are natural logarithms before penalties and temperature",
     "host": "--host",
     "port": "--port",
     "api-key": "HOTSWAP_ADMIN_KEY",

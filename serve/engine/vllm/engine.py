@@ -7,10 +7,11 @@ import asyncio
 import contextlib
 import gc
 import io
+import itertools
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,14 @@ from serve.engine.vllm.machine import read_machine
 from serve.engine.vllm.openai import VllmOpenAI
 from serve.engine.vllm.outputs import engine_output, sampling_params
 from serve.engine.vllm.reasoning import ReasoningSplitter
+from serve.engine.vllm.scoring import (
+    fits_one_prompt,
+    forced_logprob,
+    forced_params,
+    prompt_logprobs,
+    prompt_params,
+    scores_prompts,
+)
 from serve.errors import (
     EngineDeadError,
     EngineNotReadyError,
@@ -36,6 +45,7 @@ logger = logging.getLogger("hotswap.engine")
 T = TypeVar("T")
 
 _STOP_SECONDS = 10.0
+_URGENT_PRIORITY = -1  # lower goes first; everybody else has 0
 
 
 class VllmEngine:
@@ -49,6 +59,9 @@ class VllmEngine:
         self._openai: VllmOpenAI | None = None
         self._reasoning_parser: Any = None
         self._tokenizer: Any = None
+        self._knows_priorities = False
+        self._scores_prompts = False
+        self._score_ids = itertools.count(1)
 
     @property
     def facts(self) -> EngineFacts:
@@ -88,9 +101,13 @@ class VllmEngine:
             max_cpu_loras=self._wishes.max_cpu_loras,
             max_lora_rank=self._wishes.max_lora_rank,
             reasoning=self._reasoning_parser is not None,
+            dtype=str(config.model_config.dtype).removeprefix("torch."),
+            quantisation=config.model_config.quantization,
             default_sampling=dict(config.model_config.get_diff_sampling_param()),
             notes=notes,
         )
+        self._knows_priorities = config.scheduler_config.policy == "priority"
+        self._scores_prompts = scores_prompts()
         logger.info(
             "vLLM is up after %.1f s: context %d tokens, %d sequences at once, %d adapter slots",
             time.perf_counter() - started,
@@ -125,23 +142,18 @@ class VllmEngine:
         gc.collect()
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
-        from vllm.exceptions import VLLMClientError
-        from vllm.inputs.engine import tokens_input
-        from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError
-        from vllm.v1.engine.exceptions import EngineGenerateError
-
-        client = self._alive()
         splitter = None
         if request.split_reasoning and self._reasoning_parser is not None:
             splitter = ReasoningSplitter(self._reasoning_parser, self._tokenizer)
-        stream = client.generate(
-            tokens_input(list(request.prompt_token_ids)),
-            sampling_params(request.sampling, stream=request.stream),
+        steps = self._run(
             request.request_id,
-            lora_request=_lora_request(request.adapter) if request.adapter is not None else None,
+            request.prompt_token_ids,
+            sampling_params(request.sampling, stream=request.stream),
+            request.adapter,
+            urgent=request.urgent,
         )
-        try:
-            async for step in stream:
+        async with contextlib.aclosing(steps):
+            async for step in steps:
                 output = engine_output(step)
                 if any(delta.finish_reason == "error" for delta in output.deltas):
                     raise GenerationFailedError("the engine failed on this request")
@@ -149,10 +161,65 @@ class VllmEngine:
                     for delta in output.deltas:
                         splitter.split(delta) if request.stream else splitter.split_whole(delta)
                 yield output
+
+    async def score(
+        self,
+        prompt_token_ids: Sequence[int],
+        continuation_token_ids: Sequence[int],
+        adapter: AdapterHandle | None,
+    ) -> list[float]:
+        text = [*prompt_token_ids, *continuation_token_ids]
+        if self._scores_prompts and fits_one_prompt(
+            len(text), vocab_size=self.facts.vocab_size, context_tokens=self.facts.context_tokens
+        ):
+            output = await self._last(text, prompt_params(), adapter)
+            return prompt_logprobs(output, continuation_token_ids)
+        found = []
+        for place, token_id in enumerate(continuation_token_ids, len(prompt_token_ids)):
+            output = await self._last(text[:place], forced_params(token_id), adapter)
+            found.append(forced_logprob(output, token_id))
+        return found
+
+    async def _last(self, token_ids: Sequence[int], params: Any, adapter: AdapterHandle | None) -> Any:
+        """vLLM's one output of an urgent request that does not stream."""
+        last = None
+        steps = self._run(f"score-{next(self._score_ids)}", token_ids, params, adapter, urgent=True)
+        async with contextlib.aclosing(steps):
+            async for step in steps:
+                last = step
+        if last is None or any(part.finish_reason == "error" for part in last.outputs):
+            raise GenerationFailedError("the engine failed on this request")
+        return last
+
+    async def _run(
+        self,
+        request_id: str,
+        token_ids: Sequence[int],
+        params: Any,
+        adapter: AdapterHandle | None,
+        *,
+        urgent: bool,
+    ) -> AsyncGenerator[Any, None]:
+        """vLLM's outputs, with vLLM's errors as the gateway's. Closing the iterator aborts the request."""
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs.engine import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError
+        from vllm.v1.engine.exceptions import EngineGenerateError
+
+        stream = self._alive().generate(
+            tokens_input(list(token_ids)),
+            params,
+            request_id,
+            lora_request=_lora_request(adapter) if adapter is not None else None,
+            priority=_URGENT_PRIORITY if urgent and self._knows_priorities else 0,
+        )
+        try:
+            async for step in stream:
+                yield step
         except VllmDeadError:
             raise EngineDeadError("the engine process is gone; the request was not completed") from None
         except EngineGenerateError as error:
-            logger.error("request %s failed in the engine", request.request_id, exc_info=error)
+            logger.error("request %s failed in the engine", request_id, exc_info=error)
             raise GenerationFailedError("the engine failed on this request") from None
         except (VLLMClientError, ValueError) as error:
             raise EngineRefusedError(f"the engine refused the request: {error}"[:1000]) from None

@@ -37,6 +37,7 @@ STATUSES = {
     "EngineRefusedError": 400,
     "GrammarError": 400,
     "UnknownModelError": 404,
+    "UploadRefusedError": 422,
     "BodyTooLargeError": 413,
     "BodyTimeoutError": 408,
     "ClientGoneError": 499,
@@ -61,6 +62,7 @@ STATUSES = {
     "AdapterMissingError": 404,
     "AdapterBusyError": 409,
     "ProbeFailedError": 422,
+    "ProbeRefusedError": 422,
     "UnloadFailedError": 502,
     "TransitionError": 500,
     # what an adapter is
@@ -79,6 +81,13 @@ STATUSES = {
     "RegistryError": 503,
     "RegistryUrlError": 503,
     "RegistryUnavailableError": 503,
+    # training, which no client can ask for
+    "DataError": 422,
+    "TrainingError": 422,
+    "TrainingSettingsError": 422,
+    "ExportError": 422,
+    "NotServableError": 422,
+    "EvaluationError": 422,
     # found at start or on the command line; a bug where it reaches a client
     "ServeError": 500,
     "SettingsError": 500,
@@ -87,6 +96,7 @@ STATUSES = {
     "BaseNotFoundError": 500,
     "BaseInvalidError": 500,
     "BaseConversionError": 500,
+    "ChatTemplateError": 500,
     "UnknownCpuPartError": 500,
     "GatewayUnreachableError": 500,
     "GatewayRefusedError": 500,

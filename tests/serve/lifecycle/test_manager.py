@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapters.artefact import WEIGHTS_NAME
+from adapters.artefact import PROBE_NAME, WEIGHTS_NAME
+from adapters.config import CONFIG_NAME
 from adapters.errors import AdapterCheckError, AdapterNameError, AdapterSourceError, RegistryError
 from adapters.name import AdapterReference, AdapterVersion
 from adapters.probe import Probe, ProbeCase, write_probe
@@ -270,20 +272,90 @@ async def test_the_alias_does_not_move_before_the_probe_has_passed(bench: MakeBe
     assert speaker(made) == new
 
 
-async def test_a_recorded_probe_is_replayed_and_refused_with_its_numbers(bench: MakeBench) -> None:
-    made = bench()
-    source = made.source("probed")
+async def record_probe(folder: Path, *, tokens: tuple[int, ...] = (0, 1, 2, 9, 8, 7, 6, 5)) -> None:
+    """What the trainer of the adapter in `folder` would write beside it."""
+    engine = ScriptedEngine()
+    handle = AdapterHandle("trained", 1, folder)
+    await engine.load_adapter(handle)
     case = ProbeCase(
-        prompt_token_ids=[1], expected_token_ids=[0], adapter_logprobs=[-20.0], base_logprobs=[-1.0]
+        prompt_token_ids=[1],
+        expected_token_ids=list(tokens),
+        adapter_logprobs=await engine.score([1], tokens, handle),
+        base_logprobs=await engine.score([1], tokens, None),
     )
     fingerprint = SCRIPTED_TARGET.fingerprint
-    write_probe(
-        made.root / source,
-        Probe(base_fingerprint=fingerprint, dtype="float32", tolerance=0.1, cases=[case]),
+    write_probe(folder, Probe(base_fingerprint=fingerprint, dtype="float32", tolerance=0.02, cases=[case]))
+
+
+async def test_a_recorded_probe_is_replayed_and_its_numbers_are_kept(bench: MakeBench) -> None:
+    made = bench()
+    source = made.source("probed")
+    await record_probe(made.root / source)
+    outcome = await made.manager.load("risk", source, actor="test")
+    probe = outcome.managed.probe
+    assert probe is not None
+    assert (probe.kind, probe.num_cases, probe.num_tokens) == ("replay", 1, 8)
+    assert probe.max_difference_nats < 1e-9
+    passed = made.metrics.registry.get_sample_value(
+        "hotswap_adapter_probes_total", {"kind": "replay", "outcome": "passed"}
     )
-    with pytest.raises(ProbeFailedError, match=r"recorded -20\.0000"):
+    assert passed == 1
+
+
+def unfinished(bench: Bench) -> list[str]:
+    """Folders of the store that should be gone."""
+    return [path.name for path in (bench.root.parent / "store").iterdir() if path.name.startswith(".")]
+
+
+def set_config(folder: Path, **changes: Any) -> None:
+    path = folder / CONFIG_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora_alpha": 16}, "2.00 of its trained strength (with 0.5 times its alpha"),
+        ({"lora_alpha": 4}, "0.50 of its trained strength (with 2 times its alpha"),
+        ({"use_rslora": True}, "2.00 of its trained strength"),
+    ],
+)
+async def test_a_wrong_scale_is_named_and_the_old_version_serves_on(
+    bench: MakeBench, changes: dict[str, Any], said: str
+) -> None:
+    made = bench()
+    old = await made.load("risk", 0)
+    source = made.source("probed", seed=1)
+    await record_probe(made.root / source)
+    set_config(made.root / source, **changes)
+    with pytest.raises(ProbeFailedError, match=re.escape(said)) as caught:
         await made.manager.load("risk", source, actor="test")
-    assert held(made) == []
+    assert caught.value.cause == "wrong_scale"
+    assert speaker(made) == old
+    assert held(made) == [old]
+    assert unfinished(made) == []
+
+
+async def test_a_probe_that_was_refused_does_not_stay_with_the_weights(bench: MakeBench) -> None:
+    """The same weights with the right probe are loaded, and are live again after a restart."""
+    made = bench()
+    source, other = made.source("probed", seed=1), made.source("other", seed=2)
+    await record_probe(made.root / other)
+    right = made.root / source / PROBE_NAME
+    (made.root / other / PROBE_NAME).rename(right)
+    with pytest.raises(ProbeFailedError) as caught:
+        await made.manager.load("risk", source, actor="test")
+    assert caught.value.cause == "unlike_training"
+    right.unlink()
+    await record_probe(made.root / source)
+    outcome = await made.manager.load("risk", source, actor="test")
+    again = bench()
+    await again.manager.converge()
+    behind = again.board.behind("risk")
+    assert behind is not None
+    assert (behind.version, behind.state) == (outcome.managed.version, AdapterState.LIVE)
+    assert behind.probe is not None
+    assert behind.probe.kind == "replay"
 
 
 async def test_without_a_probe_an_adapter_without_effect_is_served(bench: MakeBench) -> None:

@@ -1,117 +1,181 @@
-"""The two probes against an engine whose logprobs the test writes down."""
+"""The two probes on an engine whose logprobs are known: recorded from one script, replayed under another."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapters.probe import Probe, ProbeCase
-from serve.engine.protocol import AdapterHandle, Delta, EngineOutput, EngineRequest, TokenLogprob
+from serve.engine.protocol import AdapterHandle, EngineRequest
 from serve.engine.scripted import Script, ScriptedEngine
 from serve.errors import ProbeFailedError
-from serve.lifecycle.probe import EFFECT_PROMPTS, MIN_EFFECT_NATS, AdapterProbe
+from serve.lifecycle.probe import EFFECT_TEXTS, MIN_EFFECT_NATS, AdapterProbe
+from serve.lifecycle.verdict import Cause
 
 HANDLE = AdapterHandle("risk@3f2a91c0", 1, Path("risk"))
+OTHER = AdapterHandle("risk@00000000", 2, Path("other"))
+GREEDY = ((1, 2, 3), (0, 1, 2, 3, 4))  # what the scripted engine says to any prompt
+FIXED = ((9, 8), (7, 7, 100, 3, 90, 11, 4))
 
 
-class WrittenEngine:
-    """Answers with the logprobs that the test wrote down."""
-
-    def __init__(self, base: list[TokenLogprob], adapter: list[TokenLogprob]) -> None:
-        self.codec = ScriptedEngine().codec
-        self.base, self.adapter = base, adapter
-        self.requests: list[EngineRequest] = []
-
-    async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
-        self.requests.append(request)
-        tokens = self.base if request.adapter is None else self.adapter
-        yield EngineOutput([Delta(0, "x", logprobs=tokens[: request.sampling.max_tokens])])
-
-
-def token(token_id: int, logprob: float, **rivals: float) -> TokenLogprob:
-    top = ((token_id, "", logprob), *((int(name[1:]), "", value) for name, value in rivals.items()))
-    return TokenLogprob(token_id, "", logprob, top)
-
-
-def make(base: list[TokenLogprob], adapter: list[TokenLogprob]) -> tuple[AdapterProbe, WrittenEngine]:
-    engine = WrittenEngine(base, adapter)
-    stand_in: Any = engine
-    return AdapterProbe(stand_in), engine
-
-
-def recorded(tokens: list[int], logprobs: list[float], *, tolerance: float = 0.05, cases: int = 1) -> Probe:
-    case = ProbeCase(
-        prompt_token_ids=[1, 2],
-        expected_token_ids=tokens,
-        adapter_logprobs=logprobs,
-        base_logprobs=[-9.0] * len(tokens),
+async def recorded(
+    handle: AdapterHandle = HANDLE,
+    *,
+    cases: Sequence[tuple[Sequence[int], Sequence[int]]] = (GREEDY, FIXED),
+    tolerance: float = 0.02,
+) -> Probe:
+    """The probe that a trainer writes who has the scripted engine's base and adapter."""
+    engine = ScriptedEngine()
+    return Probe(
+        base_fingerprint="f",
+        dtype="float32",
+        tolerance=tolerance,
+        cases=[
+            ProbeCase(
+                prompt_token_ids=list(prompt),
+                expected_token_ids=list(tokens),
+                adapter_logprobs=await engine.score(prompt, tokens, handle),
+                base_logprobs=await engine.score(prompt, tokens, None),
+            )
+            for prompt, tokens in cases
+        ],
     )
-    return Probe(base_fingerprint="f", dtype="float32", tolerance=tolerance, cases=[case] * cases)
 
 
-async def test_an_adapter_that_changes_nothing_is_refused() -> None:
-    probe = AdapterProbe(ScriptedEngine(Script(no_effect=True)))
-    with pytest.raises(ProbeFailedError, match="changes nothing"):
-        await probe.effect(HANDLE)
+async def refused(script: Script, probe: Probe, handle: AdapterHandle = HANDLE) -> ProbeFailedError:
+    with pytest.raises(ProbeFailedError) as caught:
+        await AdapterProbe(ScriptedEngine(script)).replay(handle, probe)
+    return caught.value
+
+
+async def test_an_adapter_that_changes_nothing_is_refused_with_the_numbers() -> None:
+    with pytest.raises(ProbeFailedError, match="changes nothing") as caught:
+        await AdapterProbe(ScriptedEngine(Script(no_effect=True))).effect(HANDLE)
+    assert caught.value.cause == Cause.NO_EFFECT
+    assert caught.value.numbers is not None
+    assert (caught.value.numbers["kind"], caught.value.numbers["max_difference_nats"]) == ("effect", 0.0)
 
 
 async def test_an_adapter_that_changes_something_passes_with_the_size_of_the_change() -> None:
-    probe, engine = make([token(5, -0.5, t6=-1.0)], [token(5, -0.5, t6=-1.25)])
-    result = await probe.effect(HANDLE)
-    assert (result.kind, result.num_tokens) == ("effect", len(EFFECT_PROMPTS))
-    assert result.max_difference_nats == pytest.approx(0.25)
-    asked = engine.requests[-1]
-    assert (asked.adapter, asked.sampling.temperature, asked.stream) == (HANDLE, 0.0, False)
+    engine = ScriptedEngine()
+    result = await AdapterProbe(engine).effect(HANDLE)
+    texts = [engine.codec.encode(text, parse_special=False) for text in EFFECT_TEXTS]
+    assert (result.kind, result.num_cases) == ("effect", len(EFFECT_TEXTS))
+    assert result.num_tokens == sum(len(text) - 1 for text in texts)
+    assert result.max_difference_nats > 1.0
+    assert result.limit == MIN_EFFECT_NATS
 
 
-async def test_the_base_is_asked_once_for_all_adapters() -> None:
-    probe, engine = make([token(5, -0.5)], [token(5, -0.6)])
-    await probe.effect(HANDLE)
-    await probe.effect(HANDLE)
-    assert sum(request.adapter is None for request in engine.requests) == len(EFFECT_PROMPTS)
+async def test_an_effect_within_the_rounding_between_two_askings_is_none() -> None:
+    class Rounding(ScriptedEngine):
+        """Each asking of the base is off by a little more; the adapter does nothing."""
 
+        async def score(self, prompt: Any, continuation: Any, adapter: Any) -> list[float]:
+            values = await super().score(prompt, continuation, adapter)
+            rounding = 1e-4 * len(self.scored) / len(EFFECT_TEXTS)
+            return [value - rounding for value in values]
 
-async def test_other_likeliest_tokens_are_an_effect() -> None:
-    probe, _ = make([token(5, -0.5)], [token(6, -0.5)])
-    assert (await probe.effect(HANDLE)).max_difference_nats == float("inf")
-
-
-async def test_a_difference_of_rounding_is_no_effect() -> None:
-    probe, _ = make([token(5, -0.5)], [token(5, -0.5 + MIN_EFFECT_NATS / 2)])
-    with pytest.raises(ProbeFailedError):
-        await probe.effect(HANDLE)
-
-
-async def test_an_engine_that_gives_no_token_fails_the_probe() -> None:
-    probe, _ = make([token(5, -0.5)], [])
-    with pytest.raises(ProbeFailedError, match="0 of 1 tokens"):
-        await probe.effect(HANDLE)
+    with pytest.raises(ProbeFailedError, match="changes nothing"):
+        await AdapterProbe(Rounding(Script(no_effect=True))).effect(HANDLE)
+    await AdapterProbe(Rounding()).effect(HANDLE)
 
 
 async def test_a_replay_as_recorded_passes() -> None:
-    probe, engine = make([], [token(5, -0.5), token(6, -0.75)])
-    result = await probe.replay(HANDLE, recorded([5, 6], [-0.5, -0.72], cases=2))
-    assert (result.kind, result.num_tokens) == ("replay", 4)
-    assert result.max_difference_nats == pytest.approx(0.03)
-    assert list(engine.requests[0].prompt_token_ids) == [1, 2]
+    result = await AdapterProbe(ScriptedEngine()).replay(HANDLE, await recorded())
+    assert (result.kind, result.num_cases, result.num_tokens) == ("replay", 2, 12)
+    assert result.max_difference_nats == 0.0
+    assert result.slope == pytest.approx(1.0)
+    assert result.fit == pytest.approx(1.0)
+    assert "slope 1.000" in result.describe()
 
 
-async def test_a_replay_beyond_the_tolerance_is_refused_with_the_numbers() -> None:
-    probe, _ = make([], [token(5, -0.5), token(6, -0.75)])
-    with pytest.raises(ProbeFailedError, match=r"token 1: logprob -0\.7500, recorded -0\.6900 \(base -9"):
-        await probe.replay(HANDLE, recorded([5, 6], [-0.5, -0.69]))
+async def test_what_is_answered_as_expected_is_read_from_the_answer_and_the_rest_is_scored() -> None:
+    engine = ScriptedEngine()
+    await AdapterProbe(engine).replay(HANDLE, await recorded())
+    asked = engine.requests[0]
+    assert (asked.adapter, asked.sampling.temperature, asked.stream) == (HANDLE, 0.0, False)
+    assert asked.sampling.ignore_eos
+    assert asked.urgent
+    # The base for both cases, the adapter for the one whose tokens it would not have said by itself.
+    assert sorted(engine.scored, key=str) == sorted([None, None, HANDLE], key=str)
 
 
-async def test_a_token_that_is_not_among_the_likeliest_is_refused() -> None:
-    probe, _ = make([], [token(7, -0.1, t8=-3.0)])
-    with pytest.raises(ProbeFailedError, match="not among the likeliest"):
-        await probe.replay(HANDLE, recorded([5], [-0.5]))
+async def test_an_adapter_that_the_engine_does_not_apply_is_refused_for_that() -> None:
+    error = await refused(Script(no_effect=True), await recorded())
+    assert error.cause == Cause.NO_EFFECT
+    assert "in training it moved them by" in str(error)
 
 
-async def test_after_a_tie_the_rest_of_a_case_is_not_compared() -> None:
-    probe, _ = make([], [token(6, -0.5, t5=-0.5), token(9, -4.0)])
-    result = await probe.replay(HANDLE, recorded([5, 6], [-0.5, -0.1]))
-    assert result.num_tokens == 1
+@pytest.mark.parametrize("strength", [0.5, 0.25, 2.0])
+async def test_another_strength_is_named_with_its_number(strength: float) -> None:
+    error = await refused(Script(strength=strength), await recorded())
+    assert error.cause == Cause.WRONG_SCALE
+    assert f"acts at {strength:.2f} of its trained strength" in str(error)
+    assert error.numbers is not None
+    assert error.numbers["slope"] == pytest.approx(strength, abs=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [("bfloat16", 0.29), ("float16", 0.19)])
+async def test_half_the_strength_is_refused_in_an_engine_that_rounds(dtype: str, rounding: float) -> None:
+    engine = ScriptedEngine(Script(strength=0.5, base_shift=rounding))
+    engine.facts = replace(engine.facts, dtype=dtype)
+    with pytest.raises(ProbeFailedError, match=r"trained strength|unlike"):
+        await AdapterProbe(engine).replay(HANDLE, await recorded())
+
+
+async def test_another_adapter_s_probe_is_refused_with_the_worst_token() -> None:
+    error = await refused(Script(), await recorded(OTHER))
+    assert error.cause == Cause.OTHER
+    assert "nats at case" in str(error)
+
+
+async def test_another_base_is_named_before_the_adapter() -> None:
+    error = await refused(Script(base_shift=1.0, strength=0.5), await recorded())
+    assert error.cause == Cause.BASE_DIFFERS
+    assert "not the base of the training" in str(error)
+
+
+async def test_rounding_of_the_base_widens_what_the_adapter_may_be_off_by() -> None:
+    engine = ScriptedEngine(Script(base_shift=0.04))
+    result = await AdapterProbe(engine).replay(HANDLE, await recorded())
+    assert result.limit == pytest.approx(0.12)
+    assert result.difference == pytest.approx(0.04)
+
+
+async def test_tokens_outside_the_vocabulary_are_another_tokenizer_s() -> None:
+    probe = (await recorded()).model_copy(deep=True)
+    probe.cases[1].expected_token_ids[0] = 256
+    error = await refused(Script(), probe)
+    assert error.cause == Cause.BASE_DIFFERS
+    assert "token 256 in case 1" in str(error)
+
+
+async def test_cases_beyond_the_served_context_are_left_out() -> None:
+    long = (tuple(range(100)), (0, 1))
+    probe = await recorded(cases=(GREEDY, long))
+    result = await AdapterProbe(ScriptedEngine(context_tokens=50)).replay(HANDLE, probe)
+    assert result.num_cases == 1
+    with pytest.raises(ProbeFailedError, match="fits the served context of 50"):
+        await AdapterProbe(ScriptedEngine(context_tokens=50)).replay(HANDLE, await recorded(cases=(long,)))
+
+
+async def test_two_adapters_are_probed_at_the_same_time() -> None:
+    probe = AdapterProbe(ScriptedEngine())
+    results = await asyncio.gather(
+        probe.replay(HANDLE, await recorded()), probe.replay(OTHER, await recorded(OTHER))
+    )
+    assert [result.max_difference_nats for result in results] == [0.0, 0.0]
+
+
+async def test_an_engine_s_failure_in_one_case_ends_the_probe_with_that_failure() -> None:
+    class Failing(ScriptedEngine):
+        def generate(self, request: EngineRequest) -> Any:
+            raise ProbeFailedError("broken")
+
+    with pytest.raises(ProbeFailedError, match="broken"):
+        await AdapterProbe(Failing()).replay(HANDLE, await recorded())

@@ -1,0 +1,124 @@
+"""Adapters that arrive in a request: received into a folder of their own, which is gone when the block ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from adapters.store import AdapterStore, store_errors
+from serve.errors import BodyTimeoutError, BodyTooLargeError, BusyError
+from serve.lifecycle.adapter_tar import MAX_FRAME_BYTES, AdapterTarReader, file_limits
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MAX_UPLOADS = 4  # each holds up to a whole adapter on disk
+_RETRY_AFTER_SECONDS = 5
+_WRITE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """What one upload may take."""
+
+    max_adapter_bytes: int  # of the weights
+    idle_seconds: float  # without a byte
+    total_seconds: float
+
+
+class Uploads:
+    """Receives uploads of one gateway into its store's staging folders. Belongs to one event loop."""
+
+    def __init__(self, store: AdapterStore, limits: UploadLimits) -> None:
+        self._store = store
+        self._limits = limits
+        self._files = file_limits(limits.max_adapter_bytes)
+        self._max_body_bytes = sum(self._files.values()) + MAX_FRAME_BYTES
+        self._running = 0
+
+    @contextlib.asynccontextmanager
+    async def receive(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        content_length: int | None,
+        check_open: Callable[[], None],
+    ) -> AsyncIterator[Path]:
+        """A folder with the files of the tar that `chunks` hold; removed when the block ends, however it ends.
+
+        `check_open` is called before each chunk and raises when no more work is taken. Raises BusyError,
+        BodyTooLargeError, BodyTimeoutError, UploadRefusedError, AdapterStoreError and what `chunks` raises.
+        """
+        if content_length is not None and content_length > self._max_body_bytes:
+            raise self._too_large()
+        if self._running >= MAX_UPLOADS:
+            raise BusyError(
+                f"{self._running} adapters are being uploaded already; try again in {_RETRY_AFTER_SECONDS} s",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+        self._running += 1
+        try:
+            folder = await run_whole(self._store.open_staging)
+            try:
+                await self._fill(folder, chunks, check_open)
+                yield folder
+            finally:
+                await run_whole(self._store.close_staging, folder)
+        finally:
+            self._running -= 1
+
+    async def _fill(self, folder: Path, chunks: AsyncIterator[bytes], check_open: Callable[[], None]) -> None:
+        total = 0
+        pending = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.total_seconds):
+                with AdapterTarReader(folder, self._files) as reader:
+                    while (chunk := await self._next(chunks)) is not None:
+                        check_open()
+                        total += len(chunk)
+                        if total > self._max_body_bytes:
+                            raise self._too_large()
+                        pending += chunk
+                        if len(pending) >= _WRITE_BYTES:
+                            await run_whole(_feed, reader, bytes(pending))
+                            pending.clear()
+                    await run_whole(_feed, reader, bytes(pending))
+                    reader.finish()
+        except TimeoutError:
+            raise BodyTimeoutError(
+                f"the upload was not complete after {self._limits.total_seconds:g} s"
+            ) from None
+
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
+        try:
+            async with asyncio.timeout(self._limits.idle_seconds):
+                return await anext(chunks, None)
+        except TimeoutError:
+            raise BodyTimeoutError(
+                f"the upload brought nothing for {self._limits.idle_seconds:g} s"
+            ) from None
+
+    def _too_large(self) -> BodyTooLargeError:
+        return BodyTooLargeError(
+            f"the upload is larger than {self._max_body_bytes} bytes, the largest adapter that is accepted "
+            "(--max-adapter-mib)"
+        )
+
+
+def _feed(reader: AdapterTarReader, data: bytes) -> None:
+    with store_errors("write an upload"):
+        reader.feed(data)
+
+
+async def run_whole(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Run `work` in a thread, and wait for its end even when cancelled: the folder is not removed under it."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
