@@ -3,8 +3,8 @@ https://arxiv.org/abs/2310.08659.
 
 The paper rounds the base while it trains. Here the base that is served is rounded already: A and B start as the
 best approximation, of their rank, of the unquantised weights less the rounded ones. The base stays as it is served,
-so the adapter is exported as it is. PEFT's own LoftQ rounds to bitsandbytes' 4-bit floats, which no adapter on another
-base can take back.
+so the adapter is exported as it is. PEFT's own LoftQ rounds to bitsandbytes' 4-bit floats, which no adapter on an
+unrounded base can take back.
 """
 
 from __future__ import annotations
