@@ -55,8 +55,8 @@ evaluate = with_options(EvaluationSettings, env_prefix=EVALUATION_PREFIX)(_evalu
 
 def run_evaluation(data: Sequence[Path], settings: EvaluationSettings) -> EvaluationReport:
     """Everything but the output. Raises EvaluationError, DataError, and bases' errors."""
-    from adapters.evaluation.evaluate import EvaluationPlan
     from adapters.evaluation.evaluate import evaluate as run
+    from adapters.evaluation.plan import EvaluationPlan
     from adapters.evaluation.progress import terminal_progress
 
     if settings.report is not None:

@@ -48,13 +48,18 @@ class LabelRule:
         found = last_match(self.pattern, text)
         return found if found is not None and found.label in self.labels else None
 
+    @property
+    def numeric(self) -> bool:
+        """Whether every label is a whole number."""
+        return all(_WHOLE_NUMBER.fullmatch(label) for label in self.labels)
+
     def index(self, label: str) -> int:
         """Position of a label in the order."""
         return self.labels.index(label)
 
     def distance(self, left: str, right: str) -> float:
         """How far apart two ordinal labels are: as numbers where they are numbers, else in positions."""
-        if all(_WHOLE_NUMBER.fullmatch(label) for label in self.labels):
+        if self.numeric:
             return float(abs(int(left) - int(right)))
         return float(abs(self.index(left) - self.index(right)))
 
@@ -118,6 +123,9 @@ def _members(side: str, rule: LabelRule, text: str) -> frozenset[str]:
         elif dash and first in rule.labels and last in rule.labels:
             start, end = sorted((rule.index(first), rule.index(last)))
             members.update(rule.labels[start : end + 1])
+        elif dash and rule.numeric and _WHOLE_NUMBER.fullmatch(first) and _WHOLE_NUMBER.fullmatch(last):
+            # Not every number of a range need occur in the data.
+            members.update(label for label in rule.labels if int(first) <= int(label) <= int(last))
         else:
             raise EvaluationError(
                 f"--false-alarm {text!r} names {part!r}, which is no label of the data "

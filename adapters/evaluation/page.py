@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.evaluation.report import Confusion, EvaluationReport, Lengths, Who
+from adapters.evaluation.report import Confusion, EvaluationReport, Figure, Lengths, Who
 from adapters.evaluation.report_text import (
     headings,
     notes_of,
@@ -21,6 +21,9 @@ from adapters.evaluation.report_text import (
 
 _TEMPLATE = "page.html.j2"
 _HISTOGRAM_HEIGHT = 120
+# The first of these that were measured stand large at the top.
+_LEADING = ("accuracy", "macro_f1", "false_alarms", "auc", "exact_match", "perplexity", "rouge_l", "bleu")
+_NUM_TILES = 4
 _LIGHT_CELL = 0.55  # above this share of its row a cell is dark enough for light text
 
 
@@ -81,8 +84,15 @@ def render_page(report: EvaluationReport) -> str:
         histogram=histogram(report.lengths) if report.lengths is not None else {},
         histogram_height=_HISTOGRAM_HEIGHT,
         systems=system_lines(report),
+        tiles=leading_figures(report),
         notes=notes_of(report),
     )
+
+
+def leading_figures(report: EvaluationReport) -> list[Figure]:
+    """The figures that a reader looks for first."""
+    found = (report.figure(name) for name in _LEADING)
+    return [figure for figure in found if figure is not None][:_NUM_TILES]
 
 
 def cells_of(matrix: Confusion) -> list[list[Cell]]:

@@ -95,7 +95,10 @@ def terminal_table(report: EvaluationReport) -> Table:
     from rich.table import Table
 
     columns = headings(report)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="in brackets the 95 % interval")
+    caption = "in brackets the 95 % interval" + (
+        "; ? where that of the difference holds zero" if "difference" in columns else ""
+    )
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption=caption)
     for column in columns:
         table.add_column(column, no_wrap=True)
     for figure in report.figures:
@@ -112,7 +115,7 @@ def _difference_cell(figure: Figure) -> str:
     text = value_text(figure.difference.value, figure.unit, signed=True)
     judged = verdict(figure)
     colour = {"better": "green", "worse": "red", "": "dim"}[judged]
-    return f"{text} [{colour}]{judged or 'not shown'}[/]"
+    return f"{text} [{colour}]{judged or '?'}[/]"
 
 
 def markdown(report: EvaluationReport) -> str:

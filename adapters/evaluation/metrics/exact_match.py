@@ -23,5 +23,5 @@ class ExactMatch:
         loose = [normalised(case.text) == normalised(case.reference) for case in cases]
         return (
             share("exact_match", "Exact match", loose, asked, note="case, ends and width ignored"),
-            share("exact_match_strict", "… strict", strict, asked),
+            share("exact_match_strict", "Exact, strict", strict, asked),
         )

@@ -26,9 +26,9 @@ class FalseAlarms:
         form = f"true and answered label {rule.text}" if rule is not None else ""
         return (
             _rate("false_alarms", "False alarms", alarms, labelled, form),
-            _rate("false_alarms_of_low", "… of the low", alarms, truly_low),
+            _rate("false_alarms_of_low", "False alarms of low", alarms, truly_low),
             _rate("misses", "Misses", misses, labelled, "the reverse of a false alarm"),
-            _rate("misses_of_high", "… of the high", misses, truly_high),
+            _rate("misses_of_high", "Misses of high", misses, truly_high),
         )
 
 

@@ -1,0 +1,126 @@
+"""`hotswap evaluate` from the outside: files in, table, report files and exit codes out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from adapters.errors import DataError, EvaluationError
+from adapters.evaluation.command import evaluate
+from adapters.evaluation.report import EvaluationReport
+from bases.errors import BaseNotFoundError
+from tests.adapters.evaluation.conftest import PATTERN
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+app = typer.Typer()
+app.command("evaluate")(evaluate)
+QUICK = ["--max-new-tokens", "4", "--bootstrap-samples", "100"]
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(app, [*map(str, arguments), *QUICK], env={"COLUMNS": "120"})
+
+
+def test_base_and_adapter_are_measured_and_reported(tiny_base, tiny_adapter, risk_file, tmp_path):
+    page = tmp_path / "out" / "report.html"
+    common = ["--base", tiny_base, "--adapter", tiny_adapter, "--label-pattern", PATTERN]
+    result = call(risk_file, *common, "--false-alarm", "0-1:4-5", "--report", page)
+    assert result.exit_code == 0, result.exception
+    assert "Accuracy" in result.stdout
+    assert "Perplexity" in result.stdout
+    report = EvaluationReport.from_json(page.with_suffix(".json").read_bytes())
+    assert report.num_examples == 6
+    perplexity = report.figure("perplexity")
+    assert perplexity is not None
+    assert perplexity.base is not None
+    assert perplexity.adapter is not None
+    assert perplexity.base.value != perplexity.adapter.value
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert page.with_suffix(".md").read_text(encoding="utf-8").startswith("# Evaluation")
+    assert dict(report.facts)["data"] == "held-out.jsonl"
+    assert str(tmp_path) not in page.with_suffix(".json").read_text(encoding="utf-8")
+
+
+def test_a_report_is_overwritten_only_by_force_and_before_any_work(tiny_base, risk_file, tmp_path):
+    page = tmp_path / "report.html"
+    page.with_suffix(".md").write_text("mine", encoding="utf-8")
+    result = call(risk_file, "--base", "no-such-base", "--report", page)
+    assert isinstance(result.exception, EvaluationError)
+    assert "report.md" in str(result.exception)
+    assert page.with_suffix(".md").read_text(encoding="utf-8") == "mine"
+    assert not page.exists()
+    forced = call(risk_file, "--base", tiny_base, "--report", page, "--force", "--metrics", "bleu")
+    assert forced.exit_code == 0, forced.exception
+    assert page.exists()
+    assert page.with_suffix(".md").read_text(encoding="utf-8") != "mine"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "code"),
+    [("accuracy:0.95", 1), ("accuracy:0", 0), ("unreadable:0.5", 1), ("unreadable:1", 0), ("auc:0.1", 1)],
+)
+def test_a_missed_threshold_is_exit_code_1(tiny_base, risk_file, threshold, code):
+    result = call(risk_file, "--base", tiny_base, "--label-pattern", PATTERN, "--fail-under", threshold)
+    assert result.exit_code == code
+    assert ("asked for" in result.stderr) == bool(code)
+
+
+def test_a_threshold_of_something_not_measured_is_refused(tiny_base, risk_file):
+    result = call(risk_file, "--base", tiny_base, "--metrics", "bleu", "--fail-under", "accuracy:0.9")
+    assert isinstance(result.exception, EvaluationError)
+    assert "which was not measured; there are bleu" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "part"),
+    [
+        (["--metrics", "accuracy"], EvaluationError, "--label-pattern"),
+        (["--adapter", "/no/such/folder"], EvaluationError, "there is no adapter folder"),
+        (["--label-pattern", r"Level: (\d)"], EvaluationError, "finds none"),
+        (["--label-pattern", "("], EvaluationError, "no regular expression"),
+        (["--url", "http://127.0.0.1:9"], EvaluationError, "start one with `hotswap serve`"),
+        (["--columns", "nonsense"], DataError, "is not of the form"),
+    ],
+)
+def test_errors_name_the_remedy(tiny_base, risk_file, arguments, kind, part):
+    result = call(risk_file, "--base", tiny_base, *arguments)
+    assert isinstance(result.exception, kind)
+    assert part in str(result.exception)
+
+
+def test_bad_data_and_a_missing_base_are_named(tiny_base, risk_file, tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    assert isinstance(call(empty, "--base", tiny_base).exception, DataError)
+    assert isinstance(call(tmp_path / "none.jsonl", "--base", tiny_base).exception, DataError)
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"messages": [\n')
+    failed = call(broken, "--base", tiny_base).exception
+    assert "broken.jsonl:1" in str(failed)
+    assert isinstance(call(risk_file, "--base", "no-such-base").exception, BaseNotFoundError)
+
+
+async def test_a_gateway_is_measured_and_an_unknown_adapter_refused(
+    running_server, tiny_base: Path, risk_file: Path, tmp_path: Path
+):
+    server = await running_server()
+    source = server.make_adapter("risk-1")
+    outcome = await server.gateway.adapters.load("risk", source, actor="test")
+    page = tmp_path / "gateway.html"
+    common = ["--url", server.url, "--base", tiny_base, "--label-pattern", PATTERN]
+    result = await asyncio.to_thread(call, risk_file, *common, "--adapter", "risk", "--report", page)
+    assert result.exit_code == 0, result.exception
+    written = json.loads(page.with_suffix(".json").read_bytes())
+    assert [one["name"] for one in written["systems"]] == ["base", str(outcome.managed.version)]
+    perplexity = next(figure for figure in written["figures"] if figure["name"] == "perplexity")
+    assert perplexity["adapter"]["value"] is None
+    assert "the gateway reads a prompt as" in perplexity["adapter"]["note"]
+    unknown = await asyncio.to_thread(call, risk_file, *common, "--adapter", "rusk")
+    assert isinstance(unknown.exception, EvaluationError)
+    assert "serves no adapter 'rusk'; it serves: risk" in str(unknown.exception)
