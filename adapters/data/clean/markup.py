@@ -22,8 +22,15 @@ _PAGE = re.compile(
     r"|<(?:div|span|a|img|p|td|table|section|article|header)\s[^<>]{0,400}?\b(?:class|href|src|style|id)\s*=",
     re.IGNORECASE,
 )
+# Elements that are taken with their content, and what ends them.
+_ELEMENTS = {
+    name: re.compile(rf"</{name}[^<>]{{0,100}}>", re.IGNORECASE)
+    for name in ("pre", "code", *sorted(WITHOUT_TEXT))
+} | {"!--": re.compile("-->")}
+_ONE_LETTER_TAG = re.compile(r"<(/?)([A-Za-z])[ \t\n>]")
 _ENTITY = re.compile(r"&#?\w{1,24};")
 _REPEATED_AMPERSAND = re.compile(r"&(?:(?:amp|AMP|#38|#[xX]26);)+")
+_NESTED_AMPERSAND = re.compile(r"&amp;(?=#?\w{1,24};)")
 _LONGEST_RUN = re.compile("`+")
 _SPEAKS_OF_MARKUP = re.compile(
     r"\b(?:x?html5?|css|xml|svg|jsx|tsx|javascript|typescript|react|vue|bootstrap|dom|markup|web ?pages?)\b"
@@ -68,47 +75,47 @@ def strip_html(text: str) -> str:
 
 def _strip_tags(text: str) -> str:
     names = LAYOUT | ON_PAGES if _PAGE.search(text) else LAYOUT
-    lowered = text.lower()
-    if len(lowered) != len(text):  # `İ` grows; its positions would not fit
-        lowered = text
+    paired = _paired_names(text)
     out: list[str] = []
+    unclosed: set[str] = set()
     position = 0
     while (token := _TOKEN.search(text, position)) is not None:
         out.append(text[position : token.start()])
         position = token.end()
-        if token["fence"] is not None or token["tick"] is not None:
-            out.append(token.group())
-        elif token["comment"] is not None:
-            closing = text.find("-->", position)
-            if closing < 0:
-                out.append(token.group())
-            else:
-                position = closing + len("-->")
-        elif token["doctype"] is None:
-            name = token["name"].lower()
-            if name not in names or _is_lone(token, name, lowered):
-                out.append(token.group())
-            elif name in ("pre", "code", *WITHOUT_TEXT) and not token["close"]:
-                replacement, position = _element(text, lowered, name, position)
-                out.append(token.group() if replacement is None else replacement)
-            else:
-                out.append(_replacement(name, closes=bool(token["close"])))
+        replacement: str | None = None
+        if token["doctype"] is not None:
+            replacement = ""
+        elif token["fence"] is None and token["tick"] is None:
+            name = "!--" if token["comment"] is not None else token["name"].lower()
+            if name in _ELEMENTS and not token["close"]:
+                # Sought once in vain, a closing tag is not sought again: a text of openings would cost n².
+                if name not in unclosed:
+                    replacement, position = _element(text, name, position)
+                    if replacement is None:
+                        unclosed.add(name)
+            elif name in names and not _is_lone(token, name, paired, text):
+                replacement = _replacement(name, closes=bool(token["close"]))
+        out.append(token.group() if replacement is None else replacement)
     out.append(text[position:])
     return "".join(out)
 
 
-def _is_lone(token: re.Match[str], name: str, lowered: str) -> bool:
+def _paired_names(text: str) -> set[str]:
+    """The tags of one letter that both open and close somewhere in the text."""
+    found = {(close, name.lower()) for close, name in _ONE_LETTER_TAG.findall(text)}
+    return {name for _, name in found if ("", name) in found and ("/", name) in found}
+
+
+def _is_lone(token: re.Match[str], name: str, paired: set[str], text: str) -> bool:
     """Whether a tag of one letter is rather a comparison or a type: `a<b>c`, `Vec<i>`."""
-    if len(name) > 1 or token["attributes"]:
+    if len(name) > 1 or token["attributes"] or name in paired:
         return False
-    if name == "p" and (token.start() == 0 or not lowered[token.start() - 1].isalnum()):
-        return False
-    return f"</{name}>" not in lowered or not re.search(rf"<{name}[ >]", lowered)
+    return name != "p" or (token.start() > 0 and text[token.start() - 1].isalnum())
 
 
 def _replacement(name: str, *, closes: bool) -> str:
-    if name == "li" and not closes:
-        return "\n- "
+    if name == "li":
+        return "" if closes else "\n- "
     if name in BLOCKS:
         return "\n"
     if name in ("td", "th"):
@@ -116,13 +123,13 @@ def _replacement(name: str, *, closes: bool) -> str:
     return "^" if name == "sup" and not closes else ""
 
 
-def _element(text: str, lowered: str, name: str, start: int) -> tuple[str | None, int]:
+def _element(text: str, name: str, start: int) -> tuple[str | None, int]:
     """What an element with its content from `start` becomes, and where the text goes on; None if it never ends."""
-    end = lowered.find(f"</{name}", start)
-    after = text.find(">", end) + 1
-    if end < 0 or after == 0:
+    closing = _ELEMENTS[name].search(text, start)
+    if closing is None:
         return None, start
-    if name in WITHOUT_TEXT:
+    end, after = closing.span()
+    if name not in ("pre", "code"):
         return "", after
     content = _unescape(_CONTENT_TAG.sub("", text[start:end]), keep_tags=False)
     ticks = max((len(run) for run in _LONGEST_RUN.findall(content)), default=0)
@@ -148,34 +155,28 @@ def _unescape(text: str, *, keep_tags: bool = True) -> str:
         return str(unescape_html(text))
     out = []
     for is_code, piece in split_code(text):
-        if is_code or not _ENTITY.search(piece):
-            out.append(piece)
-            continue
-        collapsed = _REPEATED_AMPERSAND.sub("&amp;", piece)
-        collapsed = re.sub(r"&amp;(?=#?\w{1,24};)", "&", collapsed)
-        plain = str(unescape_html(collapsed))
-        out.append(
-            plain
-            if plain.count("<") == piece.count("<") or not _makes_tag(piece, plain)
-            else _careful(collapsed)
-        )
+        if not is_code and _ENTITY.search(piece):
+            nested = _NESTED_AMPERSAND.sub("&", _REPEATED_AMPERSAND.sub("&amp;", piece))
+            plain = str(unescape_html(nested))
+            piece = (
+                _ENTITY.sub(_unescape_all_but_brackets, nested)
+                if _num_tags(plain) > _num_tags(piece)
+                else plain
+            )
+        out.append(piece)
     return "".join(out)
 
 
-def _makes_tag(before: str, after: str) -> bool:
-    return len(_TOKEN.findall(after)) > len(_TOKEN.findall(before))
+def _num_tags(text: str) -> int:
+    """How many HTML tags and comments are in a text."""
+    return sum(
+        token["name"] is None or token["name"].lower() in LAYOUT or token["name"].lower() in ON_PAGES
+        for token in _TOKEN.finditer(text)
+    )
 
 
-def _careful(text: str) -> str:
-    """Entities replaced but those of angle brackets."""
+def _unescape_all_but_brackets(entity: re.Match[str]) -> str:
     from ftfy.fixes import unescape_html
 
-    return re.sub(
-        r"&#?\w{1,24};",
-        lambda entity: (
-            entity.group()
-            if str(unescape_html(entity.group())) in ("<", ">")
-            else str(unescape_html(entity.group()))
-        ),
-        text,
-    )
+    plain = str(unescape_html(entity.group()))
+    return entity.group() if plain in ("<", ">") else plain

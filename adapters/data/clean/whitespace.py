@@ -22,7 +22,7 @@ _SPACE_AT_PUNCTUATION = re.compile(
 _SPACED_CHARACTERS = re.compile(
     rf"(?<![^\s{CJK_PUNCTUATION}])[{CJK}](?: [{CJK}]){{3,}}(?![^\s{CJK_PUNCTUATION}])"
 )
-_SEGMENTED_RUN = re.compile(rf"[{CJK}]+(?: [{CJK}]+){{4,}}")
+_SEGMENTED_RUN = re.compile(rf"(?<![{CJK}])[{CJK}]++(?: [{CJK}]++){{4,}}+")
 
 
 def clean_whitespace(text: str, *, keep_start: bool = False, keep_end: bool = False) -> str:
