@@ -8,7 +8,7 @@ hub.py            `download_base`: a hub model at a pinned revision
 weights.py        `hash_weights`, `weight_files`: safetensors read as bytes, without torch
 architecture.py   `read_architecture`: `ArchitectureFacts` from the config alone
 passport.py       `read_passport`: `Passport`, the fingerprint an adapter is tied to
-tiny.py           `make_tiny_base`: a random base with a real tokenizer, for trying things without a download
+tiny/             `make_tiny_base`: a random base with a real tokenizer, for trying things without a download
 settings.py       `BasesSettings`: where Hotswap keeps what it makes
 progress.py       `Progress`, `log_progress`: how long work tells what it is doing
 errors.py         the root of every Hotswap error

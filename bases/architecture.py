@@ -28,7 +28,7 @@ class ArchitectureFacts(BaseModel):
     num_layers: int = Field(description="Transformer blocks.")
     num_attention_heads: int = Field(description="Query heads per block.")
     num_kv_heads: int = Field(description="Key and value heads per block.")
-    head_dim: int = Field(description="Width of one head.")
+    head_dim: int = Field(description="Width of one head's query and key.")
     vocab_size: int = Field(description="Rows of the embedding.")
     context_tokens: int = Field(description="Longest sequence the config allows, in tokens.")
     tied_embeddings: bool = Field(description="Whether input and output embeddings share one tensor.")
@@ -69,7 +69,10 @@ def read_architecture(folder: Path) -> ArchitectureFacts:
         num_layers=text.num_hidden_layers,
         num_attention_heads=num_heads,
         num_kv_heads=getattr(text, "num_key_value_heads", None) or num_heads,
-        head_dim=getattr(text, "head_dim", None) or hidden_size // num_heads,
+        # With latent attention (MLA), head_dim is the rotary part alone.
+        head_dim=getattr(text, "qk_head_dim", None)
+        or getattr(text, "head_dim", None)
+        or hidden_size // num_heads,
         vocab_size=text.vocab_size,
         context_tokens=text.max_position_embeddings,
         tied_embeddings=output is not None and output.weight is model.get_input_embeddings().weight,

@@ -17,7 +17,7 @@ def write_config(folder: Path, **config: object) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2"])
+@pytest.fixture(scope="module", params=["llama", "qwen2", "deepseek_v2", "deepseek_v3"])
 def base(request, tmp_path_factory):
     return make_tiny_base(tmp_path_factory.mktemp("bases") / request.param, architecture=request.param)
 
@@ -56,15 +56,18 @@ def test_modules_and_sizes_are_those_of_the_loaded_model(base):
     }
     facts = read_architecture(base)
     assert facts.linear_modules == linear
-    assert len(linear) == 14
+    assert len(linear) == (16 if facts.model_type.startswith("deepseek") else 14)
     assert facts.num_parameters == model.num_parameters()
     assert facts.architecture == type(model).__name__
 
 
-def test_linear_modules_are_the_targets_that_peft_finds(base):
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_linear_modules_are_the_targets_that_peft_finds(architecture, tmp_path):
+    """Not so where experts are stacked: PEFT then means the experts as well (tests/adapters/test_targets.py)."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
+    base = make_tiny_base(tmp_path / "base", architecture=architecture)
     wrapped = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base), LoraConfig(target_modules="all-linear")
     )
@@ -113,6 +116,12 @@ def test_a_quantised_base_is_described_as_what_it_was_quantised_from(tiny_base, 
     assert facts.model_copy(update={"quant_method": None}) == read_architecture(tiny_base)
 
 
+@pytest.mark.parametrize("architecture", ["deepseek_v2", "deepseek_v3"])
+def test_a_head_of_latent_attention_is_as_wide_as_its_query(tmp_path, architecture):
+    facts = read_architecture(make_tiny_base(tmp_path / "base", architecture=architecture))
+    assert (facts.head_dim, facts.num_attention_heads, facts.num_kv_heads) == (64 + 64, 4, 4)
+
+
 def test_gpt2_with_its_transposed_layers_works(tmp_path):
     folder = write_config(
         tmp_path / "gpt2", model_type="gpt2", n_embd=64, n_layer=1, n_head=2, n_positions=128, vocab_size=300
@@ -140,6 +149,26 @@ def test_a_mixture_of_experts_lists_its_attention(tmp_path):
     facts = read_architecture(folder)
     assert facts.linear_modules["model.layers.0.self_attn.v_proj"] == (64, 32)
     assert facts.num_parameters > 4 * 3 * 64 * 96
+
+
+@pytest.mark.parametrize("architecture", ["deepseek_v2", "deepseek_v3"])
+def test_latent_attention_and_shared_experts_are_listed_and_stacked_experts_are_not(tmp_path, architecture):
+    facts = read_architecture(make_tiny_base(tmp_path / "base", architecture=architecture))
+    assert facts.linear_suffixes() == [
+        "down_proj",
+        "gate_proj",
+        "kv_a_proj_with_mqa",
+        "kv_b_proj",
+        "o_proj",
+        "q_a_proj",
+        "q_b_proj",
+        "up_proj",
+    ]
+    assert facts.linear_modules["model.layers.1.self_attn.kv_a_proj_with_mqa"] == (128, 512 + 64)
+    assert facts.linear_modules["model.layers.0.mlp.gate_proj"] == (128, 256)
+    assert facts.linear_modules["model.layers.1.mlp.shared_experts.down_proj"] == (64, 128)
+    assert not any(".experts." in name or name.endswith("mlp.gate") for name in facts.linear_modules)
+    assert facts.num_parameters > 3 * 8 * 128 * 64
 
 
 def test_facts_survive_json(tiny_base):
