@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
 from adapters.data.example import Message, Role
+from adapters.errors import AdapterFileError
+from adapters.strict_json import parse_json_object
 
 ROLES: Final[dict[str, Role]] = {
     "system": "system",
@@ -27,9 +28,10 @@ def parse_messages(value: Any, *, field: str) -> tuple[Message, ...]:
     Raises RowError for an unknown role, a turn without text, and a system turn that is not the first.
     """
     if isinstance(value, str):
+        raw = value.encode("utf-8", "surrogatepass")
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = parse_json_object(b'{"turns":' + raw + b"}", what=field)["turns"]
+        except (AdapterFileError, KeyError):
             raise RowError(f"{field!r} is text, not a list of messages") from None
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise RowError(f"{field!r} is not a list of messages")

@@ -23,6 +23,8 @@ class Gathered:
     held: dict[Split, list[Example]] = field(default_factory=lambda: {"validation": [], "test": []})
     all_tasks_given: set[Split] = field(default_factory=set)
     """Splits given by a file that names no task, which therefore holds for every task."""
+    task_weights: dict[str, float] = field(default_factory=dict)
+    """Every task of the pool to the weight of the source it came from."""
     num_rows: int = 0
     warnings: list[str] = field(default_factory=list)
 
@@ -67,7 +69,15 @@ def gather(
             (gathered.pool if part == "train" else gathered.held[part]).extend(examples)
 
     for source in sources:
+        num_known = len(gathered.pool)
         read(source, None)
+        for task in {example.task for example in gathered.pool[num_known:]}:
+            known = gathered.task_weights.setdefault(task, source.weight)
+            if known != source.weight:
+                raise DataError(
+                    f"{source.path}: the task {task!r} has the weights {known:g} and {source.weight:g}; give one "
+                    "weight per task."
+                )
     given: dict[Split, tuple[str, ...]] = {"validation": settings.validation_file, "test": settings.test_file}
     for split, names in given.items():
         for source in map(DataSource.parse, names):

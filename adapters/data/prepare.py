@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,6 +48,8 @@ class PreparedData:
     test: tuple[Example, ...]
     funnel: Funnel
     warnings: tuple[str, ...]
+    task_weights: Mapping[str, float]
+    """Every task of the training data to its weight, also tasks that a column named."""
     fingerprint: str
     """sha256 in hex over the content of the three splits, in order."""
 
@@ -94,6 +96,7 @@ def prepare_data(
         split.test,
         funnel=Funnel(tuple(run.rows)),
         warnings=tuple(run.warnings),
+        task_weights=gathered.task_weights,
         fingerprint=fingerprint(splits),
     )
 

@@ -92,6 +92,13 @@ def _find_files(folder: Path) -> dict[Split | None, tuple[Path, ...]]:
             f"{folder}: some files are named after their split (train, validation, test), but {stray} is not; "
             "rename it, or name the files one by one."
         )
+    parents = {path.parent for paths in found.values() for path in paths if split_of(path.stem)}
+    if len(parents) > 1:
+        first, second = sorted(parent.relative_to(folder) for parent in parents)[:2]
+        raise DataError(
+            f"{folder}: files named after splits are in {first} and in {second}, which are data sets of their own; "
+            "name the folder that you mean, or both."
+        )
     if None not in found and "train" not in found:
         raise DataError(f"{folder}: there is {' and '.join(map(str, found))} data, but no file named train.")
     return {split: tuple(paths) for split, paths in found.items()}

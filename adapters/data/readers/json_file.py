@@ -56,7 +56,7 @@ def _is_json_lines(raw: bytes) -> bool:
         return False
     try:
         json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -25,7 +25,7 @@ def read_parquet(path: Path, _bad: BadLines, _limits: ReadLimits) -> Iterator[Ro
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(Origin(path.name, number), values)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text that is not UTF-8
         after = f" after row {number:,}" if number else ""
         reason = str(error).splitlines()[0][:200]
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,9 @@ def read_saved_dataset(folder: Path) -> dict[Split | None, Iterator[Row]]:
     try:
         loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(
-            f"{folder.name}: the saved data set cannot be read ({reason}); write it anew with save_to_disk, or "
-            "export it as JSONL (`dataset.to_json`)."
+            f"{folder.name}: the saved data set cannot be read ({_reason(error)}); write it anew with save_to_disk, "
+            "or export it as JSONL (`dataset.to_json`)."
         ) from None
     if not isinstance(loaded, datasets.DatasetDict):
         return {None: _rows(loaded, folder.name)}
@@ -53,9 +53,27 @@ def _rows(dataset: Any, name: str) -> Iterator[Row]:
     class_names = {
         key: feature.names for key, feature in dataset.features.items() if hasattr(feature, "names")
     }
-    for number, values in enumerate(dataset, start=1):
-        row = dict(values)
+    rows = iter(dataset)
+    for number in itertools.count(1):
+        try:
+            row = dict(next(rows))
+        except StopIteration:
+            return
+        except (
+            ImportError,
+            OSError,
+            ValueError,
+            TypeError,
+        ) as error:  # a broken file, or a picture in a column
+            raise DataError(
+                f"{name}:{number}: the row cannot be read ({_reason(error)}); keep the columns of text alone "
+                "(select_columns) and save the data set anew."
+            ) from None
         for key, names in class_names.items():
             index = row[key]  # -1 is how the library says "no class"
             row[key] = names[index] if isinstance(index, int) and index >= 0 else None
         yield Row(Origin(name, number), row)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

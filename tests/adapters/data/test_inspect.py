@@ -27,7 +27,7 @@ def chat(line: int, *, label: str | None = None) -> Example:
 def prepared(
     *train: Example, validation: tuple[Example, ...] = (), rows: tuple[FunnelRow, ...] = ()
 ) -> PreparedData:
-    return PreparedData(train, validation, (), Funnel(rows), (), "f" * 64)
+    return PreparedData(train, validation, (), Funnel(rows), (), {}, "f" * 64)
 
 
 def silent(_text: str) -> None:

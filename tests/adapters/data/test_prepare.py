@@ -270,6 +270,15 @@ def test_two_weights_for_one_task_are_refused(write):
         prepare(f"x={path}", f"x={path}:2")
 
 
+def test_every_task_has_the_weight_of_its_source(write):
+    rows = [{**row, "task": "xy"[n % 2]} for n, row in enumerate(notes())]
+    first, second = write("a.jsonl", rows), write("b.jsonl", notes(80)[50:])
+    prepared = prepare(f"{first}:3", f"z={second}:0.5")
+    assert prepared.task_weights == {"x": 3.0, "y": 3.0, "z": 0.5}
+    with pytest.raises(DataError, match=r"b\.jsonl: the task 'x' has the weights 3 and 1"):
+        prepare(f"{first}:3", f"x={second}")
+
+
 def test_progress_names_what_begins(write):
     said: list[str] = []
     prepare_data(

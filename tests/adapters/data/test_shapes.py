@@ -119,6 +119,8 @@ def test_raw_examples_that_have_no_place_for_the_system_text_are_counted():
         ({"messages": [QA[0], turn("system", "S"), QA[1]]}, "message 2 is a system message; only the first"),
         ({"messages": []}, "empty list"),
         ({"messages": "Q and A"}, "is text, not a list"),
+        ({"messages": "[" * 100_000}, "is text, not a list"),
+        ({"messages": '[{"role": "user", "content": "\\ud800"}]'}, "is text, not a list"),
         ({"messages": {"role": "user"}}, "is not a list of messages"),
         ({"messages": ["Q", "A"]}, "message 1 is not an object"),
         ({"prompt": "P"}, r"there is a prompt but no completion \(columns: 'prompt'\)"),

@@ -89,6 +89,7 @@ BAD_FILES = [
     ("a.jsonl", b'{"text": "x", "text": "y"}\n', r"^a\.jsonl:1: .*twice"),
     ("a.jsonl", b'{"a":' + b"[" * 60_000 + b"]" * 60_000 + b"}", r"^a\.jsonl:1: .*nested"),
     ("a.json", b'[{"text": "x"},\n {"text": }]', r"^a\.json:2: not valid JSON: .*column 11"),
+    ("a.json", b'{"a":' + b"[" * 60_000 + b"\n{", r"^a\.json: .*nested"),
     ("a.json", b"[", r"^a\.json:1: not valid JSON: .*column 2"),
     ("a.json", b'[{"text": "x"}, 3]', r"^a\.json:2: item 2 of the list is a number"),
     ("a.json", b'{"text": "x"}', r"^a\.json: .*keys 'text'.*write the examples as an array"),
@@ -262,6 +263,23 @@ def test_a_folder_that_is_split_in_part_is_refused(write):
     write("set/extra.jsonl", [{"text": "x"}])
     with pytest.raises(DataError, match=r"but extra\.jsonl is not; rename it"):
         splits_of(folder)
+
+
+def test_two_data_sets_in_one_folder_are_not_mixed(write):
+    folder = write("set/main/train.jsonl", [{"text": "x"}]).parent.parent
+    write("set/other/train.jsonl", [{"text": "x"}])
+    with pytest.raises(
+        DataError, match=r"files named after splits are in main and in other.*name the folder"
+    ):
+        splits_of(folder)
+
+
+def test_parquet_text_that_is_not_utf_8_is_refused(tmp_path):
+    table = pa.table({"text": pa.array([b"\xff\xfe"], pa.binary())})
+    broken = pa.Array.from_buffers(pa.string(), 1, table["text"].chunk(0).buffers())
+    pq.write_table(pa.table({"text": broken}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: the file cannot be read as Parquet \(.*utf-8"):
+        rows_of(tmp_path / "a.parquet")
 
 
 def test_a_folder_without_training_data_is_refused(write):

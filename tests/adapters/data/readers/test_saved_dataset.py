@@ -49,6 +49,16 @@ def test_splits_of_unknown_names_are_refused(tmp_path):
         rows_of(tmp_path / "set")
 
 
+def test_a_column_that_cannot_be_read_is_named_by_its_row(tmp_path):
+    features = datasets.Features({"text": datasets.Value("string"), "picture": datasets.Image()})
+    pictures = datasets.Dataset.from_dict(
+        {"text": ["a"], "picture": [{"bytes": b"no picture", "path": None}]}, features=features
+    )
+    pictures.save_to_disk(tmp_path / "set")
+    with pytest.raises(DataError, match=r"^set:1: the row cannot be read .*select_columns"):
+        rows_of(tmp_path / "set")
+
+
 @pytest.mark.parametrize("spoil", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
 def test_a_broken_saved_data_set_is_refused(tmp_path, spoil):
     datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "set")
