@@ -32,8 +32,8 @@ def read_saved_dataset(folder: Path) -> dict[Split | None, Iterator[Row]]:
         loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{folder.name}: the saved data set cannot be read ({_reason(error)}); write it anew with save_to_disk, "
-            "or export it as JSONL (`dataset.to_json`)."
+            f"{folder.name}: the saved data set cannot be read ({_reason(error)}); write it anew with "
+            "save_to_disk, or export it as JSONL (`dataset.to_json`)."
         ) from None
     if not isinstance(loaded, datasets.DatasetDict):
         return {None: _rows(loaded, folder.name)}
