@@ -93,14 +93,15 @@ app.command("train")(
 
 
 def _pusher(url: str) -> Callable[[Path, str], str]:
-    """Load a published adapter into the gateway at `url`; it has to read the same adapter folder."""
+    """What sends a finished adapter to the gateway at `url`, which is asked now, before the long part."""
+    from serve.client import GatewayClient, describe_load
+
+    with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
+        client.list_adapters()
 
     def push(folder: Path, name: str) -> str:
-        from serve.client import GatewayClient
-
         with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
-            answer = client.load_adapter(name, f"{folder.parent.name}/{folder.name}")
-        return str(answer["adapter"]["live"])
+            return describe_load(client.push_adapter(name, folder))
 
     return push
 

@@ -43,7 +43,8 @@ def train(
         )
     sources = [DataSource.parse(text) for text in data]
     pushed = None
-    if settings.push is not None:
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    if settings.push is not None and is_first:
         if push is None:
             raise TrainingSettingsError("--push: this command cannot reach a gateway")
         pushed = push(settings.push)
@@ -60,7 +61,7 @@ def train(
         console=console,
         push=pushed,
     )
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_first:
         show_outcome(outcome)
     return outcome
 
@@ -86,9 +87,7 @@ def show_outcome(outcome: TrainOutcome) -> None:
     console = Console()
     console.print(table, soft_wrap=True)
     if outcome.pushed is not None:
-        sys.stdout.write(
-            f"{outcome.pushed} is live. Next: hotswap generate '...' --chat --adapter {outcome.name}\n"
-        )
+        sys.stdout.write(f"{outcome.pushed}\nNext: hotswap generate '...' --chat --adapter {outcome.name}\n")
     elif outcome.digest is not None:
         source = f"{outcome.name}/{outcome.adapter_folder.name}"
         sys.stdout.write(f"Next: hotswap adapters load {outcome.name} {source}\n")

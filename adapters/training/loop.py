@@ -96,7 +96,8 @@ class Loop:
         if budget_seconds is not None:
             # The last evaluation has to fit in as well; it takes what the first one took.
             left = budget_seconds - (time.monotonic() - began) - evaluation_seconds - end_seconds
-            self.clock.budget_seconds = max(1.0, self.clock.before_seconds + left)
+            # A run that has no time left trains for a second, so that there is something to export.
+            self.clock.budget_seconds = self.clock.before_seconds + max(1.0, left)
         try:
             if not self.cadence.finished:
                 self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -28,6 +28,7 @@ from adapters.training.run_folder import (
     settings_to_resume_with,
 )
 from adapters.training.settings import TrainSettings
+from bases.errors import HotswapError
 from bases.passport import Passport, read_passport
 from bases.resolve import ResolvedBase, resolve_base
 
@@ -242,10 +243,16 @@ class _Run:
         else:
             outcome = self._publish(base, passport, data, folder, loop.prepared, outcome)
         outcome = replace(outcome, seconds=time.monotonic() - self.started_at)
-        if self.push is not None and outcome.digest is not None:
-            outcome = replace(outcome, pushed=self.push(outcome.adapter_folder, self.name))
         (folder / "outcome.json").write_text(json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8")
-        return outcome
+        if self.push is None or outcome.digest is None:
+            return outcome
+        try:
+            return replace(outcome, pushed=self.push(outcome.adapter_folder, self.name))
+        except HotswapError as error:
+            raise TrainingError(
+                f"The adapter is finished ({outcome.adapter_folder}), but was not loaded: {error} "
+                f"Then: hotswap adapters push {self.name} {outcome.adapter_folder}"
+            ) from error
 
     def _publish(
         self,

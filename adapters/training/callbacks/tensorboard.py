@@ -12,7 +12,6 @@ from transformers import TrainerCallback
 # Keys of Trainer's logs and the curve each becomes.
 CURVES = {
     "loss": "train/loss",
-    "token_accuracy": "train/token_accuracy",
     "grad_norm": "train/gradient_norm",
     "update_size": "train/update_size",
     "learning_rate": "train/learning_rate",
