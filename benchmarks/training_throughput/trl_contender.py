@@ -16,6 +16,7 @@ from benchmarks.training_throughput.stopwatch import CountingCollator, StepTimer
 
 def train(task: BlockTask) -> tuple[Any, Any, StepTimer, CountingCollator, str]:
     """Train and return (model, tokenizer, times, counts, precision)."""
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
@@ -31,6 +32,7 @@ def train(task: BlockTask) -> tuple[Any, Any, StepTimer, CountingCollator, str]:
             per_device_train_batch_size=task.examples_per_step,  # 8 is also TRL's default
             learning_rate=task.learning_rate,
             seed=task.seed,
+            use_cpu=not torch.cuda.is_available(),  # without it TRL 1.16 refuses its own bf16 default
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,

@@ -1,4 +1,4 @@
-"""One block in a process of its own: reads a BlockTask from standard input, prints a BlockResult as its last line."""
+"""One block in a process of its own: a BlockTask on standard input, a BlockResult as the last line of output."""
 
 from __future__ import annotations
 
