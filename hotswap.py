@@ -15,8 +15,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from adapters.data.command import data_app
 from adapters.data.settings import ENV_PREFIX as DATA_PREFIX
 from adapters.data.settings import DataSettings
+from adapters.evaluation.command import evaluate
+from adapters.export.settings import ExportSettings
 from adapters.training.command import SKIPPED_DATA_SETTINGS
 from adapters.training.settings import ENV_PREFIX as TRAIN_PREFIX
 from adapters.training.settings import TrainSettings
@@ -33,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
 )
 adapters_app = typer.Typer(help="Load, list, check and unload adapters.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 app.add_typer(adapters_app, name="adapters")
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="HOTSWAP_URL", help="Address of the gateway.")]
@@ -90,6 +94,9 @@ app.command("train")(
         with_options(TrainSettings, env_prefix=TRAIN_PREFIX)(_train)
     )
 )
+
+
+app.command("evaluate")(evaluate)
 
 
 def _pusher(url: str) -> Callable[[Path, str], str]:
@@ -209,6 +216,38 @@ def push_adapter(
             progress=lambda sent, total: bar.update(task, completed=sent, total=total),
         )
     sys.stdout.write(said + "\n")
+
+
+def _export(
+    folder: Path,
+    base: str,
+    out: Path,
+    initial: Path | None = None,
+    prompts: Path | None = None,
+    **given: Any,
+) -> None:
+    """Write an adapter that was made elsewhere in the form that is served exactly, with its proof.
+
+    Example: hotswap adapters export ./dora-checkpoint --base default --out ./risk
+    """
+    from adapters.export.command import describe, export_folder
+
+    report = export_folder(
+        folder, base=base, out=out, initial=initial, prompts=prompts, given=given, say=_say
+    )
+    sys.stdout.write("\n".join(describe(report)) + "\n")
+
+
+_export.__annotations__ |= {
+    "folder": Annotated[Path, typer.Argument(help="PEFT adapter or fine-tuned model.", show_default=False)],
+    "base": Annotated[str, typer.Option(help="Base it was trained on: `default`, a folder or a hub id.")],
+    "out": Annotated[Path, typer.Option(help="New folder for the adapter.")],
+    "initial": Annotated[
+        Path | None, typer.Option(help="Adapter before the first step, where the start changed the base.")
+    ],
+    "prompts": Annotated[Path | None, typer.Option(help="Text file, one prompt a line, for the probe.")],
+}
+adapters_app.command("export")(with_options(ExportSettings, env_prefix="HOTSWAP_EXPORT_")(_export))
 
 
 @adapters_app.command("unload")
