@@ -96,6 +96,14 @@ def check_shapes(
                 f"{target.name} {expected[0]} to {expected[1]}. The adapter was trained on another base.",
                 module,
             )
+        elif module in target.unserved_modules:
+            findings.add(
+                "module_not_served",
+                f"{_shown(module)} is folded into the attention of {target.name} when the engine loads it: the "
+                "adapter's part on it would be dropped, and the answers be others than in training. Train "
+                f"without {module.rpartition('.')[2]} among target_modules.",
+                module,
+            )
     if unknown and target is not None:
         _explain_unknown_modules(unknown, target, findings)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from adapters.registry.registry import Registry
 from adapters.store import AdapterStore
-from adapters.target import TargetBase
+from adapters.target import TargetBase, describe_target
+from adapters.targets import engine_modules
 from bases.architecture import ArchitectureFacts
 from bases.passport import Passport, read_passport
 from bases.resolve import ResolvedBase, resolve_base
@@ -68,7 +69,7 @@ class GatewayLife:
         if self._engine is None and settings.engine == "vllm":
             base = await asyncio.to_thread(_resolve, settings)
             passport = await asyncio.to_thread(read_passport, base, home=settings.home)
-            target = _target(base, passport)
+            target = describe_target(base, passport)
             tokenizer_path = base.path
             self._engine = _vllm_engine(settings, base, passport)
         else:
@@ -205,7 +206,7 @@ def checked_base(
 ) -> TargetBase:
     """Make a base ready and describe it for adapter checks. Raises BaseModelError."""
     base = resolve_base(reference, home=home, trust_remote_code=trust_remote_code, progress=progress)
-    return _target(base, read_passport(base, home=home, progress=progress))
+    return describe_target(base, read_passport(base, home=home, progress=progress))
 
 
 def _resolve(settings: ServeSettings) -> ResolvedBase:
@@ -215,16 +216,6 @@ def _resolve(settings: ServeSettings) -> ResolvedBase:
         revision=settings.base_revision,
         trust_remote_code=settings.trust_remote_code,
         progress=logger.info,
-    )
-
-
-def _target(base: ResolvedBase, passport: Passport) -> TargetBase:
-    return TargetBase(
-        fingerprint=passport.fingerprint,
-        name=base.name,
-        linear_modules=passport.facts.linear_modules,
-        reference=base.reference if base.source == "hub" else str(base.path),
-        tied_embeddings=passport.facts.tied_embeddings,
     )
 
 
@@ -238,6 +229,8 @@ def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passpor
         model_name=settings.served_model_name or base.name,
         context_tokens=passport.facts.context_tokens,
         kv_values_per_token=_kv_values_per_token(passport.facts),
+        lora_targets=engine_modules(passport.facts),
+        model_type=passport.facts.model_type,
         dtype=settings.dtype,
         max_model_len=settings.max_model_len,
         kv_cache_gib=settings.kv_cache_gib,
@@ -261,7 +254,7 @@ def _vllm_engine(settings: ServeSettings, base: ResolvedBase, passport: Passport
 
 
 def _kv_values_per_token(facts: ArchitectureFacts) -> int:
-    """Keys and values of every layer. Compressed attention (MLA) keeps fewer: an upper bound there."""
+    """Keys and values of every layer. Latent attention (MLA) keeps fewer: an upper bound there."""
     return 2 * facts.num_layers * facts.num_kv_heads * facts.head_dim
 
 

@@ -21,6 +21,9 @@ CPU_KV_CACHE_MAX_BYTES = 8 * GIB
 KV_BLOCK_TOKENS = 128
 CPU_PATCHES = "all"
 
+# Families whose attention vLLM runs over a latent (MLA), or else over whole keys and values.
+_EITHER_ATTENTION = frozenset({"deepseek_v2", "deepseek_v3"})
+
 # Arguments that another setting of the gateway owns, or that would open what the gateway closes.
 _OWNED = {
     "model": "--base",
@@ -30,6 +33,7 @@ _OWNED = {
     "max-loras": "--max-loras",
     "max-cpu-loras": "--max-cpu-loras",
     "max-lora-rank": "--max-lora-rank",
+    "lora-target-modules": "nothing: what an adapter may have is checked before it is loaded",
     "lora-modules": "hotswap adapters load",
     "max-num-seqs": "--max-num-seqs",
     "max-model-len": "--max-model-len",
@@ -68,6 +72,8 @@ class EngineWishes:
     trust_remote_code: bool
     structured_outputs: bool
     extra: Sequence[str]
+    lora_targets: tuple[str, ...] | None = None  # layers that take adapters, by the last part of their names
+    model_type: str = ""  # as in the base's config.json
 
 
 @dataclass(slots=True)
@@ -102,6 +108,11 @@ def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
     chosen.argument("max-loras", wishes.max_loras, "adapters in one batch")
     chosen.argument("max-cpu-loras", wishes.max_cpu_loras, "adapters kept in memory, least recently used go")
     chosen.argument("max-lora-rank", wishes.max_lora_rank, "each slot is allocated at this rank")
+    if wishes.lora_targets is not None:
+        chosen.arguments += ["--lora-target-modules", *wishes.lora_targets]
+        chosen.notes["lora-target-modules"] = (
+            f"{' '.join(wishes.lora_targets)} (no adapter reaches the experts)"
+        )
     if wishes.trust_remote_code:
         chosen.argument("trust-remote-code", True, "asked for")
     if wishes.reasoning_parser is not None:
@@ -156,6 +167,12 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
         )
     chosen.argument("kv-cache-memory-bytes", num_bytes, reason)
     _choose_context(wishes, chosen, kv_cache_tokens=num_bytes // _bytes_per_token(wishes, dtype))
+    if wishes.model_type in _EITHER_ATTENTION:
+        chosen.variable(
+            "VLLM_MLA_DISABLE",
+            "1",
+            "on a CPU its latent attention has no prefix cache, whole prompts alone and one latent size",
+        )
     cores = ",".join(str(core) for core in machine.cores)
     chosen.variable("VLLM_CPU_OMP_THREADS_BIND", cores, "all cores; vLLM would keep one idle")
     patches = CPU_PATCHES if wishes.cpu_patches == "auto" else wishes.cpu_patches
