@@ -1,8 +1,8 @@
 """Entry point of the CPU mends: vLLM calls `register` in each of its processes.
 
 Nothing happens unless the environment variable HOTSWAP_CPU_PATCHES names the parts that are wanted
-(`lora-isolation,lora-grouped,uniproc`, or `all`) and vLLM runs on its CPU platform. The gateway sets the
-variable before it starts the engine; child processes inherit it.
+(`lora-isolation,lora-grouped,moe-experts,uniproc`, or `all`) and vLLM runs on its CPU platform. The gateway
+sets the variable before it starts the engine; child processes inherit it.
 
 Version rule: on a vLLM in `VERIFIED_VLLM_VERSIONS` every part is applied as asked. On any other version the
 speed-ups are left out with a warning, and the correctness mend is applied only if it passes `lora_probe`
@@ -29,6 +29,7 @@ class CpuPart(StrEnum):
 
     LORA_ISOLATION = "lora-isolation"
     LORA_GROUPED = "lora-grouped"
+    MOE_EXPERTS = "moe-experts"
     UNIPROC = "uniproc"
 
 
@@ -69,14 +70,18 @@ def register() -> None:
         _use_punica_wrapper("serve.engine.cpu.lora_grouped.GroupedPunicaWrapper")
     elif parts & {CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION}:
         _use_isolation(vllm.__version__, verified)
+    if CpuPart.MOE_EXPERTS in parts and verified:
+        from serve.engine.cpu import moe_experts
+
+        moe_experts.install()
     if CpuPart.UNIPROC in parts and verified:
         from serve.engine.cpu import uniproc
 
         uniproc.install()
-    skipped = parts & {CpuPart.LORA_GROUPED, CpuPart.UNIPROC}
+    skipped = parts & {CpuPart.LORA_GROUPED, CpuPart.MOE_EXPERTS, CpuPart.UNIPROC}
     if skipped and not verified:
         logger.warning(
-            "vLLM %s is not verified with the CPU speed-ups %s; they are left out",
+            "vLLM %s is not verified with the CPU parts %s; they are left out",
             vllm.__version__,
             ", ".join(sorted(skipped)),
         )

@@ -61,7 +61,7 @@ def test_an_unverified_vllm_with_the_defect_gets_the_mend_that_fits_and_no_speed
     with caplog.at_level(logging.WARNING):
         plugin.register()
     assert CpuPlatform.get_punica_wrapper() == ISOLATED
-    assert "0.99.0 is not verified with the CPU speed-ups lora-grouped" in caplog.text
+    assert "0.99.0 is not verified with the CPU parts lora-grouped" in caplog.text
 
 
 def test_an_unverified_vllm_that_is_right_by_itself_is_left_alone(monkeypatch):
