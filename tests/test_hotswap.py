@@ -60,6 +60,7 @@ def test_these_are_the_commands() -> None:
         ("doctor",),
         ("adapters", "list"),
         ("adapters", "load"),
+        ("adapters", "push"),
         ("adapters", "unload"),
         ("adapters", "check"),
     }
@@ -228,6 +229,12 @@ def test_the_verbs_work_on_a_running_gateway(server_process: Callable[..., Serve
     assert listed.exit_code == 0
     assert f"{version} (live)" in listed.stdout
     assert "base scripted; 8 slots" in listed.stderr
+
+    pushed = run("adapters", "push", "sent", str(server.home / "adapters" / "v0"), **env)
+    assert pushed.exit_code == 0, pushed.output
+    assert pushed.stdout.startswith("sent@")
+    assert " is live; it moves log probabilities by up to " in pushed.stdout
+    assert "upload:" in run("adapters", "list", **env).stdout
 
     unloaded = run("adapters", "unload", "risk", "--drain-seconds", "5", **env)
     assert unloaded.exit_code == 0

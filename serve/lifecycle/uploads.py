@@ -18,7 +18,6 @@ T = TypeVar("T")
 
 MAX_UPLOADS = 4  # each holds up to a whole adapter on disk
 _RETRY_AFTER_SECONDS = 5
-_WRITE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,6 @@ class Uploads:
 
     async def _fill(self, folder: Path, chunks: AsyncIterator[bytes], check_open: Callable[[], None]) -> None:
         total = 0
-        pending = bytearray()
         try:
             async with asyncio.timeout(self._limits.total_seconds):
                 with AdapterTarReader(folder, self._files) as reader:
@@ -82,11 +80,7 @@ class Uploads:
                         total += len(chunk)
                         if total > self._max_body_bytes:
                             raise self._too_large()
-                        pending += chunk
-                        if len(pending) >= _WRITE_BYTES:
-                            await run_whole(_feed, reader, bytes(pending))
-                            pending.clear()
-                    await run_whole(_feed, reader, bytes(pending))
+                        await run_whole(_feed, reader, chunk)
                     reader.finish()
         except TimeoutError:
             raise BodyTimeoutError(

@@ -36,7 +36,7 @@ MAX_QUANTISED_ROUNDING = 0.6
 NO_EFFECT_SHARE = 0.1
 # The strength is called another one when it is off by this share and explains the numbers this well.
 MIN_SCALE_ERROR = 0.1
-MIN_SCALE_FIT = 0.9
+MIN_SCALE_FIT = 0.95
 
 
 class Cause(StrEnum):

@@ -55,6 +55,11 @@ class AsgiCall:
         """The client closes the connection."""
         self._incoming.put_nowait({"type": "http.disconnect"})
 
+    @property
+    def unread(self) -> int:
+        """Messages of the client that the application has not taken."""
+        return self._incoming.qsize()
+
     async def read(self) -> dict[str, Any]:
         """The next message of the application."""
         return await self.sent.get()

@@ -348,3 +348,37 @@ async def test_a_narrow_request_does_not_overtake_a_wide_one_that_waits() -> Non
     assert (admission.running, admission.queued_requests) == (2, 1)
     leave_second.set()
     await asyncio.gather(wide, narrow)
+
+
+async def test_while_held_nobody_new_starts_and_whoever_comes_waits() -> None:
+    admission = Admission(max_running=2, max_queued_requests=1, max_queued_tokens=100)
+    started = asyncio.Event()
+
+    async def visit() -> None:
+        async with admission.slot(sequences=1, prompt_tokens=1):
+            started.set()
+
+    async with admission.slot(sequences=1, prompt_tokens=1):
+        with admission.hold():
+            waiting = asyncio.create_task(visit())
+            await asyncio.sleep(0)
+            assert (admission.running, admission.queued_requests) == (1, 1)
+            with pytest.raises(QueueFullError):
+                admission.check_open()
+        await waiting
+    assert started.is_set()
+
+
+async def test_holds_add_up() -> None:
+    admission = Admission(max_running=2, max_queued_requests=1, max_queued_tokens=100)
+
+    async def visit() -> None:
+        async with admission.slot(sequences=1, prompt_tokens=1):
+            pass
+
+    with admission.hold():
+        with admission.hold():
+            waiting = asyncio.create_task(visit())
+            await asyncio.sleep(0)
+        assert admission.queued_requests == 1
+    await waiting

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
-from serve.client import GatewayClient, GatewayRefusedError, GatewayUnreachableError
+from adapters.artefact import WEIGHTS_NAME
+from adapters.config import CONFIG_NAME
+from adapters.errors import AdapterFileError
+from adapters.tiny import make_tiny_adapter
+from serve.client import GatewayClient, GatewayRefusedError, GatewayUnreachableError, describe_load
+from serve.engine.scripted import SCRIPTED_TARGET
+from serve.lifecycle.adapter_tar import AdapterTarReader, file_limits
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -131,3 +138,85 @@ def test_without_a_key_no_header_is_sent(connect: Callable[..., GatewayClient]) 
         return httpx.Response(200, json={"adapters": []})
 
     assert connect(handler).list_adapters() == {"adapters": []}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_tiny_adapter(tmp_path / "risk", linear_modules=SCRIPTED_TARGET.linear_modules)
+
+
+def test_a_push_is_the_adapter_as_a_tar_of_known_length(
+    connect: Callable[..., GatewayClient], folder: Path, tmp_path: Path
+) -> None:
+    asked: list[httpx.Request] = []
+    told: list[tuple[int, int]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(201, json={"created": True})
+
+    (folder / "optimizer.pt").write_bytes(b"not sent")
+    client = connect(handler, admin_key="the-key")
+    assert client.push_adapter("risk", folder, progress=lambda *now: told.append(now)) == {"created": True}
+    request = asked[0]
+    assert (request.method, str(request.url)) == ("PUT", "http://gateway/admin/adapters/risk")
+    assert request.headers["content-type"] == "application/x-tar"
+    assert request.headers["content-length"] == str(len(request.content))
+    assert request.headers["authorization"] == "Bearer the-key"
+    assert told[-1] == (len(request.content), len(request.content))
+    got = tmp_path / "got"
+    got.mkdir()
+    with AdapterTarReader(got, file_limits(2**20)) as reader:
+        reader.feed(request.content)
+        reader.finish()
+    assert {path.name: path.read_bytes() for path in got.iterdir()} == {
+        name: (folder / name).read_bytes() for name in (CONFIG_NAME, WEIGHTS_NAME)
+    }
+
+
+def test_a_folder_that_is_no_adapter_is_not_sent(
+    connect: Callable[..., GatewayClient], tmp_path: Path
+) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise AssertionError("nothing is sent")
+
+    client = connect(handler)
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(AdapterFileError, match="cannot be sent"):
+            client.push_adapter("risk", path)
+
+
+def test_a_file_that_shrinks_while_it_is_sent_is_an_error(
+    connect: Callable[..., GatewayClient], folder: Path
+) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(201, json={})
+
+    def shrink(sent: int, total: int) -> None:
+        (folder / WEIGHTS_NAME).write_bytes(b"")
+
+    with pytest.raises(AdapterFileError, match="became shorter"):
+        connect(handler).push_adapter("risk", folder, progress=shrink)
+
+
+REPLAY = {"kind": "replay", "num_tokens": 96, "max_difference_nats": 0.0021, "slope": 0.998}
+EFFECT = {"kind": "effect", "num_tokens": 40, "max_difference_nats": 2.5, "slope": None}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"created": True, "replaced": None, "probe": None}, "risk@3f2a91c0 is live"),
+        (
+            {"created": True, "replaced": "risk@00000000", "probe": REPLAY},
+            "risk@3f2a91c0 is live, replaced risk@00000000; probed over 96 tokens of the training: largest "
+            "difference 0.0021 nats, strength 1.00",
+        ),
+        (
+            {"created": False, "replaced": None, "probe": EFFECT},
+            "risk@3f2a91c0 was live already; it moves log probabilities by up to 2.5 nats",
+        ),
+    ],
+)
+def test_a_load_is_described_with_what_the_probe_measured(answer: dict[str, Any], said: str) -> None:
+    assert describe_load({"adapter": {"live": "risk@3f2a91c0"}, **answer}) == said
