@@ -13,7 +13,7 @@ from adapters.data.step import Finding, StepResult
 # The words that introduce a class in an answer: `Level: high`, `"label": "high"`, `风险等级：高`.
 _INTRODUCTION = (
     r"(?:(?i:\b(?:label|class|category|level|risk(?: level)?|sentiment|intent))|标签|类别|分类|等级|级别|情感|意图)"
-    r"[\"'*]{0,3}\s*(?:[:：=]|(?i:\bis\b)|为|是)\s*[\"'*]{0,3}"
+    r"[\"'*]{0,3}\s*(?:[:：=]|(?i:\bis\b)|为|是)[\s\"'*]{0,6}"
 )
 
 

@@ -11,22 +11,27 @@ from adapters.errors import DataError
 DEFAULT_REGIONS = ("CN", "US", "GB", "DE")
 
 # Seven digits and more with the signs that a number may be written with: the matcher is asked only there.
-_CANDIDATE = re.compile(r"(?<![\w.,])[+＋(（]?\d(?:[\s().\-/–（）\u2011]{0,3}\d){6,16}(?![\w])", re.ASCII)
+_CANDIDATE = re.compile(
+    r"(?<![\w.,])[+＋(（]?\d(?:[ \t().\-/–（）\u00a0\u2011]{0,3}\d){6,16}(?![\w])", re.ASCII
+)
 _INTRODUCTION = re.compile(
     r"(?:\b(?:tel|telephone|phone|call|mobile|cell|fax|whatsapp|telefon|tel\.?nr|handy|mobil|ring|text|dial|sms)\b"
-    r"|电话|手机|致电|拨打|座机|热线|传真|微信|联系方式|号码|短信)[^\d\n]{0,24}$",
+    r"|电话|手机|致电|拨打|座机|热线|传真|微信|联系方式|号码|短信)[^\d\n]{0,24}\Z",
     re.IGNORECASE,
 )
 _OTHER_NUMBER = re.compile(
     r"(?:\b(?:order|invoice|ref(?:erence)?|id|no|nr|isbn|issn|account|acct|case|ticket|version|ip|serial|sku|policy"
     r"|transaction|txn|tracking|bestellung|rechnung|konto|timestamp|iban|uuid|code)\b|订单|单号|编号|账号|账户|卡号|流水|发票|快递"
-    r"|\bamount|金额|[€$£¥￥#])[^\d\n,，;；]{0,12}$",
+    r"|\bamount|金额|[€$£¥￥#])[^\d\n,，;；]{0,12}\Z",
     re.IGNORECASE,
 )
-_CURRENCY_AFTER = re.compile(r"\s?(?:EUR|USD|GBP|CNY|RMB|CHF|JPY|€|\$|£|¥|元|块|万|亿|%|人民币|美元|欧元)")
+_CURRENCY_AFTER = re.compile(
+    r"[ \u00a0]?(?:EUR|USD|GBP|CNY|RMB|CHF|JPY|€|\$|£|¥|元|块|万|亿|%|人民币|美元|欧元)"
+)
 _CHINESE_MOBILE = re.compile(r"1[3-9]\d(?:[ -]?\d{4}){2}")
 _DATE = re.compile(r"(?:19|20)\d\d[-/. ]?[01]\d[-/. ]?[0-3]\d|[0-3]?\d[-/.][01]?\d[-/.](?:19|20)\d\d")
-_SEPARATED = re.compile(r"\d[\s().\-/]+\d")
+_GAP = re.compile(r"(?<=\d)[ \t\u00a0]+(?=[+＋(（\d])")
+_SEPARATED = re.compile(r"\d[ \t().\-/\u00a0]+\d")
 
 
 def find_phones(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> Iterator[Match]:
@@ -47,19 +52,39 @@ def find_phones(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> Iterator
             raise DataError(
                 f"The region {region!r} for telephone numbers is unknown; give ISO codes such as CN or DE."
             )
-    for candidate in _CANDIDATE.finditer(text):
-        before = text[max(0, candidate.start() - 40) : candidate.start()]
-        value = candidate.group()
-        if _CURRENCY_AFTER.match(text, candidate.end()) or _DATE.match(value):
-            continue
-        introduced = _INTRODUCTION.search(before) is not None
-        if not introduced and _OTHER_NUMBER.search(before) and value[0] not in "+＋":
-            continue
-        if introduced or _is_written_like_phone(value):
-            found = _number(value, regions, is_introduced=introduced)
-            if found is not None:
-                start, end = candidate.start() + found[0], candidate.start() + found[1]
-                yield Match("phone", start, end, text[start:end])
+    position = 0
+    is_rest = False
+    while (candidate := _CANDIDATE.search(text, position)) is not None:
+        start, end = candidate.span()
+        gaps = list(_GAP.finditer(text, start, end))
+        # Another number or a time may stand right before or behind (`14:30 13812345678`): the candidate is
+        # tried whole, then without its last groups, then from its next group.
+        ends = [end, *(gap.start() for gap in reversed(gaps))]
+        tries = (_find(text, start, e, regions, is_part=is_rest or e < end) for e in ends)
+        found = next((match for match in tries if match is not None), None)
+        if found is not None:
+            yield found
+        is_rest = found is None and bool(gaps)
+        position = found.end if found else gaps[0].end() if gaps else end
+
+
+def _find(text: str, start: int, end: int, regions: Sequence[str], *, is_part: bool) -> Match | None:
+    """The number in text[start:end]. A part of a candidate must be unmistakable by itself."""
+    value = text[start:end]
+    if sum(map(str.isdigit, value)) < 7:
+        return None
+    if is_part and value[0] not in "+＋(（0" and not _CHINESE_MOBILE.match(value):
+        return None
+    if _CURRENCY_AFTER.match(text, end) or _DATE.match(value):
+        return None
+    before = text[max(0, start - 40) : start]
+    introduced = _INTRODUCTION.search(before) is not None
+    if not introduced and _OTHER_NUMBER.search(before) and value[0] not in "+＋":
+        return None
+    if not introduced and not _is_written_like_phone(value):
+        return None
+    span = _number(value, regions, is_introduced=introduced)
+    return span and Match("phone", start + span[0], start + span[1], text[start + span[0] : start + span[1]])
 
 
 def _is_written_like_phone(value: str) -> bool:
