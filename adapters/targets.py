@@ -86,8 +86,8 @@ def left_out_modules(facts: ArchitectureFacts) -> dict[str, str]:
             reasons[name] = f"vLLM folds {name} into its latent attention and drops an adapter's part on it"
         elif facts.model_type in STACKED_EXPERTS and name in _EXPERT_NAMES:
             reasons[name] = (
-                f"PEFT reads {name} as the experts', which transformers keeps in stacked tensors; adapters on "
-                "those are not served"
+                f"PEFT reads {name} as that of the experts, which transformers keeps in stacked tensors; "
+                "adapters on those are not served"
             )
     return reasons
 

@@ -27,6 +27,7 @@ from adapters.training.callbacks.update_size import UpdateSize
 from adapters.training.collate import PackedCollator, PaddedCollator
 from adapters.training.memory import estimate_memory
 from adapters.training.methods.method import Method, PreparedModel, prepare_model
+from adapters.training.methods.targets import name_targets
 from adapters.training.outcome import EndReason, ValidationScore
 from adapters.training.preflight import Preflight, check_memory
 from adapters.training.processes import Processes
@@ -169,6 +170,7 @@ def build_loop(
     note: Callable[[str], None],
 ) -> Loop:
     """Load the base and put everything around it. `note` takes what the manifest should know."""
+    settings = name_targets(settings, facts, say)
     on_cpu = flight.hardware.device == "cpu"
     lengths = [len(one.input_ids) for one in train]
     tokens_per_part = math.ceil(

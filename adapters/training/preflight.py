@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adapters.errors import AdapterNameError, TrainingSettingsError
 from adapters.name import parse_alias
+from adapters.targets import left_out_modules
 from adapters.training.arguments import has_bitsandbytes
 from adapters.training.base_model import quantisation_of
 from adapters.training.memory import MemoryEstimate
@@ -138,7 +139,11 @@ def _target_problems(settings: TrainSettings, passport: Passport) -> list[str]:
     if ALL_LINEAR in settings.targets:
         return []
     known = passport.facts.linear_suffixes()
+    left_out = left_out_modules(passport.facts)
+    problems = [f"--targets {name}: {left_out[name]}" for name in settings.targets if name in left_out]
     unknown = [target for target in settings.targets if target not in known]
-    if not unknown:
-        return []
-    return [f"--targets {','.join(unknown)}: the base has no such layers, only {', '.join(known)}"]
+    if unknown:
+        problems.append(
+            f"--targets {','.join(unknown)}: the base has no such layers, only {', '.join(known)}"
+        )
+    return problems
