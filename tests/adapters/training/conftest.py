@@ -31,6 +31,10 @@ def write_examples(path: Path, count: int, *, seed: int = 0) -> Path:
     return path
 
 
+def quiet(_: str) -> None:
+    """For what is told to nobody."""
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_base(tmp_path_factory.mktemp("bases") / "tiny", hidden_size=64, heads=2, kv_heads=1)

@@ -13,6 +13,7 @@ from adapters.data.source import DataSource
 from adapters.training.methods.registry import METHODS
 from adapters.training.run import train_adapter
 from adapters.training.settings import TrainSettings
+from tests.adapters.training.conftest import quiet
 
 SERVABLE = [
     name for name, method in METHODS.items() if method.servable and name != "loftq"
@@ -38,7 +39,7 @@ def test_a_method_learns_and_is_published(
         name="risk",
         settings=settings,
         data_settings=DataSettings(),
-        say=[].append,
+        say=quiet,
     )
     assert outcome.after is not None and outcome.before is not None
     assert outcome.after.perplexity < outcome.before.perplexity

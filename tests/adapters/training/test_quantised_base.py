@@ -32,7 +32,7 @@ def quantised(
     request: pytest.FixtureRequest, original: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The tiny base rounded to nearest by llmcompressor, as `hotswap quantize` users have theirs."""
-    folder = tmp_path_factory.mktemp("quantised") / request.param
+    folder: Path = tmp_path_factory.mktemp("quantised") / request.param
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # llmcompressor's own
         from llmcompressor import oneshot

@@ -23,7 +23,7 @@ from adapters.training.run import train_adapter
 from adapters.training.schedule import rate_factor
 from adapters.training.settings import TrainSettings
 from bases.errors import HotswapError
-from tests.adapters.training.conftest import write_examples
+from tests.adapters.training.conftest import quiet, write_examples
 
 Make = Callable[..., TrainSettings]
 
@@ -36,7 +36,7 @@ def run(examples_file: Path) -> Callable[..., TrainOutcome]:
             name="risk",
             settings=settings,
             data_settings=DataSettings(),
-            **({"say": [].append} | given),
+            **({"say": quiet} | given),
         )
 
     return train
@@ -62,7 +62,7 @@ def nll(model: Any, examples: list[EncodedExample]) -> Iterator[tuple[float, int
 
 
 def encoded(base: Path, source: DataSource, split: str) -> list[EncodedExample]:
-    prepared = prepare_data([source], DataSettings(), progress=[].append)
+    prepared = prepare_data([source], DataSettings(), progress=quiet)
     return list(encode_all(getattr(prepared, split), ExampleEncoder(base, max_length_tokens=512)).examples)
 
 
@@ -106,7 +106,7 @@ def test_a_weight_of_a_task_weighs_its_tokens_in_the_loss(
         DataSource(write_examples(tmp_path / "a.jsonl", 20, seed=1), "a", 1.0),
         DataSource(write_examples(tmp_path / "b.jsonl", 20, seed=2), "b", 5.0),
     ]
-    prepared = prepare_data(sources, DataSettings(), progress=[].append)
+    prepared = prepare_data(sources, DataSettings(), progress=quiet)
     examples = encode_all(prepared.train, ExampleEncoder(tiny_base, max_length_tokens=512)).examples
     outcome = run(make_settings(max_steps=1, batch_size=len(examples), accumulation_steps=3), *sources)
     base = plain_base(tiny_base)
@@ -127,10 +127,10 @@ def test_the_learning_rate_follows_its_schedule(
 
 
 def test_tensorboard_has_every_curve(run: Callable[..., TrainOutcome], make_settings: Make) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
 
     outcome = run(make_settings())
-    events = EventAccumulator(str(outcome.run_folder / "tensorboard"))
+    events = event_accumulator.EventAccumulator(str(outcome.run_folder / "tensorboard"))
     events.Reload()
     assert set(events.Tags()["scalars"]) == set(CURVES.values())
     assert [point.step for point in events.Scalars("train/update_size")] == list(range(1, 7))
