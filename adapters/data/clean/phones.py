@@ -53,19 +53,19 @@ def find_phones(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> Iterator
                 f"The region {region!r} for telephone numbers is unknown; give ISO codes such as CN or DE."
             )
     position = 0
-    is_rest = False
+    rest = -1  # where the rest of a refused candidate starts
     while (candidate := _CANDIDATE.search(text, position)) is not None:
         start, end = candidate.span()
         gaps = list(_GAP.finditer(text, start, end))
         # Another number or a time may stand right before or behind (`14:30 13812345678`): the candidate is
         # tried whole, then without its last groups, then from its next group.
         ends = [end, *(gap.start() for gap in reversed(gaps))]
-        tries = (_find(text, start, e, regions, is_part=is_rest or e < end) for e in ends)
+        tries = (_find(text, start, e, regions, is_part=start == rest or e < end) for e in ends)
         found = next((match for match in tries if match is not None), None)
         if found is not None:
             yield found
-        is_rest = found is None and bool(gaps)
         position = found.end if found else gaps[0].end() if gaps else end
+        rest = -1 if found else position
 
 
 def _find(text: str, start: int, end: int, regions: Sequence[str], *, is_part: bool) -> Match | None:
