@@ -261,7 +261,8 @@ def _check_whole_modules(model: Any, adapter: str) -> Iterator[str]:
         original = dict(wrapper.original_module.named_parameters())
         for name, value in wrapper.modules_to_save[adapter].named_parameters():
             if not torch.equal(value, original[name]):
-                change = float((value - original[name]).norm() / original[name].norm().clamp_min(1e-12))
+                before = on_cpu(original[name])
+                change = float((on_cpu(value) - before).norm() / before.norm().clamp_min(1e-12))
                 raise ExportError(
                     f"{shown} was trained whole (modules_to_save) and its {name} changed by {change:.2%}; the "
                     "engine cannot exchange it per request. Train without modules_to_save."

@@ -54,7 +54,7 @@ class Factors:
         return Factors(torch.cat([mine.a, theirs.a], dim=0), torch.cat([mine.b, -theirs.b], dim=1))
 
     def cut(self, rank: int) -> Factors:
-        """The nearest change of at most that rank; unchanged where the rank is not larger.
+        """The nearest change of at most that rank, never more than the matrix has; unchanged where it is lower.
 
         Works on the factors (QR of both, SVD of a rank x rank matrix), never on the whole matrix.
         """
@@ -64,7 +64,7 @@ class Factors:
             return self
         q_b, r_b = torch.linalg.qr(self.b.double() * self.scale)
         q_a, r_a = torch.linalg.qr(self.a.double().T)
-        left, values, right = torch.linalg.svd(r_b @ r_a.T)
+        left, values, right = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
         root = values[:rank].sqrt()
         return Factors(
             (root[:, None] * (right[:rank] @ q_a.T)).to(self.a.dtype),

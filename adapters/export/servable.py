@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from adapters.export.trained import DeclaredScaling, ModuleChange, Trained
 MAX_RANK = ENGINE_RANKS[-1]
 # An exact conversion differs by the rounding of float32 alone.
 EXACT_ERROR = 1e-5
+# Up to here a rank costs so little that an exact form is always taken.
+_CHEAP_RANK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,19 @@ def _low_rank(
             decomposed[change.module] = decompose(change.exact(), max_rank=rank or MAX_RANK)
     if not decomposed:
         return factors, []
-    needed = {module: item.rank_for(max_error) for module, item in decomposed.items()}
-    chosen = rank or max(found or MAX_RANK for found in needed.values())
+    chosen = rank or _choose_rank(decomposed.values(), max_error)
     for module, item in decomposed.items():
         factors[module] = item.factors(chosen)
     ordered = {change.module: factors[change.module] for change in changes}
     note = f"{len(decomposed)} modules approximated by singular value decomposition at rank {chosen}"
     return ordered, [note]
+
+
+def _choose_rank(decomposed: Collection[Decomposition], max_error: float) -> int:
+    """The smallest rank within the limit for every module; some more where that makes all of them exact."""
+    sufficient = max(item.rank_for(max_error) or MAX_RANK for item in decomposed)
+    exact = max(item.rank_for(EXACT_ERROR) or MAX_RANK for item in decomposed)
+    return exact if exact <= max(2 * sufficient, _CHEAP_RANK) else sufficient
 
 
 def _measure(

@@ -1,0 +1,122 @@
+"""Adapters made elsewhere, with stock PEFT, become servable."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from adapters.artefact import WEIGHTS_NAME
+from adapters.check import check_adapter
+from adapters.config import CONFIG_NAME
+from adapters.errors import ExportError, NotServableError
+from adapters.export.command import export_folder
+from adapters.target import TargetBase
+from tests.adapters.export.test_export import EXACT_TOLERANCE, difference, reload
+from tests.adapters.export.trained_models import TinyBase, train
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(llama: TinyBase, tmp_path: Path):
+    said: list[str] = []
+
+    def export(folder: Path, **options):
+        out = tmp_path / f"out-{folder.name}"
+        base = str(llama.resolved.path)
+        return export_folder(folder, base=base, out=out, say=said.append, **options), said
+
+    return export
+
+
+@pytest.mark.parametrize("kind", ["patterns", "pissa", "olora", "adalora", "dora"])
+def test_a_peft_folder_of_any_method_becomes_servable(kind: str, llama: TinyBase, run, tmp_path: Path):
+    model = train(llama, kind)
+    with warnings.catch_warnings():  # PEFT takes a module that AdaLoRA pruned away for a broken shard
+        warnings.filterwarnings("ignore", message=".*have invalid shape")
+        model.save_pretrained(tmp_path / kind)
+    report, said = run(tmp_path / kind, given={"max_error": 0.01})
+    served = reload(llama, report.folder)
+    assert difference(model, served) < (0.01 if kind == "dora" else EXACT_TOLERANCE)
+    target = TargetBase(llama.passport.fingerprint, "tiny", llama.passport.facts.linear_modules)
+    assert check_adapter(report.folder, target=target).ok
+    assert report.digest[:8] in "\n".join(said)
+
+
+def test_a_random_initialisation_needs_the_initial_adapter(llama: TinyBase, run, tmp_path: Path):
+    model = train(llama, "pissa", initial_folder=tmp_path / "initial")
+    model.peft_config["default"].init_lora_weights = "pissa_niter_4"
+    model.save_pretrained(tmp_path / "trained")
+    with pytest.raises(ExportError, match="--initial"):
+        run(tmp_path / "trained")
+    report, _ = run(tmp_path / "trained", initial=tmp_path / "initial")
+    assert report.is_exact
+    assert difference(model, reload(llama, report.folder)) < EXACT_TOLERANCE
+
+
+def test_a_fully_fine_tuned_model_becomes_an_adapter(llama: TinyBase, run, tmp_path: Path):
+    model = train(llama, "full")
+    model.save_pretrained(tmp_path / "model")
+    report, _ = run(tmp_path / "model", given={"rank": 128})
+    assert report.is_exact  # the tiny base is 128 wide
+    assert difference(model, reload(llama, report.folder)) < EXACT_TOLERANCE
+
+
+def test_prompts_come_from_a_file(llama: TinyBase, run, tmp_path: Path):
+    train(llama, "lora").save_pretrained(tmp_path / "lora")
+    (tmp_path / "prompts.txt").write_text("one prompt\n\nand another\n")
+    report, _ = run(tmp_path / "lora", prompts=tmp_path / "prompts.txt")
+    cases = json.loads((report.folder / "hotswap_probe.json").read_text())["cases"]
+    assert len(cases) == 2
+    (tmp_path / "prompts.txt").write_text("\n")
+    with pytest.raises(ExportError, match="holds no prompts"):
+        run(tmp_path / "lora", prompts=tmp_path / "prompts.txt")
+
+
+def test_weights_as_a_pickle_are_not_opened(llama: TinyBase, run, tmp_path: Path):
+    train(llama, "lora").save_pretrained(tmp_path / "lora")
+    (tmp_path / "lora" / WEIGHTS_NAME).rename(tmp_path / "lora" / "adapter_model.bin")
+    with pytest.raises(ExportError, match="a pickle can run code"):
+        run(tmp_path / "lora")
+
+
+def test_weights_of_other_names_are_an_error_not_an_untrained_adapter(llama: TinyBase, run, tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    train(llama, "lora").save_pretrained(tmp_path / "lora")
+    weights = tmp_path / "lora" / WEIGHTS_NAME
+    tensors = load_file(weights)
+    save_file({name.replace("layers.1", "layers.9"): value for name, value in tensors.items()}, weights)
+    with pytest.raises(ExportError, match="Was it trained on another base"):
+        run(tmp_path / "lora")
+
+
+def test_a_prompt_tuning_folder_is_not_servable(run, tmp_path: Path):
+    (tmp_path / "prefix").mkdir()
+    config = {"peft_type": "PREFIX_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 4}
+    (tmp_path / "prefix" / CONFIG_NAME).write_text(json.dumps(config))
+    with pytest.raises(NotServableError, match="adds keys and values"):
+        run(tmp_path / "prefix")
+
+
+def test_a_folder_without_a_model_says_what_is_missing(run, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ExportError, match="holds neither"):
+        run(tmp_path / "empty")
+    with pytest.raises(ExportError, match="is not a folder"):
+        run(tmp_path / "missing")
+
+
+def test_the_command_imports_nothing_heavy():
+    code = "import adapters.export.command, sys; print(sorted({'torch', 'transformers', 'peft'} & {*sys.modules}))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
