@@ -179,7 +179,8 @@ def test_states_survive_a_file(model: torch.nn.Linear) -> None:
 
 
 def test_progress_is_a_line_every_ten_seconds_where_there_is_no_terminal() -> None:
-    now, lines = [0.0], []
+    now = [0.0]
+    lines: list[str] = []
     clock = RunClock(100, now=lambda: now[0])
     progress = ProgressBar(clock, say=lines.append, console=None, now=lambda: now[0])
     clock.start()
