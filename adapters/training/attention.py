@@ -12,6 +12,7 @@ import torch
 
 from adapters.errors import TrainingError
 from adapters.training.attention_blocks import attend_in_blocks
+from adapters.training.shared_prefix import expand_row
 
 IMPLEMENTATION = "hotswap_packed"
 _MAX_FLASH_HEAD_SIZE = 256
@@ -51,13 +52,17 @@ def packed_attention(
     A real mask, as sliding windows and padding have, is obeyed and used as "sdpa" would. Raises TrainingError for
     attention that has no packed form here.
     """
-    bounds = kwargs.get("cu_seq_lens_q")
+    bounds, packed_tokens = kwargs.get("cu_seq_lens_q"), kwargs.get("packed_tokens")
     is_unmasked = attention_mask is None or attention_mask.numel() == 0
     if bounds is None or not is_unmasked:
         if attention_mask is not None and is_unmasked:
             raise TrainingError(
                 "Position ids start anew within a row, but cu_seq_lens_q was not passed on to the attention "
                 "layers; train with padded batches."
+            )
+        if packed_tokens is not None:
+            raise TrainingError(
+                "A layer with a mask of its own cannot take rows whose beginnings are shared."
             )
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -77,11 +82,17 @@ def packed_attention(
     value_size = value.shape[-1]
     # Kernels want one head size for all three; zeros change no product.
     query, key, value = _pad_heads(query, key, value)
+    if packed_tokens is not None:
+        query, key, value = (
+            expand_row(x[0].transpose(0, 1), packed_tokens).transpose(0, 1)[None] for x in (query, key, value)
+        )
     if dropout == 0.0 and _has_varlen_kernel(query):
         output_row = _varlen(query, key, value, bounds, kwargs.get("max_length_q"), scale)
     else:
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         output_row = attend_in_blocks(q, k, v, bounds, scale=scale, dropout=dropout)
+    if packed_tokens is not None:
+        output_row = output_row.index_select(0, kwargs["packed_places"])
     return output_row[..., :value_size][None], None
 
 
@@ -106,27 +117,40 @@ def contamination(model: Any, first: Sequence[int], other: Sequence[int], second
 
     `first` and `other` are different samples of the same length.
     """
+    rows = [_states(model, [before, second], shared=False)[len(before) :] for before in (first, other)]
+    return float((rows[0] - rows[1]).abs().max() / rows[0].abs().max())
+
+
+def sharing_error(model: Any, sample: Sequence[int]) -> float:
+    """How far the hidden states of a sample move when it takes over its first half from another, as a share of
+    their largest value: rounding, unless the model does not look at shared beginnings. At least four tokens.
+    """
+    half = len(sample) // 2
+    alone = _states(model, [sample], shared=False)
+    both = _states(model, [sample[: half + 1], sample], shared=True)
+    return float((both[half + 1 :] - alone[half:]).abs().max() / alone.abs().max())
+
+
+def _states(model: Any, samples: Sequence[Sequence[int]], *, shared: bool) -> Any:
+    """The last hidden states [T, hidden] of a row of samples of which the last token is learned, in float32."""
     from adapters.data.encode import EncodedExample
     from adapters.data.example import Origin
     from adapters.training.collate import PackedCollator
 
-    states = []
+    examples = [
+        EncodedExample(tuple(ids), (*(False,) * (len(ids) - 1), True), "", Origin("", 0)) for ids in samples
+    ]
+    batch = PackedCollator(share_prefixes=shared)(examples)
+    batch.pop("labels")
+    batch = {k: v.to(model.device) if hasattr(v, "to") else v for k, v in batch.items()}
     was_training = model.training
     model.eval()
     try:
-        for before in (first, other):
-            samples = [
-                EncodedExample(tuple(ids), (True,) * len(ids), "", Origin("", 0)) for ids in (before, second)
-            ]
-            batch = PackedCollator()(samples)
-            batch.pop("labels")
-            batch = {k: v.to(model.device) if hasattr(v, "to") else v for k, v in batch.items()}
-            with torch.no_grad():
-                output = model(**batch, output_hidden_states=True, use_cache=False)
-            states.append(output.hidden_states[-1][0, len(before) :].float())
+        with torch.no_grad():
+            output = model(**batch, output_hidden_states=True, use_cache=False)
     finally:
         model.train(was_training)
-    return float((states[0] - states[1]).abs().max() / states[0].abs().max())
+    return output.hidden_states[-1][0].float()
 
 
 def _keeps_samples_apart(mask_function: Any) -> bool:

@@ -19,29 +19,45 @@ class PackedCollator:
     Gives `input_ids`, `labels` and `position_ids` [1, T] int64 (label i is token i, or -100 where it is not
     learned, as the first of each example never is), `cu_seq_lens_q` and `cu_seq_lens_k` [N + 1] int32,
     `max_length_q` and `max_length_k` int, and `loss_weights` [1, T] float32 when `task_weights` differ.
+
+    With `share_prefixes`, what examples begin with is in the row once (shared_prefix.py): the bounds then count
+    the P tokens of all examples, and `packed_tokens` [P] and `packed_places` [T] int64 lead from the row to them
+    and back.
     """
 
     task_weights: Mapping[str, float] = field(default_factory=dict)
+    share_prefixes: bool = False
 
     def __call__(self, examples: Sequence[EncodedExample]) -> dict[str, Any]:
         import torch
 
+        from adapters.training.shared_prefix import share_prefixes
+
+        starts: Sequence[int] = [0] * len(examples)
+        shared = share_prefixes(examples) if self.share_prefixes else None
+        if shared is not None and shared.num_saved:
+            examples, starts = [examples[index] for index in shared.order], shared.own_starts
         lengths = [len(example.input_ids) for example in examples]
+        own = list(zip(examples, starts, strict=True))
         bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
         batch: dict[str, Any] = {
-            "input_ids": torch.tensor([[token for example in examples for token in example.input_ids]]),
-            "labels": torch.tensor([[label for example in examples for label in _labels(example)]]),
-            "position_ids": torch.tensor([[place for length in lengths for place in range(length)]]),
+            "input_ids": torch.tensor([[token for one, start in own for token in one.input_ids[start:]]]),
+            "labels": torch.tensor([[label for one, start in own for label in _labels(one)[start:]]]),
+            "position_ids": torch.tensor(
+                [[place for one, start in own for place in range(start, len(one.input_ids))]]
+            ),
+            # Attention compares these by identity, so that both names may share one tensor.
             "cu_seq_lens_q": bounds,
             "cu_seq_lens_k": bounds,
             "max_length_q": max(lengths),
             "max_length_k": max(lengths),
         }
+        if shared is not None and shared.num_saved:
+            batch["packed_tokens"] = torch.tensor(shared.tokens)
+            batch["packed_places"] = torch.tensor(shared.places)
         if _differ(self.task_weights):
             weights = [
-                self.task_weights.get(example.task, 1.0)
-                for example, length in zip(examples, lengths, strict=True)
-                for _ in range(length)
+                self.task_weights.get(one.task, 1.0) for one, start in own for _ in one.input_ids[start:]
             ]
             batch["loss_weights"] = torch.tensor([weights])
         return batch

@@ -10,7 +10,13 @@ from typing import Any
 
 from adapters.data.encode import EncodedExample
 from adapters.training.arguments import training_arguments
-from adapters.training.attention import IMPLEMENTATION, contamination, obstacle_to_packing, register
+from adapters.training.attention import (
+    IMPLEMENTATION,
+    contamination,
+    obstacle_to_packing,
+    register,
+    sharing_error,
+)
 from adapters.training.base_model import load_training_model
 from adapters.training.batches import StepBatches, evaluation_batches
 from adapters.training.callbacks.adalora import RankAllocation
@@ -40,6 +46,7 @@ from bases.processor import available_memory_bytes
 from bases.resolve import ResolvedBase
 
 _MAX_CONTAMINATION = 0.01  # of the largest hidden value; rounding in mixtures of experts stays below
+_MAX_CHECK_TOKENS = 256
 _EVALUATION_TOKENS = 2048  # per batch, if a step is not larger
 
 
@@ -187,7 +194,10 @@ def build_loop(
     prepared = _prepare(loaded.model, method, settings, folder, processes, resumption)
     weights = {} if settings.mix == "sampling" else dict(task_weights)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    collate = PackedCollator(weights) if packs else PaddedCollator(pad or 0, weights)
+    collate: PackedCollator | PaddedCollator = PaddedCollator(pad or 0, weights)
+    if packs:
+        shares = _can_share(settings, prepared.model, train)
+        collate = PackedCollator(weights, share_prefixes=shares)
     clock = RunClock(total_steps)
     plateau = Plateau(factor=settings.plateau_factor, patience=settings.plateau_patience)
     best = BestWeights()
@@ -321,6 +331,14 @@ def _choose_packing(
     say(text[0].upper() + text[1:])
     note(text)
     return False
+
+
+def _can_share(settings: TrainSettings, model: Any, train: Sequence[EncodedExample]) -> bool:
+    """Whether what examples begin with may be computed once. Dropout would have to differ between them."""
+    if settings.dropout > 0.0:
+        return False
+    longest = max(train, key=lambda one: len(one.input_ids)).input_ids[:_MAX_CHECK_TOKENS]
+    return len(longest) >= 4 and sharing_error(model, longest) <= _MAX_CONTAMINATION
 
 
 def _prepare(

@@ -360,6 +360,8 @@ class _Pace:
 
 
 def _num_tokens(inputs: dict[str, Any]) -> int:
-    """Tokens of a batch without padding."""
+    """Tokens of a batch's examples, without padding; what they share counts for each of them."""
+    if "packed_tokens" in inputs:
+        return int(inputs["packed_tokens"].numel())
     mask = inputs.get("attention_mask")
     return int(inputs["input_ids"].numel() if mask is None else mask.sum())
