@@ -7,16 +7,16 @@ Everything else (DoRA, LoHa, LoKr, VeRA, IA3, OFT, ...) is read as the matrix th
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from adapters.errors import ExportError, NotServableError
-from adapters.export.factors import Factors, decompose
+from adapters.export.factors import Factors
 from adapters.export.initial_adapter import read_initial_adapter
+from adapters.export.layer_change import read_layer
 from adapters.export.module_names import plain_name, served_name
-from adapters.export.trained import DeclaredScaling, ModuleChange, ServedBase, Trained, on_cpu, oriented
+from adapters.export.trained import DeclaredScaling, ServedBase, Trained, on_cpu
 
 # These only choose the values that training starts from. Every other name leaves the base changed.
 PURE_INITIALISATIONS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
@@ -65,7 +65,7 @@ def collect_adapter(
     changes = []
     for full_name, layer in layers:
         module = _servable(full_name, linear_modules)
-        changes.append(_change(module, layer, name, base, mutates=mutates, initial=initial))
+        changes.append(read_layer(module, layer, name, base, mutates=mutates, initial=initial))
     if mutates:
         source = "the initial adapter" if initial is not None else "the base's own weights"
         notes.append(
@@ -136,99 +136,6 @@ def _servable(full_name: str, linear_modules: Collection[str]) -> str:
             f"{', '.join(sorted({name.rpartition('.')[2] for name in linear_modules}))}."
         )
     return module
-
-
-def _change(
-    module: str,
-    layer: Any,
-    adapter: str,
-    base: ServedBase,
-    *,
-    mutates: bool,
-    initial: Mapping[str, Factors] | None,
-) -> ModuleChange:
-    factors = _low_rank(layer, adapter)
-    if factors is not None and not mutates:
-        return ModuleChange(module, factors)
-
-    def exact() -> Any:
-        return _merged_weight(layer, adapter) - base.weight(module)
-
-    if factors is None:
-        return ModuleChange(module, None, exact)
-    start = initial.get(module) if initial is not None else None
-    if initial is not None and start is None:
-        raise ExportError(
-            f"The initial adapter has no weights for {module}, the trained one has. They belong to different runs."
-        )
-    if start is None:
-        # What the initialisation took out of the base is of the trained rank: recover it from the weights.
-        taken = base.weight(module) - oriented(layer.get_base_layer(), on_cpu(layer.get_base_layer().weight))
-        start = decompose(taken, max_rank=factors.rank).factors(factors.rank)
-    return ModuleChange(module, factors.minus(start), exact)
-
-
-def _low_rank(layer: Any, adapter: str) -> Factors | None:
-    """The layer's own factors, or None where what it computes is not `scale * b @ a`."""
-    from peft.tuners.adalora.layer import SVDLinear
-    from peft.tuners.lora.layer import Linear
-
-    if isinstance(layer, SVDLinear):
-        values = on_cpu(layer.lora_E[adapter]).reshape(-1, 1)
-        # PEFT prunes by zeroing singular values; one is kept so that the module is in the file.
-        kept = values.flatten().nonzero().flatten() if bool(values.any()) else slice(0, 1)
-        return Factors(
-            (on_cpu(layer.lora_A[adapter]) * values)[kept],
-            on_cpu(layer.lora_B[adapter])[:, kept],
-            float(layer.scaling[adapter]) / (float(layer.ranknum[adapter]) + 1e-5),
-        )
-    if not isinstance(layer, Linear):
-        return None
-    # MiCA only freezes a factor; every other variant computes something else.
-    variant = layer.lora_variant.get(adapter)
-    if variant is not None and type(variant).__name__ != "MiCALinearVariant":
-        return None
-    if layer.lora_bias.get(adapter) and bool(layer.lora_B[adapter].bias.any()):
-        raise ExportError("A bias on LoRA B (lora_bias) was trained; the engine has none. Train without it.")
-    return Factors(
-        on_cpu(layer.lora_A[adapter].weight),
-        on_cpu(layer.lora_B[adapter].weight),
-        float(layer.scaling[adapter]),
-    )
-
-
-def _merged_weight(layer: Any, adapter: str) -> Any:
-    """The weight (out, in) that `layer` acts with under the adapter, by PEFT's own merge, which is undone."""
-    import torch
-
-    inner = layer.get_base_layer()
-    weight, bias = inner.weight, getattr(inner, "bias", None)
-    kept_weight = weight.detach().clone()
-    kept_bias = bias.detach().clone() if bias is not None else None
-    if layer.merged:
-        raise ExportError(
-            "The adapter is merged into the model. Export it unmerged: model.unmerge_adapter()."
-        )
-    try:
-        with torch.no_grad():
-            layer.merge(safe_merge=True, adapter_names=[adapter])
-            merged = oriented(inner, on_cpu(inner.weight)).clone()
-            changed_bias = kept_bias is not None and not torch.equal(inner.bias, kept_bias)
-            with warnings.catch_warnings():  # some methods warn that taking the change out rounds
-                warnings.simplefilter("ignore")
-                layer.unmerge()
-            # So put the very bits back.
-            inner.weight.data.copy_(kept_weight)
-            if kept_bias is not None:
-                inner.bias.data.copy_(kept_bias)
-    except (NotImplementedError, ValueError, AttributeError, TypeError) as error:
-        raise NotServableError(f"PEFT cannot turn {type(layer).__name__} into a weight: {error}") from error
-    if changed_bias:
-        raise NotServableError(
-            f"{type(layer).__name__} scales the layer's bias too, and the engine adapts weights alone. "
-            "Leave layers with a bias out of target_modules."
-        )
-    return merged
 
 
 def _declared(config: Any, factors: list[Factors | None]) -> DeclaredScaling | None:

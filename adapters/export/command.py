@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adapters.export.export import ExportReport
+    from adapters.export.report import ExportReport
     from bases.resolve import ResolvedBase
 
 # Asked for the probe where no prompts are given: both languages of the data clean-up, several kinds of text.

@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,52 +19,23 @@ from pydantic import JsonValue
 from adapters.check import check_adapter
 from adapters.errors import ExportError
 from adapters.export.collect import collect_adapter
-from adapters.export.continuation import score_answers
 from adapters.export.difference import collect_difference
-from adapters.export.fidelity import Answer
 from adapters.export.model_card import render_card
-from adapters.export.probe_writer import largest_effect, make_probe
+from adapters.export.probe_writer import largest_effect
+from adapters.export.proof import prove_written, refuse_unlike
 from adapters.export.publish import CARD_NAME
+from adapters.export.report import ExportReport
 from adapters.export.servable import EXACT_ERROR, ServableForm, make_servable
 from adapters.export.trained import ServedBase
 from adapters.export.weights import sync_folder, write_adapter
 from adapters.manifest import build_manifest, write_manifest
-from adapters.probe import Probe, write_probe
-from adapters.target import TargetBase
+from adapters.probe import write_probe
+from adapters.target import TargetBase, describe_target
 from bases.hub import HUB_ID
 from bases.passport import Passport
 from bases.resolve import ResolvedBase
 
 _LIBRARIES = ("hotswap-llm", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
-# An exact export may differ from the trained model in float32 by rounding; more is a base that was changed.
-MAX_EXACT_DIFFERENCE_NATS = 0.01
-_NUM_COMPARED_CASES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ExportReport:
-    """What was written. Errors are relative (Frobenius norm of the module's change, 0 to 1).
-
-    `trained_difference_nats` is the largest difference of a log probability between the trained model and what
-    was written, over the tokens of the first probe cases; it holds the rounding of the training's precision.
-    `effect_nats` is the largest difference between adapter and base in the probe.
-    """
-
-    folder: Path
-    digest: str
-    rank: int
-    alpha: float
-    num_parameters: int
-    conversions: tuple[str, ...]
-    max_relative_error: float
-    module_errors: Mapping[str, float]
-    trained_difference_nats: float
-    effect_nats: float
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether nothing but rounding separates what was written from what was trained."""
-        return self.max_relative_error <= EXACT_ERROR
 
 
 def export_adapter(
@@ -99,7 +69,8 @@ def export_adapter(
 
     _expect_empty(folder)
     served_base = ServedBase(base)
-    modules = passport.facts.linear_modules
+    target = describe_target(base, passport)
+    modules = [name for name in target.linear_modules if name not in target.unserved_modules]
     if hasattr(model, "peft_config"):
         trained = collect_adapter(
             model, linear_modules=modules, base=served_base, initial_adapter_folder=initial_adapter_folder
@@ -109,8 +80,8 @@ def export_adapter(
     form = make_servable(trained, rank=rank, max_error=max_error, dtype=getattr(torch, dtype))
     _refuse_no_effect(form)
     with _unfinished(folder) as made:
-        write_adapter(made, form, base_name=public_base_name(base), linear_modules=modules)
-        probe, difference = _prove(
+        write_adapter(made, form, base_name=public_base_name(base), linear_modules=target.linear_modules)
+        probe, difference = prove_written(
             model,
             made,
             served_base,
@@ -119,7 +90,7 @@ def export_adapter(
             num_cases=probe_cases,
             num_tokens=probe_tokens,
         )
-        _refuse_unlike(form, model, difference)
+        refuse_unlike(form, model, difference)
         write_probe(made, probe)
         manifest = build_manifest(
             made,
@@ -148,7 +119,7 @@ def export_adapter(
             num_parameters=report.num_parameters,
         )
         (made / CARD_NAME).write_text(card, encoding="utf-8")
-        _check(made, base, passport)
+        _check(made, target)
         sync_folder(made)
         _put_in_place(made, folder)
     return report
@@ -160,81 +131,11 @@ def public_base_name(base: ResolvedBase) -> str:
     return match["repository"] if match is not None else base.name
 
 
-def _prove(
-    model: Any,
-    folder: Path,
-    base: ServedBase,
-    *,
-    prompts: Sequence[Sequence[int]],
-    fingerprint: str,
-    num_cases: int,
-    num_tokens: int,
-) -> tuple[Probe, float]:
-    """(probe of what was written, largest difference of its log probabilities from the trained model's)."""
-    from peft import PeftModel
-
-    served = PeftModel.from_pretrained(base.model, folder).eval()
-    probe = make_probe(
-        served,
-        prompts=prompts,
-        fingerprint=fingerprint,
-        num_cases=num_cases,
-        num_tokens=num_tokens,
-        end_token_ids=_end_tokens(base.model),
-    )
-    compared = probe.cases[:_NUM_COMPARED_CASES]
-    expected = [Answer(tuple(case.expected_token_ids), tuple(case.adapter_logprobs)) for case in compared]
-    with _answering(model):
-        found = score_answers(model, [case.prompt_token_ids for case in compared], expected, batch_size=1)
-    difference = max(
-        abs(one - other)
-        for left, right in zip(expected, found, strict=True)
-        for one, other in zip(left.logprobs, right.logprobs, strict=True)
-    )
-    return probe, difference
-
-
-@contextmanager
-def _answering(model: Any) -> Iterator[None]:
-    """`model` in evaluation mode with an attention that needs no packing, and afterwards as it was."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    attention = inner.config._attn_implementation
-    was_training = model.training
-    model.eval()
-    if attention not in ("sdpa", "eager"):
-        inner.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        if attention not in ("sdpa", "eager"):
-            inner.set_attn_implementation(attention)
-        model.train(was_training)
-
-
-def _end_tokens(model: Any) -> frozenset[int]:
-    ids = model.generation_config.eos_token_id
-    return frozenset(() if ids is None else [ids] if isinstance(ids, int) else ids)
-
-
 def _refuse_no_effect(form: ServableForm) -> None:
     if not any(bool(item.a.any() and item.b.any()) for item in form.factors.values()):
         raise ExportError(
             "The adapter changes nothing: in every module one of its factors is zero. It was exported before the "
             "first training step, or its learning rate was zero."
-        )
-
-
-def _refuse_unlike(form: ServableForm, model: Any, difference: float) -> None:
-    """An exact form that answers otherwise than the trained model stands on another base than it was trained on."""
-    import torch
-
-    is_float32 = all(value.dtype == torch.float32 for value in model.parameters())
-    if is_float32 and form.max_error <= EXACT_ERROR and difference > MAX_EXACT_DIFFERENCE_NATS:
-        raise ExportError(
-            f"The adapter on the base does not answer as the trained model does: a log probability differs by "
-            f"{difference:.4f} nats, at most {MAX_EXACT_DIFFERENCE_NATS} are rounding. Something beside the "
-            "adapter changed in training (weights of the base, buffers, a configuration). Train on the base as it "
-            "is served."
         )
 
 
@@ -259,14 +160,7 @@ def _library_versions() -> dict[str, str]:
     return found
 
 
-def _check(folder: Path, base: ResolvedBase, passport: Passport) -> None:
-    target = TargetBase(
-        fingerprint=passport.fingerprint,
-        name=base.name,
-        linear_modules=passport.facts.linear_modules,
-        reference=base.reference,
-        tied_embeddings=passport.facts.tied_embeddings,
-    )
+def _check(folder: Path, target: TargetBase) -> None:
     report = check_adapter(folder, target=target)
     if not report.ok:
         listed = "; ".join(f"{problem.code}: {problem.message}" for problem in report.problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -60,14 +61,12 @@ def _rename_into(unfinished: Path, place: Path) -> bool:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # somebody else was first
             return False
         raise
-    sync_folder_entry(place.parent)
+    _sync_names(place.parent)
     return True
 
 
-def sync_folder_entry(folder: Path) -> None:
+def _sync_names(folder: Path) -> None:
     """Flush the names in `folder` to the disk."""
-    import os
-
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -13,7 +13,8 @@ from adapters.artefact import MANIFEST_NAME, PROBE_NAME, WEIGHTS_NAME
 from adapters.check import check_adapter
 from adapters.config import CONFIG_NAME
 from adapters.errors import ExportError, NotServableError
-from adapters.export.export import ExportReport, export_adapter
+from adapters.export.export import export_adapter
+from adapters.export.report import ExportReport
 from adapters.manifest import parse_manifest
 from adapters.probe import read_probe
 from adapters.target import TargetBase
