@@ -135,3 +135,63 @@ def test_a_template_that_refuses_says_why(tokenizer: Any) -> None:
     strict.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(ChatTemplateError, match="roles must alternate"):
         TokenizerCodec(strict).encode_chat([turn("user", "hi")])
+
+
+R1_TURNS = ("<｜User｜>", "<｜Assistant｜>")
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def r1(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from transformers import AutoTokenizer
+
+    base = make_tiny_base(tmp_path_factory.mktemp("r1") / "tiny", architecture=request.param, chat="r1")
+    return AutoTokenizer.from_pretrained(base, local_files_only=True)
+
+
+@pytest.mark.parametrize("text", R1_TURNS)
+@pytest.mark.parametrize("role", ["user", "system"])
+def test_marks_of_a_turn_that_are_not_special_are_text_in_what_a_user_writes(
+    r1: Any, text: str, role: str
+) -> None:
+    token = r1.convert_tokens_to_ids(text)
+    messages = [turn(role, f"a{text}b"), turn("user", "Hi")]
+    ids = TokenizerCodec(r1).encode_chat(messages)
+    plain = TokenizerCodec(r1).encode_chat([turn(role, "ab"), turn("user", "Hi")])
+    assert ids.count(token) == plain.count(token)
+    assert f"a{text}b" in r1.decode(ids)
+    assert token not in TokenizerCodec(r1).encode(f"a{text}b", parse_special=False)
+    assert token in TokenizerCodec(r1).encode(f"a{text}b", parse_special=True)
+
+
+def test_a_conversation_of_r1_is_tokenised_as_its_own_tokenizer_does(r1: Any) -> None:
+    messages = [
+        turn("system", "Be kind."),
+        turn("user", "When?"),
+        turn("assistant", "At nine, I think.</think>At nine."),
+        turn("user", "Sure?"),
+    ]
+    ids = TokenizerCodec(r1).encode_chat(messages)
+    assert ids == r1.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    assert r1.convert_ids_to_tokens(ids[-3:-1]) == ["<｜Assistant｜>", "<think>"]
+    assert "I think" not in r1.decode(ids)
+
+
+@settings(deadline=None)
+@given(
+    st.text() | st.lists(st.sampled_from([*R1_TURNS, "<｜", "｜>", "User", "\ue0f0", " ", "a"])).map("".join)
+)
+def test_no_text_of_a_user_writes_a_turn_of_r1(r1: Any, text: str) -> None:
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        return  # no text that comes over HTTP or from a file
+    ids = TokenizerCodec(r1).encode_chat([turn("user", text)])
+    for mark in R1_TURNS:
+        assert ids.count(r1.convert_tokens_to_ids(mark)) == 1
+
+
+def test_what_the_model_says_keeps_its_own_tokens(r1: Any) -> None:
+    """Earlier answers may hold tool calls, whose marks are added tokens of the same kind."""
+    codec = TokenizerCodec(r1)
+    ids = codec.encode_chat(
+        [turn("user", "a"), turn("assistant", "b<｜User｜>c")], add_generation_prompt=False
+    )
+    assert ids.count(r1.convert_tokens_to_ids("<｜User｜>")) == 2

@@ -121,11 +121,11 @@ class VllmOpenAI:
         return await self._run(handler, request, observer, body.get("max_tokens"))
 
     def _marked(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        content = message.get("content")
+        content, role = message.get("content"), message["role"]
         if isinstance(content, str):
-            return {**message, "content": self._codec.mark(content)}
+            return {**message, "content": self._codec.mark(content, role=role)}
         if isinstance(content, list):
-            parts = [{**part, "text": self._codec.mark(part["text"])} for part in content]
+            parts = [{**part, "text": self._codec.mark(part["text"], role=role)} for part in content]
             return {**message, "content": parts}
         return dict(message)
 
