@@ -12,16 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from adapters.data.batch_codec import BatchCodec
 from adapters.data.example import Example, Origin
 from adapters.data.step import Finding
 from adapters.data.turns import Turn, end_token_ids, read_turn
 from adapters.errors import DataError
-from bases.codec import TokenizerCodec
 from bases.errors import BaseInvalidError, ChatTemplateError
 
 _BATCH = 1024
-# Text before an answer while it is tokenised, where a tokenizer would else invent a space at its beginning.
-_ANCHORS = ("\n", ".", "x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ class ExampleEncoder:
 
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(base_folder, local_files_only=True)
-            self._codec = _BatchCodec(self.tokenizer)
+            self._codec = BatchCodec(self.tokenizer)
         except (OSError, ValueError, AttributeError) as error:
             raise BaseInvalidError(f"{base_folder} holds no fast tokenizer: {str(error)[:200]}") from None
         self.max_length_tokens = max_length_tokens
@@ -192,58 +190,6 @@ class ExampleEncoder:
             except (ChatTemplateError, DataError) as error:
                 raise DataError(f"{example.origin}: {error}") from None
         return self._turns[roles]
-
-
-class _BatchCodec(TokenizerCodec):
-    """The gateway's codec, many texts at a time, and with text that continues another."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        super().__init__(tokenizer)
-        first = "".join(self._literal.encode("a", add_special_tokens=False).tokens[:1])
-        self._invents_space = first.startswith(("▁", "Ġ"))
-
-    def encode_prompts(self, prompts: Sequence[tuple[str, bool]]) -> list[list[int]]:
-        """As `encode` for raw prompts and as `encode_rendered` for the others."""
-        plain = [text for text, raw in prompts if not raw and not self.has_marks(text)]
-        literal = [text for text, raw in prompts if raw]
-        controls = iter(self._control.encode_batch_fast(plain, add_special_tokens=False))
-        literals = iter(self._literal.encode_batch_fast(literal))
-        ids: list[list[int]] = []
-        for text, raw in prompts:
-            if raw:
-                ids.append(next(literals).ids)
-            elif self.has_marks(text):
-                ids.append(self.encode_rendered(text))
-            else:
-                ids.append(next(controls).ids)
-        return ids
-
-    def encode_answers(self, answers: Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Template text, whose special tokens are control, and then text, as they follow a prompt."""
-        if self._invents_space:
-            return [self._continue(lead, answer) for lead, answer in answers]
-        texts = self._literal.encode_batch_fast([answer for _, answer in answers], add_special_tokens=False)
-        return [
-            self._continue(lead, answer) if lead else text.ids
-            for (lead, answer), text in zip(answers, texts, strict=True)
-        ]
-
-    def _continue(self, lead: str, answer: str) -> list[int]:
-        if not lead or self._special.search(lead):
-            before = self._control.encode(lead, add_special_tokens=False).ids if lead else []
-            return [*before, *self._after_anchor(answer)]
-        return self._after_anchor(lead + answer)
-
-    def _after_anchor(self, text: str) -> list[int]:
-        """Ids of text that follows other text, without the space that some tokenizers put before a first word."""
-        if self._invents_space:
-            for anchor in _ANCHORS:
-                alone: list[int] = self._literal.encode(anchor, add_special_tokens=False).ids
-                both: list[int] = self._literal.encode(anchor + text, add_special_tokens=False).ids
-                if both[: len(alone)] == alone:
-                    return both[len(alone) :]
-        ids: list[int] = self._literal.encode(text, add_special_tokens=False).ids
-        return ids
 
 
 def encode_all(examples: Sequence[Example], encoder: ExampleEncoder) -> Encoded:

@@ -116,9 +116,8 @@ def _end_of_turn(
     for position, token in enumerate(ids):
         if token in stops:
             return tuple(ids[: position + 1]), None
-    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     for position, token in enumerate(ids):
-        if token in special and stops:
+        if token in tokenizer.added_tokens_decoder and stops:
             return (*ids[: position + 1], stops[0]), tokenizer.convert_ids_to_tokens(token)
     written = f"writes {tail!r} after an answer" if tail else "writes nothing after an answer"
     known = ", ".join(repr(tokenizer.convert_ids_to_tokens(token)) for token in stops) or "none"

@@ -358,3 +358,21 @@ def test_a_tokenizer_that_invents_a_space_before_text_does_not_do_so_before_an_a
     (encoded,) = encoder.encode(chat("hi", "hello"))
     answer = [i for i, s in zip(encoded.input_ids, encoded.supervised, strict=True) if s]
     assert encoder.tokenizer.convert_ids_to_tokens(answer) == ["hello", END]
+
+
+def test_a_tool_call_in_an_answer_is_the_token_that_the_engine_generates(
+    bases: Bases, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(bases.make(), tmp_path / "tools"))
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append(
+        {**tokenizer["added_tokens"][0], "id": 512, "content": "<tool_call>", "special": False}
+    )
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with (base / "chat_template.jinja").open("a", encoding="utf-8") as file:
+        file.write("{% if tools %}Answer in <tool_call>{% endif %}")
+    encoder = ExampleEncoder(base, max_length_tokens=999)
+    (encoded,) = encoder.encode(chat("hi", f"<tool_call>{END}now"))
+    answer = [i for i, s in zip(encoded.input_ids, encoded.supervised, strict=True) if s]
+    assert answer[0] == 512 and answer.count(2) == 1 and answer[-1] == 2
+    assert learned(encoder, encoded) == f"<tool_call>{END}now{END}"
