@@ -4,6 +4,7 @@ resolve.py        `resolve_base`: a name, folder or hub id becomes a `ResolvedBa
 embedded.py       `materialise_embedded`: the default base out of its Python package, converted once
 gguf_checkpoint.py `convert_gguf`: a Llama GGUF file as a Hugging Face checkpoint folder
 folder.py         `check_folder`: everything that keeps a folder from being served, at once
+tokenizer_class.py `right_tokenizer_class`: byte-level tokenizers that call themselves Llama's
 hub.py            `download_base`: a hub model at a pinned revision
 weights.py        `hash_weights`, `weight_files`: safetensors read as bytes, without torch
 architecture.py   `read_architecture`: `ArchitectureFacts` from the config alone

@@ -12,6 +12,7 @@ from bases.errors import BaseInvalidError, BaseNotFoundError
 from bases.folder import check_folder
 from bases.hub import HUB_ID, download_base
 from bases.progress import Progress, log_progress
+from bases.tokenizer_class import right_tokenizer_class
 
 _DEFAULT_NAMES = frozenset({"default", EMBEDDED_NAME})
 
@@ -54,12 +55,18 @@ def resolve_base(
         _refuse_revision(reference, revision)
         folder = folder.resolve()
         check_folder(folder, trust_remote_code=trust_remote_code)
-        return ResolvedBase(_public_name(folder.name), reference, folder, None, "folder")
-    return _resolve_hub(reference, folder, revision, trust_remote_code, progress)
+        path = right_tokenizer_class(folder, home=home.absolute(), progress=progress)
+        return ResolvedBase(_public_name(folder.name), reference, path, None, "folder")
+    return _resolve_hub(reference, folder, home, revision, trust_remote_code, progress)
 
 
 def _resolve_hub(
-    reference: str, folder: Path, revision: str | None, trust_remote_code: bool, progress: Progress
+    reference: str,
+    folder: Path,
+    home: Path,
+    revision: str | None,
+    trust_remote_code: bool,
+    progress: Progress,
 ) -> ResolvedBase:
     match = HUB_ID.fullmatch(reference)
     if match is None:
@@ -80,7 +87,8 @@ def _resolve_hub(
     )
     check_folder(path, trust_remote_code=trust_remote_code)
     name = _public_name(match["repository"].rpartition("/")[2].lower())
-    return ResolvedBase(name, reference, path.absolute(), commit, "hub")
+    path = right_tokenizer_class(path.absolute(), home=home.absolute(), progress=progress)
+    return ResolvedBase(name, reference, path, commit, "hub")
 
 
 def _refuse_revision(reference: str, revision: str | None) -> None:
