@@ -138,11 +138,12 @@ def _show_findings(console: Console, prepared: PreparedData, number: int) -> Non
 def _progress() -> Iterator[Callable[[str], None]]:
     """Says what is being done: in one line that goes away on a terminal, else a line every two seconds at most."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("") as status:
-            yield lambda text: status.update(text)
+            yield lambda text: status.update(Text(text))
         return
     said_at = time.monotonic()
 
