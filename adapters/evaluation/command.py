@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from adapters.data.example import Example
     from adapters.evaluation.answerers.answerer import Answerer
     from adapters.evaluation.report import EvaluationReport
+    from bases.resolve import ResolvedBase
 
 _MISSED = 1  # exit code for --fail-under
+_DIGEST8 = re.compile("[0-9a-f]{8}")
 
 
 def _evaluate(data: list[Path], **given: Any) -> None:
@@ -117,7 +120,7 @@ def _through_gateway(
 
     gateway = GatewayHttp(url, concurrency=settings.concurrency, request_seconds=settings.request_seconds)
     wants_tokenizer = not settings.metrics or "perplexity" in settings.metrics
-    folder = _base_folder(settings) if wants_tokenizer else None
+    folder = _resolved_base(settings).path if wants_tokenizer else None
 
     def answerer(adapter: str | None) -> GatewayAnswerer:
         return GatewayAnswerer(
@@ -136,7 +139,10 @@ def _through_transformers(
     from adapters.evaluation.answerers.transformers_model import load_model
 
     folder = Path(settings.adapter).expanduser() if settings.adapter is not None else None
-    loaded = load_model(_base_folder(settings), folder, precision=settings.precision)
+    resolved = _resolved_base(settings)
+    if folder is not None:
+        _check_base(folder, resolved, settings.home_folder)
+    loaded = load_model(resolved.path, folder, precision=settings.precision)
 
     def answerer(name: str, *, adapter: bool) -> TransformersAnswerer:
         return TransformersAnswerer(
@@ -148,18 +154,41 @@ def _through_transformers(
         )
 
     base = answerer(settings.base, adapter=False) if settings.compare_base or folder is None else None
-    adapter = answerer(folder.name, adapter=True) if folder is not None else None
+    adapter = answerer(_shown_name(folder), adapter=True) if folder is not None else None
     dtype = str(loaded.model.dtype).removeprefix("torch.")
     how = f"transformers, {dtype} on {loaded.model.device.type}, batches of {settings.batch_size}"
     return base, adapter, [("through", how)]
 
 
-def _base_folder(settings: EvaluationSettings) -> Path:
+def _resolved_base(settings: EvaluationSettings) -> ResolvedBase:
     from bases.resolve import resolve_base
 
     return resolve_base(
         settings.base, home=settings.home_folder, revision=settings.base_revision, progress=_say
-    ).path
+    )
+
+
+def _check_base(folder: Path, base: ResolvedBase, home: Path) -> None:
+    """Refuse an adapter whose manifest names another base. Adapters made elsewhere have no manifest."""
+    from adapters.artefact import MANIFEST_NAME
+    from adapters.manifest import parse_manifest
+    from bases.passport import read_passport
+
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        return
+    trained_on = parse_manifest(path.read_bytes()).base
+    if trained_on.fingerprint != read_passport(base, home=home).fingerprint:
+        raise EvaluationError(
+            f"the adapter {_shown_name(folder)!r} was trained on {trained_on.name!r} (fingerprint "
+            f"{trained_on.fingerprint[:16]}), which is not the base {base.name!r}; name its base with --base"
+        )
+
+
+def _shown_name(folder: Path) -> str:
+    """A folder's name; for one that is named by its digest also the name above it, as in `risk/3f2a91c0`."""
+    folder = folder.absolute()
+    return f"{folder.parent.name}/{folder.name}" if _DIGEST8.fullmatch(folder.name) else folder.name
 
 
 def _common_facts(settings: EvaluationSettings) -> list[tuple[str, str]]:

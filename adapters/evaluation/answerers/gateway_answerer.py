@@ -45,13 +45,14 @@ class GatewayAnswerer:
         self._max_new_tokens = max_new_tokens
         self._base_folder = base_folder
         self._base_name = ""
+        self._context_tokens: int | None = None
         self._versions: set[str] = set()
         self._prompt_tokens: dict[Question, int] = {}
 
     @property
     def description(self) -> str:
         """The version that answered, or what was asked for."""
-        return ", ".join(sorted(self._versions)) or self._adapter or "base"
+        return ", ".join(sorted(self._versions)) or self._adapter or self._base_name or "base"
 
     def answer(
         self, questions: Sequence[Question], *, rule: LabelRule | None, progress: Progress
@@ -69,7 +70,18 @@ class GatewayAnswerer:
         mismatch = self._other_tokenizer()
         if mismatch is not None:
             return mismatch
-        encoded = learned_tokens(examples, self._base_folder, max_length_tokens=None)
+        try:
+            return self._echoed(examples, self._base_folder, progress)
+        except EvaluationError as error:  # the answers that were given already are worth their report
+            return Unavailable(str(error))
+
+    def _echoed(
+        self, examples: Sequence[Example], base_folder: Path, progress: Progress
+    ) -> list[Likelihood] | Unavailable:
+        asyncio.run(self._check_name())
+        # One token has to be generated behind each.
+        room = self._context_tokens - 1 if self._context_tokens is not None else None
+        encoded = learned_tokens(examples, base_folder, max_length_tokens=room)
         missing: list[str] = []
 
         async def one(client: httpx.AsyncClient, each: LearnedTokens) -> float:
@@ -100,6 +112,8 @@ class GatewayAnswerer:
         if not bases:
             raise EvaluationError(f"what answers at {self._gateway.url} is no Hotswap gateway")
         self._base_name = bases[0]
+        room = listed["data"][0].get("max_model_len")
+        self._context_tokens = room if isinstance(room, int) else None
         if self._adapter is not None and (self._adapter not in names or self._adapter in bases):
             known = ", ".join(name for name in names if name not in bases) or "none"
             raise EvaluationError(

@@ -26,6 +26,10 @@ class Perplexity:
         nats = np.array([each.nats if each is not None else 0.0 for each in known])
         tokens = np.array([float(each.num_tokens) if each is not None else 0.0 for each in known])
         total = int(tokens.sum())
+        num_cases = sum(1 for each in known if each is not None and each.num_tokens)
+        note = f"of the reference answers, over {total} learned tokens"
+        if num_cases < len(cases):
+            note += f" of {num_cases} of {len(cases)} examples; the others do not fit the context"
         mean_nats = weighted_mean(nats, tokens)
 
         def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -39,10 +43,8 @@ class Perplexity:
                 "Perplexity",
                 "perplexity",
                 False,
-                sum(1 for each in known if each is not None and each.num_tokens),
+                num_cases,
                 statistic if total else None,
-                f"of the reference answers, over {total} learned tokens"
-                if total
-                else judging.likelihood_reason,
+                note if total else judging.likelihood_reason,
             ),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from adapters.errors import DataError, EvaluationError
 from adapters.evaluation.command import evaluate
 from adapters.evaluation.report import EvaluationReport
+from adapters.manifest import build_manifest, write_manifest
 from bases.errors import BaseNotFoundError
 from tests.adapters.evaluation.conftest import PATTERN
 
@@ -59,6 +61,16 @@ def test_a_report_is_overwritten_only_by_force_and_before_any_work(tiny_base, ri
     assert forced.exit_code == 0, forced.exception
     assert page.exists()
     assert page.with_suffix(".md").read_text(encoding="utf-8") != "mine"
+
+
+def test_an_adapter_of_another_base_is_refused_by_its_manifest(tiny_base, tiny_adapter, risk_file, tmp_path):
+    folder = tmp_path / "risk" / "3f2a91c0"
+    shutil.copytree(tiny_adapter, folder)
+    manifest = build_manifest(folder, base_fingerprint="f" * 64, base_name="another", libraries={})
+    write_manifest(folder, manifest)
+    result = call(risk_file, "--base", tiny_base, "--adapter", folder, "--home", tmp_path / "home")
+    assert isinstance(result.exception, EvaluationError)
+    assert "'risk/3f2a91c0' was trained on 'another'" in str(result.exception)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +129,7 @@ async def test_a_gateway_is_measured_and_an_unknown_adapter_refused(
     result = await asyncio.to_thread(call, risk_file, *common, "--adapter", "risk", "--report", page)
     assert result.exit_code == 0, result.exception
     written = json.loads(page.with_suffix(".json").read_bytes())
-    assert [one["name"] for one in written["systems"]] == ["base", str(outcome.managed.version)]
+    assert [one["name"] for one in written["systems"]] == ["scripted", str(outcome.managed.version)]
     perplexity = next(figure for figure in written["figures"] if figure["name"] == "perplexity")
     assert perplexity["adapter"]["value"] is None
     assert "the gateway reads a prompt as" in perplexity["adapter"]["note"]

@@ -90,7 +90,7 @@ def test_the_base_is_asked_without_a_name_and_the_version_that_answered_is_told(
     base, adapter = played.answerer(None), played.answerer()
     for each in (base, adapter):
         each.answer(asked()[:1], rule=None, progress=quiet)
-    assert (base.description, adapter.description) == ("base", VERSION)
+    assert (base.description, adapter.description) == ("tiny", VERSION)
 
 
 def test_a_full_gateway_is_asked_again_after_the_time_it_names():
@@ -226,6 +226,29 @@ def test_likelihoods_without_prompt_logprobs_are_unavailable_and_say_why(tiny_ba
     without = played.answerer().likelihoods([risk(1)], progress=quiet)
     assert isinstance(without, Unavailable)
     assert "--base" in without.reason
+
+
+def test_a_failure_while_references_are_read_keeps_the_answers(tiny_base):
+    played = Played(counted(tiny_base), completions=lambda _: error_body(500, "out of memory"))
+    found = played.answerer(base_folder=tiny_base).likelihoods([risk(1)], progress=quiet)
+    assert isinstance(found, Unavailable)
+    assert "HTTP 500: out of memory" in found.reason
+
+
+def test_references_beyond_the_gateways_context_are_left_out(tiny_base):
+    models = {"data": [{"id": "tiny", "parent": None, "max_model_len": 40}]}
+
+    def completions(body: dict[str, Any]) -> dict[str, Any]:
+        assert len(body["prompt"]) < 40
+        return {"choices": [{"logprobs": {"token_logprobs": [None, *(-1.0 for _ in body["prompt"])]}}]}
+
+    played = Played(counted(tiny_base), models=lambda _: models, completions=completions)
+    found = played.answerer(None, base_folder=tiny_base).likelihoods(
+        [chat("Is it?", "Yes."), chat("Is it?", "Yes. " * 40)], progress=quiet
+    )
+    assert isinstance(found, list)
+    assert found[0].num_tokens > 0
+    assert found[1].num_tokens == 0
 
 
 def test_the_tokenizer_of_another_base_is_noticed(tiny_base):

@@ -119,7 +119,7 @@ def test_perplexity_weighs_by_tokens():
     perplexity, statistic = measured("perplexity", cases)
     assert value_of(statistic, 3) == pytest.approx(math.exp(6 / 6))
     assert perplexity.num_cases == 2
-    assert "6 learned tokens" in perplexity.note
+    assert "6 learned tokens of 2 of 3 examples" in perplexity.note
 
 
 def test_perplexity_that_cannot_be_had_says_why():
