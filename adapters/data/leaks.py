@@ -9,7 +9,6 @@ from typing import Literal
 
 from adapters.data.example import Example
 from adapters.data.funnel import FunnelRow
-from adapters.data.problems import num
 from adapters.data.split import SplitExamples
 from adapters.data.step import Finding
 from adapters.errors import DataError
@@ -48,7 +47,7 @@ def remove_leaks(
     warnings = []
     if leaks:
         warnings.append(
-            f"left out {num(len(leaks), 'training example')} that nearly repeats a held-out one ({STEP})"
+            f"left out of training, as (near) repeats of held-out examples: {len(leaks):,} ({STEP})"
         )
     if not train:
         first = next(iter(leaks.values()))
@@ -59,8 +58,8 @@ def remove_leaks(
         )
     if both := repeated(split.test, split.validation, split.train):
         warnings.append(
-            f"{num(len(both), 'validation example')} that nearly repeats a test example, such as "
-            f"{both[0].example.origin}: what is chosen by validation looks better in the test than it is"
+            f"validation examples that (nearly) repeat a test example: {len(both):,}, such as "
+            f"{both[0].example.origin}; what is chosen by validation looks better in the test than it is"
         )
     total = len(split.train) + len(split.validation) + len(split.test)
     row = FunnelRow(

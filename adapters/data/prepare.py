@@ -163,8 +163,8 @@ class _Preparation:
             self._apply("exact duplicates", drop_exact_duplicates, held_too=False)
             if flagged := self.rows[-1].flagged:
                 self.warnings.append(
-                    f"{num(flagged, 'example')} that asks what an earlier one asks and answers otherwise, "
-                    f"such as {self.rows[-1].flagged_findings[0].example.origin}: both cannot be learned"
+                    f"examples that ask what an earlier one asks and answer otherwise: {flagged:,}, such as "
+                    f"{self.rows[-1].flagged_findings[0].example.origin}; both cannot be learned"
                 )
         if (method := settings.near_duplicates) != "off":
             self._apply(

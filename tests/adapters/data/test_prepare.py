@@ -111,7 +111,7 @@ def test_files_of_validation_and_test_are_taken_as_they_are(write):
     )
     assert [len(part) for part in prepared.splits.values()] == [40, 11, 2]
     assert any(
-        "3 validation examples that nearly repeats a test example" in text for text in prepared.warnings
+        "validation examples that (nearly) repeat a test example: 3" in text for text in prepared.warnings
     )
 
 
@@ -254,7 +254,7 @@ def test_personal_data_conflicts_and_unused_columns_are_warnings(write):
     text = "\n".join(prepared.warnings)
     assert "personal data is in 1 example (1 mail)" in text
     assert "bob@example.com" not in text
-    assert "answers otherwise, such as a.jsonl:41" in text
+    assert "answer otherwise: 1, such as a.jsonl:41" in text
     assert "a.jsonl: nothing was taken from 'id'" in text
 
 
