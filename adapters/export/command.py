@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from adapters.errors import ExportError
+from adapters.export.settings import ExportSettings
+from adapters.manifest import describe_validation_error
+from bases.settings_options import with_options
 
 if TYPE_CHECKING:
     from adapters.export.report import ExportReport
@@ -39,6 +48,34 @@ DEFAULT_PROMPTS = (
 )
 
 
+def register(app: typer.Typer) -> None:
+    """Add `export` to the command line of adapters."""
+    app.command("export")(with_options(ExportSettings, env_prefix="HOTSWAP_EXPORT_")(_export))
+
+
+def _export(
+    folder: Annotated[Path, typer.Argument(help="A PEFT adapter of any method, or a fine-tuned model.")],
+    out: Annotated[Path, typer.Option(help="New folder for what can be served.")],
+    base: Annotated[str, typer.Option(help="Base it will be served on: a folder or a hub id.")] = "default",
+    initial: Annotated[
+        Path | None, typer.Option(help="The adapter before the first step, for PiSSA and its kind.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Text file with a prompt a line, for the probe file.")
+    ] = None,
+    **given: Any,
+) -> None:
+    """Write an adapter made elsewhere in the form that is served, with its measured error.
+
+    Example: hotswap adapters export ./their-adapter --out ./risk
+    """
+    export_folder(folder, base=base, out=out, initial=initial, prompts=prompts, given=given, say=_say)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
 def export_folder(
     folder: Path,
     *,
@@ -47,7 +84,7 @@ def export_folder(
     initial: Path | None = None,
     prompts: Path | None = None,
     given: dict[str, Any] | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None],
 ) -> ExportReport:
     """Write the adapter or fine-tuned model in `folder` to the new folder `out` as it can be served on `base`.
 
@@ -55,15 +92,20 @@ def export_folder(
     file with one prompt a line for the probe, best like those that will be asked. `given` are flags of
     ExportSettings, None where not given. Raises HotswapError with the message for the user.
     """
-    from adapters.errors import ExportError
     from adapters.export.export import export_adapter
     from adapters.export.load import load_trained
-    from adapters.export.settings import ExportSettings
     from bases.passport import read_passport
     from bases.resolve import resolve_base
     from bases.settings import BasesSettings
 
-    settings = ExportSettings(**{name: value for name, value in (given or {}).items() if value is not None})
+    try:
+        settings = ExportSettings(
+            **{name: value for name, value in (given or {}).items() if value is not None}
+        )
+    except ValidationError as error:
+        raise ExportError(
+            f"The settings of the export are wrong: {describe_validation_error(error)}"
+        ) from None
     if not folder.is_dir():
         raise ExportError(f"{folder} is not a folder. Give what save_pretrained wrote.")
     home = BasesSettings().home
@@ -104,8 +146,6 @@ def describe(report: ExportReport) -> list[str]:
 
 
 def _read_prompts(path: Path | None) -> tuple[str, ...]:
-    from adapters.errors import ExportError
-
     if path is None:
         return DEFAULT_PROMPTS
     try:

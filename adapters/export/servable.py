@@ -12,6 +12,7 @@ from adapters.export.factors import Decomposition, Factors, are_uniform, decompo
 from adapters.export.trained import DeclaredScaling, ModuleChange, Trained
 
 MAX_RANK = ENGINE_RANKS[-1]
+GATEWAY_RANK = 64  # what a gateway takes unless it is started with another max_lora_rank
 # An exact conversion differs by the rounding of float32 alone.
 EXACT_ERROR = 1e-5
 # Up to here a rank costs so little that an exact form is always taken.
@@ -57,6 +58,9 @@ def make_servable(trained: Trained, *, rank: int | None, max_error: float, dtype
             wanted = MAX_RANK
         served = {module: factors.cut(wanted).padded(wanted).to(dtype) for module, factors in folded.items()}
         scaling = DeclaredScaling(wanted, float(wanted), rslora=False)
+    if scaling.rank > GATEWAY_RANK:
+        fitting = next(size for size in ENGINE_RANKS if size >= scaling.rank)
+        notes.append(f"rank {scaling.rank} needs a gateway started with --max-lora-rank {fitting}")
     errors = _measure(trained.changes, served, scaling)
     form = ServableForm(scaling, served, errors, tuple(notes))
     _refuse_inexact(form, max_error)
@@ -124,6 +128,6 @@ def _refuse_inexact(form: ServableForm, max_error: float) -> None:
     raise ExportError(
         f"What can be served differs too much from what was trained: in {above} of {len(worst)} modules the change "
         f"is off by more than {max_error:.1%} at rank {form.scaling.rank} (worst: {shown}). "
-        f"Allow a higher rank (up to {MAX_RANK}), raise max_error if the evaluation of the written adapter is good "
-        "enough, or train with LoRA, rsLoRA, PiSSA or AdaLoRA, which are written exactly."
+        f"Allow a higher rank (at most {MAX_RANK}), raise max_error if the written adapter evaluates well enough, "
+        "or train with LoRA, rsLoRA, PiSSA or AdaLoRA, which are written exactly."
     )

@@ -9,12 +9,14 @@ import warnings
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from adapters.artefact import WEIGHTS_NAME
 from adapters.check import check_adapter
 from adapters.config import CONFIG_NAME
 from adapters.errors import ExportError, NotServableError
-from adapters.export.command import export_folder
+from adapters.export.command import export_folder, register
 from adapters.target import TargetBase
 from tests.adapters.export.test_export import EXACT_TOLERANCE, difference, reload
 from tests.adapters.export.trained_models import TinyBase, train
@@ -114,6 +116,34 @@ def test_a_folder_without_a_model_says_what_is_missing(run, tmp_path: Path):
         run(tmp_path / "empty")
     with pytest.raises(ExportError, match="is not a folder"):
         run(tmp_path / "missing")
+
+
+def test_the_command_line_takes_flags_and_refuses_wrong_ones(llama: TinyBase, tmp_path: Path):
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    register(app)
+    train(llama, "lora").save_pretrained(tmp_path / "lora")
+    arguments = ["export", str(tmp_path / "lora"), "--base", str(llama.resolved.path), "--out"]
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "out"), "--rank", "16", "--probe-cases", "2"])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out" / CONFIG_NAME).read_text())["r"] == 16
+    refused = CliRunner().invoke(app, [*arguments, str(tmp_path / "again"), "--dtype", "int3"])
+    assert isinstance(refused.exception, ExportError)
+    assert "dtype: Input should be 'float32' or 'bfloat16'" in str(refused.exception)
+
+
+def test_peft_by_itself_still_leaves_doras_magnitudes_out(llama: TinyBase):
+    from peft import convert_to_lora
+
+    model = train(llama, "dora")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, tensors = convert_to_lora(model, rank=4)
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    layer = model.get_submodule(name)
+    plain = layer.get_delta_weight("default").detach()
+    found = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"]
+    assert float((found - plain).norm() / plain.norm()) < 1e-3, "PEFT converts DoRA now: see docs/export.md"
 
 
 def test_the_command_imports_nothing_heavy():
