@@ -50,8 +50,8 @@ class EvaluationSettings(BaseSettings):
     system: str | None = Field(None, description="System text for conversations that have none of their own.")
     max_examples: int | None = Field(None, ge=1, description="Ask so many examples, drawn with the seed.")
     max_new_tokens: int = Field(128, ge=1, le=32_768, description="Longest answer, in tokens.")
-    batch_size: int = Field(16, ge=1, le=1024, description="Answers generated at once with transformers.")
-    concurrency: int = Field(16, ge=1, le=1024, description="Requests sent at once to the gateway.")
+    batch_size: int = Field(32, ge=1, le=1024, description="Answers generated at once with transformers.")
+    concurrency: int = Field(32, ge=1, le=1024, description="Requests sent at once to the gateway.")
     request_seconds: float = Field(
         600.0, gt=0, description="Longest wait for one answer of the gateway, retries included, in seconds."
     )

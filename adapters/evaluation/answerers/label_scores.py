@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,19 @@ def label_place(text: str, start: int, token_texts: Sequence[str]) -> LabelPlace
         if position <= start < position + len(piece):
             return LabelPlace(index, text[position:start])
     return None
+
+
+def token_pieces(text: str, growing: Sequence[str]) -> list[str]:
+    """What each token adds to `text`, from the decoded texts of the first one, two, three, ... tokens.
+
+    The pieces make up the text: a token that only begins a character adds nothing, the one that ends it all.
+    """
+    pieces, position = [], 0
+    for decoded in growing:
+        reached = max(position, len(commonprefix([decoded, text])))
+        pieces.append(text[position:reached])
+        position = reached
+    return pieces
 
 
 def exclusive(probabilities: Mapping[str, float], token_ids: Mapping[str, Sequence[int]]) -> dict[str, float]:

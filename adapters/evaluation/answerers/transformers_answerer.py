@@ -11,7 +11,7 @@ from adapters.data.example import Example
 from adapters.errors import EvaluationError
 from adapters.evaluation.answer import Answer, Likelihood, Unavailable
 from adapters.evaluation.answerers.answerer import Progress
-from adapters.evaluation.answerers.label_scores import exclusive, label_place
+from adapters.evaluation.answerers.label_scores import exclusive, label_place, token_pieces
 from adapters.evaluation.answerers.likelihood import example_likelihoods
 from adapters.evaluation.answerers.transformers_model import LoadedModel
 from adapters.evaluation.labels import LabelRule
@@ -121,7 +121,8 @@ class TransformersAnswerer:
         ids = answer.token_ids or ()
         place = None
         if found is not None:
-            place = label_place(answer.text, found.start, [self._text([token]) for token in ids])
+            growing = [self._text(ids[:length]) for length in range(1, len(ids) + 1)]
+            place = label_place(answer.text, found.start, token_pieces(answer.text, growing))
         if found is None or place is None:
             return answer
         wanted = {label: self._loaded.text_ids(place.lead + label) for label in rule.labels}

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.evaluation.answerers.label_scores import LabelPlace, exclusive, label_place, scores_from_top
+from adapters.evaluation.answerers.label_scores import (
+    LabelPlace,
+    exclusive,
+    label_place,
+    scores_from_top,
+    token_pieces,
+)
 
 
 def test_a_label_in_a_token_of_its_own_is_found():
@@ -32,6 +38,12 @@ def test_every_character_of_plain_tokens_has_its_place(tokens, data):
     before = "".join(tokens[: place.token])
     assert before + place.lead == text[:start]
     assert len(place.lead) < len(tokens[place.token])
+
+
+def test_a_character_of_several_tokens_belongs_to_the_last_of_them():
+    growing = ["\ufffd", "\ufffd", "风", "风：", "风：2", "风：2"]
+    assert token_pieces("风：2", growing) == ["", "", "风", "：", "2", ""]
+    assert label_place("风：2", 2, token_pieces("风：2", growing)) == LabelPlace(4, "")
 
 
 def test_a_label_is_not_the_beginning_of_a_longer_one():
