@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,15 @@ def token_pieces(text: str, growing: Sequence[str]) -> list[str]:
     """
     pieces, position = [], 0
     for decoded in growing:
-        reached = max(position, len(commonprefix([decoded, text])))
+        reached = max(position, _num_equal(decoded, text))
         pieces.append(text[position:reached])
         position = reached
     return pieces
+
+
+def _num_equal(left: str, right: str) -> int:
+    """Characters that two texts have in common at their beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
 def exclusive(probabilities: Mapping[str, float], token_ids: Mapping[str, Sequence[int]]) -> dict[str, float]:
