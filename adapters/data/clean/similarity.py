@@ -87,6 +87,7 @@ def similar_rows(
     else:
         proposed = simhash_pairs(sets, groups, threshold=threshold)
     components = Components(len(rows))
+    num_groups = len(np.unique(groups))
     marks = None if wanted is None else wanted[rows]
     for left, right in _gathered(proposed):
         if marks is None:
@@ -101,6 +102,8 @@ def similar_rows(
             if enough.any():
                 components.join(a[enough], b[enough])
                 yield rows[a[enough]], rows[b[enough]], similarity[enough]
+                if marks is None and components.count == num_groups:
+                    return  # every group hangs together: no pair can add anything
 
 
 def check_similarity_options(threshold: float, method: str) -> None:
@@ -114,10 +117,11 @@ def check_similarity_options(threshold: float, method: str) -> None:
 
 
 class Components:
-    """Which of n nodes hang together; `of` int64 [n] is a component's number per node."""
+    """Which of n nodes hang together: `of` int64 [n] is the component of each node, `count` how many there are."""
 
     def __init__(self, num_nodes: int) -> None:
         self.of = np.arange(num_nodes)
+        self.count = num_nodes
 
     def join(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> None:
         """Connects left[i] with right[i]."""
@@ -128,6 +132,7 @@ class Components:
         edges = coo_matrix((np.ones(len(left), bool), (self.of[left], self.of[right])), shape=(size, size))
         _, labels = connected_components(edges, directed=False)
         self.of = labels[self.of].astype(np.int64)
+        self.count = len(np.unique(self.of))
 
 
 def _gathered(proposed: Iterator[Pairs]) -> Iterator[Pairs]:
