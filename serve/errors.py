@@ -163,11 +163,13 @@ class AdapterBusyError(LifecycleError):
 class ProbeFailedError(LifecycleError):
     """The adapter was loaded, but what it answers is not what it should answer.
 
-    `cause` is one of serve.lifecycle.verdict.Cause, `numbers` what was measured; both may be missing where
-    nothing could be measured.
+    `cause` is one of serve.lifecycle.verdict.Cause, or "not_measured"; `numbers` is what was measured.
     """
 
     code: ClassVar[str] = "probe_failed"
+
+    cause: str = "not_measured"
+    numbers: Mapping[str, float | int | str | None] | None = None
 
     def __init__(
         self,

@@ -125,9 +125,10 @@ def body_of(error: HotswapError, request_id: str) -> dict[str, Any]:
             {"code": problem.code, "message": problem.message, "subject": problem.subject}
             for problem in error.report.problems
         ]
-    if isinstance(error, errors.ProbeFailedError) and error.numbers is not None:
+    if isinstance(error, errors.ProbeFailedError):
         extra["problems"] = [{"code": error.cause, "message": str(error), "subject": "probe"}]
-        extra["probe"] = dict(error.numbers)
+        if error.numbers is not None:
+            extra["probe"] = dict(error.numbers)
     param = error.param if isinstance(error, errors.RequestError) else None
     return error_body(status_of(error), error.code, str(error), request_id, param=param, **extra)
 

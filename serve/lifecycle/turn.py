@@ -33,12 +33,12 @@ class Turn:
         self,
         hold: Callable[[], AbstractContextManager[None]],
         *,
-        patience_seconds: float = PATIENCE_SECONDS,
+        patience_seconds: float | None = None,
         limit_seconds: float = LIMIT_SECONDS,
     ) -> None:
-        """`hold` is entered while the engine is to get nothing new."""
+        """`hold` is entered while the engine is to get nothing new; patience None: PATIENCE_SECONDS."""
         self._hold = hold
-        self._patience_seconds = patience_seconds
+        self._patience_seconds = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
         self._limit_seconds = limit_seconds
         self._answers = 0
 
