@@ -42,7 +42,7 @@ def _continue_batch(model: Any, prompts: Sequence[Sequence[int]], num_tokens: in
     ids, mask = _pad_left(prompts, model.device)
     tokens, logprobs, margins = [], [], []
     cache = None
-    with torch.inference_mode():
+    with torch.no_grad():
         inputs = ids
         for _ in range(num_tokens):
             output = model(
@@ -74,7 +74,7 @@ def _score_batch(model: Any, prompts: Sequence[Sequence[int]], answers: Sequence
     ]
     sequences = [[*prompt, *tokens] for prompt, tokens in zip(prompts, filled, strict=True)]
     ids, mask = _pad_left(sequences, model.device)
-    with torch.inference_mode():
+    with torch.no_grad():
         output = model(
             input_ids=ids,
             attention_mask=mask,

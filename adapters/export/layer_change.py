@@ -79,29 +79,26 @@ def _merged_weight(layer: Any, adapter: str) -> Any:
     """The weight (out, in) that `layer` acts with under the adapter, by PEFT's own merge, which is undone."""
     import torch
 
-    inner = layer.get_base_layer()
-    weight, bias = inner.weight, getattr(inner, "bias", None)
-    kept_weight = weight.detach().clone()
-    kept_bias = bias.detach().clone() if bias is not None else None
     if layer.merged:
         raise ExportError(
             "The adapter is merged into the model. Export it unmerged: model.unmerge_adapter()."
         )
+    inner = layer.get_base_layer()
+    kept = {name: value.detach().clone() for name, value in inner.named_parameters()}
     try:
         with torch.no_grad():
-            layer.merge(safe_merge=True, adapter_names=[adapter])
+            layer.merge(adapter_names=[adapter])
             merged = oriented(inner, on_cpu(inner.weight)).clone()
-            changed_bias = kept_bias is not None and not torch.equal(inner.bias, kept_bias)
+            has_other_bias = "bias" in kept and not torch.equal(inner.bias, kept["bias"])
             with warnings.catch_warnings():  # some methods warn that taking the change out rounds
                 warnings.simplefilter("ignore")
                 layer.unmerge()
-            # So put the very bits back.
-            inner.weight.data.copy_(kept_weight)
-            if kept_bias is not None:
-                inner.bias.data.copy_(kept_bias)
     except (NotImplementedError, ValueError, AttributeError, TypeError) as error:
         raise NotServableError(f"PEFT cannot turn {type(layer).__name__} into a weight: {error}") from error
-    if changed_bias:
+    finally:  # it does round: put the very bits back
+        for name, value in inner.named_parameters():
+            value.data.copy_(kept[name])
+    if has_other_bias:
         raise NotServableError(
             f"{type(layer).__name__} scales the layer's bias too, and the engine adapts weights alone. "
             "Leave layers with a bias out of target_modules."

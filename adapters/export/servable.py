@@ -40,13 +40,15 @@ def make_servable(trained: Trained, *, rank: int | None, max_error: float, dtype
     smallest rank within `max_error`. `dtype` is the torch type of the written tensors. Raises ExportError with
     the worst modules and the remedies when a module's error is above `max_error`.
     """
+    _refuse_non_finite(trained.changes)
     low_rank, found = _low_rank(trained.changes, rank, max_error)
     notes = [*trained.notes, *found]
     plain = [
         change.factors for change in trained.changes if change.factors is not None and change.exact is None
     ]
-    if trained.declared is not None and rank in (None, trained.declared.rank):
-        scaling = trained.declared
+    declared = trained.declared
+    if declared is not None and declared.rank <= MAX_RANK and rank in (None, declared.rank):
+        scaling = declared
         served = {module: factors.to(dtype) for module, factors in low_rank.items()}
     else:
         folded = {module: factors.folded() for module, factors in low_rank.items()}
@@ -65,6 +67,16 @@ def make_servable(trained: Trained, *, rank: int | None, max_error: float, dtype
     form = ServableForm(scaling, served, errors, tuple(notes))
     _refuse_inexact(form, max_error)
     return form
+
+
+def _refuse_non_finite(changes: tuple[ModuleChange, ...]) -> None:
+    for change in changes:
+        tensors = (change.factors.a, change.factors.b) if change.factors is not None else (change.matrix(),)
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise ExportError(
+                f"{change.module} holds values that are NaN or infinite: the training diverged. Lower the learning "
+                "rate, or train in a wider precision."
+            )
 
 
 def _low_rank(

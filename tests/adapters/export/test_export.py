@@ -21,6 +21,7 @@ from adapters.target import TargetBase
 from tests.adapters.export.trained_models import (
     CONVERTED_KINDS,
     EXACT_KINDS,
+    OTHER_KINDS,
     PROMPTS,
     TARGETS,
     TinyBase,
@@ -87,6 +88,31 @@ def test_other_methods_are_converted_within_the_limit(kind: str, base: TinyBase,
     if kind == "loha":  # of rank 4 in truth: the product of two of rank 2
         assert report.is_exact
         assert report.rank == 4
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_whatever_peft_can_merge_can_be_written(kind: str, llama: TinyBase, tmp_path: Path):
+    model = train(llama, kind)
+    report = export(model, llama, tmp_path / "out", max_error=0.001)
+    assert report.max_relative_error <= 0.001
+    assert difference(model, reload(llama, report.folder)) < 0.001
+
+
+def test_trained_biases_are_refused(qwen2: TinyBase, tmp_path: Path):
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["o_proj"], bias="all", task_type="CAUSAL_LM")
+    model = get_peft_model(qwen2.load(), config)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.add_(0.1)
+    report = export(model, qwen2, tmp_path / "out")
+    assert "bias='all', but no bias changed: left out" in report.conversions
+    with torch.no_grad():
+        model.base_model.model.model.layers[1].self_attn.k_proj.bias.add_(0.1)
+    with pytest.raises(ExportError, match=r"the bias of model\.layers\.1\.self_attn\.k_proj was trained"):
+        export(model, qwen2, tmp_path / "again")
 
 
 def test_plain_lora_keeps_its_very_bits(llama: TinyBase, tmp_path: Path):
@@ -196,6 +222,17 @@ def test_an_untrained_adapter_is_refused(llama: TinyBase, tmp_path: Path):
 
     model = get_peft_model(llama.load(), LoraConfig(target_modules=TARGETS, task_type="CAUSAL_LM"))
     with pytest.raises(ExportError, match="changes nothing"):
+        export(model, llama, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "full"])
+def test_a_diverged_training_is_named_as_such(kind: str, llama: TinyBase, tmp_path: Path):
+    model = train(llama, kind)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "layers.1" in name and ("lora_B" in name or (kind == "full" and "v_proj" in name)):
+                value[0, 0] = float("nan")
+    with pytest.raises(ExportError, match=r"model\.layers\.1\..* NaN or infinite: the training diverged"):
         export(model, llama, tmp_path / "out")
 
 

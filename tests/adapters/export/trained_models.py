@@ -16,6 +16,7 @@ PROMPTS = [[7 + 11 * row + 3 * column for column in range(5 + row)] for row in r
 
 EXACT_KINDS = ("lora", "rslora", "patterns", "pissa", "olora", "adalora")
 CONVERTED_KINDS = ("dora", "full", "loha")
+OTHER_KINDS = ("lokr", "vera", "oft", "miss")  # more of PEFT's, which need no vLLM of their own
 KINDS = (*EXACT_KINDS, *CONVERTED_KINDS)
 
 
@@ -53,14 +54,24 @@ def train(base: TinyBase, kind: str, *, initial_folder: Path | None = None, seed
     model = get_peft_model(model, _config(kind))
     if initial_folder is not None:
         model.save_pretrained(initial_folder)
-    _disturb(model, lambda name: any(part in name for part in ("lora_", "hada_", "ia3_")), 0.05)
+    learned = {name for name, value in model.named_parameters() if value.requires_grad}
+    _disturb(model, lambda name: name in learned, 0.05)
     if kind == "adalora":
         _prune(model)
     return model.eval()
 
 
 def _config(kind: str) -> Any:
-    from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoraConfig
+    from peft import (
+        AdaLoraConfig,
+        IA3Config,
+        LoHaConfig,
+        LoKrConfig,
+        LoraConfig,
+        MissConfig,
+        OFTConfig,
+        VeraConfig,
+    )
 
     common: dict[str, Any] = {"target_modules": TARGETS, "task_type": "CAUSAL_LM"}
     low_rank = {**common, "r": 4, "lora_alpha": 6}
@@ -68,6 +79,14 @@ def _config(kind: str) -> Any:
         return AdaLoraConfig(**common, init_r=6, target_r=3, lora_alpha=8, total_step=10, tinit=1, tfinal=2)
     if kind == "loha":
         return LoHaConfig(**common, r=2, alpha=4)
+    if kind == "lokr":
+        return LoKrConfig(**common, r=4, alpha=4)
+    if kind == "vera":
+        return VeraConfig(**(common | {"target_modules": ["q_proj", "o_proj"]}), r=16)
+    if kind == "oft":
+        return OFTConfig(**common, oft_block_size=8)
+    if kind == "miss":
+        return MissConfig(**common, r=4)
     if kind == "ia3":
         return IA3Config(task_type="CAUSAL_LM", target_modules=TARGETS, feedforward_modules=["down_proj"])
     options: dict[str, dict[str, Any]] = {
