@@ -25,11 +25,11 @@ Logprob = Annotated[float, Field(le=1e-3)]  # zero, but for rounding
 
 
 class ProbeCase(BaseModel):
-    """One prompt and its greedy continuation under the adapter.
+    """One prompt and a continuation: the adapter's greedy one, or any other, which is then scored as it stands.
 
-    All three lists have one entry per continued token. `adapter_logprobs` and `base_logprobs` are the natural
-    logarithms of the probability of that same token, after the same preceding tokens, under the adapter and
-    under the base alone.
+    Tokens of which neither model is sure tell the most about an adapter's strength. All three lists have one
+    entry per continued token. `adapter_logprobs` and `base_logprobs` are the natural logarithms of the
+    probability of that same token, after the same preceding tokens, under the adapter and under the base alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -168,7 +168,8 @@ class AdapterProbe:
         self, adapter: AdapterHandle, turn: Turn
     ) -> tuple[list[float], list[float], list[float]]:
         """Logprobs of the fixed texts under the base, the adapter and the base again."""
-        texts = [self._engine.codec.encode(text, parse_special=False) for text in EFFECT_TEXTS]
+        longest = self._engine.facts.context_tokens - 1
+        texts = [self._engine.codec.encode(text, parse_special=False)[:longest] for text in EFFECT_TEXTS]
 
         async def ask(who: AdapterHandle | None) -> list[float]:
             found: list[float] = []

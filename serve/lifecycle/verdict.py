@@ -7,9 +7,10 @@ carry the same rounding everywhere, while log probabilities stand still where an
 
 The yardstick is the base. Its weights are known to be the same (the fingerprint says so), so what it is off by
 is this engine's rounding: of bfloat16, of a quantised base, of other kernels. The adapter may be off by three
-times as much, or by the file's tolerance, whichever is more. Measured with the default base, recorded in float32
-and answered in bfloat16, in root mean square log-odds: the base is off by 0.08, the adapter by 0.11; an adapter
-of which two layers were exchanged by 0.48, at 0.8 of its strength by 0.97, at half of it by 2.4.
+times as much, by half of what the base may be off by at most, or by the file's tolerance, whichever is most.
+Measured with the default base, recorded in float32 and answered in bfloat16, in root mean square log-odds: the
+base is off by 0.08, the adapter by 0.11; an adapter of which two layers were exchanged by 0.48, at 0.8 of its
+strength by 0.97, at half of it by 2.4.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ def judge(name: str, measured: Sequence[Measurement], *, tolerance: float, facts
     `tolerance` is the file's, in nats.
     """
     numbers = _Numbers(measured)
+    allowed = MAX_QUANTISED_ROUNDING if facts.quantisation else MAX_BASE_ROUNDING.get(facts.dtype, 0.3)
     result = ProbeResult(
         kind="replay",
         num_cases=len(measured),
@@ -121,12 +123,11 @@ def judge(name: str, measured: Sequence[Measurement], *, tolerance: float, facts
         max_difference_nats=max(numbers.nats_off),
         mean_difference_nats=math.fsum(numbers.nats_off) / len(numbers.nats_off),
         base_difference_nats=max(numbers.base_nats_off),
-        limit=max(tolerance, ROUNDING_FACTOR * numbers.base_off),
+        limit=max(tolerance, allowed / 2, ROUNDING_FACTOR * numbers.base_off),
         difference=numbers.adapter_off,
         slope=numbers.slope,
         fit=numbers.fit,
     )
-    allowed = MAX_QUANTISED_ROUNDING if facts.quantisation else MAX_BASE_ROUNDING.get(facts.dtype, 0.3)
     if numbers.base_off > max(tolerance, allowed):
         scheme = f", quantised ({facts.quantisation})" if facts.quantisation else ""
         raise ProbeRefusedError(
