@@ -15,13 +15,15 @@ import httpx
 from adapters.data.example import Example
 from adapters.errors import EvaluationError
 from adapters.evaluation.answer import Answer, Likelihood, Unavailable
-from adapters.evaluation.answerers.answerer import Progress
+from adapters.evaluation.answerers.answerer import Progress, quiet
 from adapters.evaluation.answerers.gateway_http import GatewayHttp
 from adapters.evaluation.answerers.label_scores import label_place, scores_from_top
 from adapters.evaluation.answerers.likelihood import LearnedTokens, learned_tokens
 from adapters.evaluation.labels import LabelRule
-from adapters.evaluation.question import Question
+from adapters.evaluation.question import Question, question_of
 
+_SAMPLES = 4  # prompts that show whether the tokenizer is the served one, where no others were asked
+_SAMPLE_CHARACTERS = 200
 _TOP_TOKENS = 20  # the most that a gateway gives
 
 
@@ -67,10 +69,16 @@ class GatewayAnswerer:
     ) -> list[Likelihood] | Unavailable:
         if self._base_folder is None:
             return Unavailable("the tokenizer of the served base is not at hand; name the base with --base")
-        mismatch = self._other_tokenizer()
-        if mismatch is not None:
-            return mismatch
         try:
+            if not self._prompt_tokens:
+                samples = [
+                    question_of(each) or Question((), (each.text or "")[:_SAMPLE_CHARACTERS], "")
+                    for each in examples[:_SAMPLES]
+                ]
+                self.answer(samples, rule=None, progress=quiet)
+            mismatch = self._other_tokenizer()
+            if mismatch is not None:
+                return mismatch
             return self._echoed(examples, self._base_folder, progress)
         except EvaluationError as error:  # the answers that were given already are worth their report
             return Unavailable(str(error))

@@ -92,6 +92,14 @@ def test_likelihoods_give_perplexity_and_their_absence_a_reason():
     assert perplexity.difference is None
 
 
+def test_where_perplexity_alone_is_wanted_nothing_is_asked():
+    answerer = ScriptedAnswerer(right, likelihoods=[Likelihood(1.0, 2)] * 8)
+    report = run(adapter=answerer, plan=EvaluationPlan(metrics=("perplexity",)))
+    assert answerer.asked == []
+    assert [figure.name for figure in report.figures] == ["perplexity"]
+    assert (report.mistakes, report.lengths) == ((), None)
+
+
 def test_scores_that_cannot_be_had_are_absent_and_never_made_up():
     auc = run(adapter=ScriptedAnswerer(right)).figure("auc")
     assert auc is not None

@@ -191,7 +191,7 @@ def counted(base: Any) -> Callable[[dict[str, Any]], Any]:
     def generate(body: dict[str, Any]) -> dict[str, Any]:
         example = chat(body["messages"][-1]["content"], "")
         usage = {"prompt_tokens": len(encoder.encode_prompt(example)), "completion_tokens": 1}
-        return answer_body("x") | {"usage": usage}
+        return answer_body("x", adapter=VERSION if "adapter" in body else None) | {"usage": usage}
 
     return generate
 
@@ -232,6 +232,7 @@ def test_a_failure_while_references_are_read_keeps_the_answers(tiny_base):
     played = Played(counted(tiny_base), completions=lambda _: error_body(500, "out of memory"))
     found = played.answerer(base_folder=tiny_base).likelihoods([risk(1)], progress=quiet)
     assert isinstance(found, Unavailable)
+    assert len(played.bodies) == 2
     assert "HTTP 500: out of memory" in found.reason
 
 
