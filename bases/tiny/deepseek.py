@@ -10,10 +10,22 @@ from __future__ import annotations
 from typing import Any
 
 from bases.tiny.dense import Shapes
+from bases.tiny.tokenizer import TINY_CONTEXT_TOKENS
 
 KV_LATENT = 512
 ROPE_HEAD_DIM = 64
 _EXPERTS = 8
+# As in the published models, with TINY_CONTEXT_TOKENS for the context of 160 Ki tokens.
+_YARN = {
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "factor": 4.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "original_max_position_embeddings": TINY_CONTEXT_TOKENS // 4,
+    "rope_theta": 10000.0,
+    "rope_type": "yarn",
+}
 
 
 def deepseek_config(architecture: str, *, hidden_size: int, heads: int) -> dict[str, Any]:
@@ -37,6 +49,7 @@ def deepseek_config(architecture: str, *, hidden_size: int, heads: int) -> dict[
         "qk_head_dim": ROPE_HEAD_DIM + 64,
         "qk_nope_head_dim": 64,
         "qk_rope_head_dim": ROPE_HEAD_DIM,
+        "rope_parameters": _YARN,
         "rms_norm_eps": 1e-6,  # transformers norms the latents with this value whatever is written here
         "v_head_dim": 32,
     }

@@ -1,7 +1,7 @@
 """Entry point of the CPU mends: vLLM calls `register` in each of its processes.
 
 Nothing happens unless the environment variable HOTSWAP_CPU_PATCHES names the parts that are wanted
-(`lora-isolation,lora-grouped,moe-experts,uniproc`, or `all`) and vLLM runs on its CPU platform. The gateway
+(`lora-isolation,lora-grouped,moe-experts,rotary,uniproc`, or `all`) and vLLM runs on its CPU platform. The gateway
 sets the variable before it starts the engine; child processes inherit it.
 
 Version rule: on a vLLM in `VERIFIED_VLLM_VERSIONS` every part is applied as asked. On any other version the
@@ -30,6 +30,7 @@ class CpuPart(StrEnum):
     LORA_ISOLATION = "lora-isolation"
     LORA_GROUPED = "lora-grouped"
     MOE_EXPERTS = "moe-experts"
+    ROTARY = "rotary"
     UNIPROC = "uniproc"
 
 
@@ -74,11 +75,15 @@ def register() -> None:
         from serve.engine.cpu import moe_experts
 
         moe_experts.install()
+    if CpuPart.ROTARY in parts and verified:
+        from serve.engine.cpu import rotary
+
+        rotary.install()
     if CpuPart.UNIPROC in parts and verified:
         from serve.engine.cpu import uniproc
 
         uniproc.install()
-    skipped = parts & {CpuPart.LORA_GROUPED, CpuPart.MOE_EXPERTS, CpuPart.UNIPROC}
+    skipped = parts & {CpuPart.LORA_GROUPED, CpuPart.MOE_EXPERTS, CpuPart.ROTARY, CpuPart.UNIPROC}
     if skipped and not verified:
         logger.warning(
             "vLLM %s is not verified with the CPU parts %s; they are left out",

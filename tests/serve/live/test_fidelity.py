@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,10 @@ class Reference:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         model.generation_config.eos_token_id = None  # as ignore_eos: the end is a token like any other
         self._model = PeftModel.from_pretrained(model, adapter).eval()
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Inside it answers as the base."""
+        return self._model.disable_adapter()
 
     def encode(self, body: dict[str, Any]) -> Any:
         if "prompt" in body:
