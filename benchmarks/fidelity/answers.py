@@ -1,0 +1,80 @@
+"""The same prompts asked of the gateway over HTTP, and of transformers with PEFT on the same files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from adapters.export.fidelity import Answer
+
+Messages = list[dict[str, str]]
+_TIMEOUT_SECONDS = 300.0
+
+
+class Gateway:
+    """Asks a running gateway, greedily and with log probabilities."""
+
+    def __init__(self, url: str, *, concurrency: int) -> None:
+        self._http = httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS)
+        self._concurrency = concurrency
+
+    def ask(self, adapter: str, prompts: Sequence[Messages], num_tokens: int) -> list[Answer]:
+        """One answer of `num_tokens` for each prompt, many at once so that the engine batches them."""
+
+        def one(messages: Messages) -> Answer:
+            body = {
+                "messages": messages,
+                "adapter": adapter,
+                "max_tokens": num_tokens,
+                "temperature": 0,
+                "logprobs": 2,
+                "ignore_eos": True,
+            }
+            response = self._http.post("/generate", json=body)
+            response.raise_for_status()
+            tokens = response.json()["logprobs"]
+            return Answer(tuple(t["id"] for t in tokens), tuple(t["logprob"] for t in tokens))
+
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            return list(pool.map(one, prompts))
+
+    def load(self, name: str, source: str) -> dict[str, Any]:
+        """Load an adapter; the answer holds what the probe measured."""
+        response = self._http.post("/admin/adapters", json={"name": name, "source": source})
+        if response.is_error:
+            raise RuntimeError(f"{name} was not loaded: {response.text[:500]}")
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def unload(self, name: str) -> None:
+        """Take it away again."""
+        self._http.delete(f"/admin/adapters/{name}").raise_for_status()
+
+
+class Reference:
+    """transformers with PEFT in float32; the base is loaded once, adapters come and go."""
+
+    def __init__(self, base: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from bases.codec import TokenizerCodec
+
+        self._model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        self._codec = TokenizerCodec(AutoTokenizer.from_pretrained(base, local_files_only=True))
+
+    def ask(self, folder: Path, prompts: Sequence[Messages], num_tokens: int) -> list[Answer]:
+        """The greedy answers of the adapter in `folder`, loaded by stock PEFT."""
+        from peft import PeftModel
+
+        from adapters.export.continuation import continue_greedily
+
+        model = PeftModel.from_pretrained(self._model, folder).eval()
+        encoded = [self._codec.encode_chat(messages) for messages in prompts]
+        answers = continue_greedily(model, encoded, num_tokens=num_tokens, batch_size=25)
+        self._model = model.unload()
+        return answers
