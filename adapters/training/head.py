@@ -48,8 +48,15 @@ def _hits(states: Any, head: Any, labels: Any) -> Any:
     learned = labels[:, 1:] != NOT_LEARNED
     chosen, targets = states[:, :-1][learned], labels[:, 1:][learned]
     rows = max(1, MAX_LOGITS_BYTES // (4 * head.weight.shape[0]))
+    weight, bias = _whole(head.weight), _whole(head.bias)
     hits = torch.zeros((), dtype=torch.int64, device=states.device)
     for start in range(0, chosen.shape[0], rows):
         part = slice(start, start + rows)
-        hits += (head(chosen[part].to(head.weight.dtype)).argmax(-1) == targets[part]).sum()
+        logits = torch.nn.functional.linear(chosen[part].to(weight.dtype), weight, bias)
+        hits += (logits.argmax(-1) == targets[part]).sum()
     return hits
+
+
+def _whole(parameter: Any) -> Any:
+    """A parameter that FSDP2 shards, gathered once: processes have different numbers of tokens to look at."""
+    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter

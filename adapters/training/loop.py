@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from adapters.training.callbacks.best_weights import BestWeights
 from adapters.training.callbacks.cadence import Cadence
 from adapters.training.callbacks.early_stopping import EarlyStopping
 from adapters.training.callbacks.ema import Ema
-from adapters.training.callbacks.parameters import trained_parameters
+from adapters.training.callbacks.parameters import put_parameters, trained_parameters
 from adapters.training.callbacks.plateau import Plateau
 from adapters.training.callbacks.progress import ProgressBar
 from adapters.training.callbacks.tensorboard import TensorBoardMetrics
@@ -74,6 +75,7 @@ class Loop:
         cadence: Cadence,
         progress: ProgressBar,
         resumption: Resumption | None,
+        rebuild: Callable[[], PreparedModel],
     ) -> None:
         self.trainer = trainer
         self.prepared = prepared
@@ -84,6 +86,7 @@ class Loop:
         self.cadence = cadence
         self.progress = progress
         self.resumption = resumption
+        self._rebuild = rebuild
         self.before: ValidationScore | None = None
         self.after: ValidationScore | None = None
 
@@ -117,6 +120,12 @@ class Loop:
         if not self.best.put_into(model) and self.ema is not None:
             self.ema.put_into(model)
         self.after = _as_score(self.best.score)
+        if self.trainer.is_sharded:
+            # The export wants a whole model: build one anew and give it what was learned.
+            values = self.trainer.whole_weights()
+            if values:
+                self.prepared = self._rebuild()
+                put_parameters(self.prepared.model, values)
 
     @property
     def steps(self) -> int:
@@ -270,7 +279,21 @@ def build_loop(
         cadence=cadence,
         progress=progress,
         resumption=resumption,
+        rebuild=lambda: _prepare_again(base, flight, method, settings, folder),
     )
+
+
+def _prepare_again(
+    base: ResolvedBase, flight: Preflight, method: Method, settings: TrainSettings, folder: Path
+) -> PreparedModel:
+    """The prepared model as it was before the first step, on the CPU, for values of a sharded one."""
+    model = load_training_model(base, dtype=flight.precision.dtype).model
+    again = folder / ".again"
+    prepared = prepare_model(model, method, settings, folder=again)
+    shutil.rmtree(again, ignore_errors=True)
+    if prepared.initial_adapter_folder is None:
+        return prepared
+    return PreparedModel(prepared.model, folder / prepared.initial_adapter_folder.name, prepared.method)
 
 
 def _check_memory(
@@ -354,8 +377,6 @@ def _prepare(
     prepared = prepare_model(model, method, settings, folder=own)
     if own is folder or prepared.initial_adapter_folder is None:
         return prepared
-    import shutil
-
     shutil.rmtree(own, ignore_errors=True)
     return PreparedModel(prepared.model, folder / prepared.initial_adapter_folder.name, prepared.method)
 

@@ -305,6 +305,21 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process holds all weights (FSDP, ZeRO-3)."""
+        if self.is_deepspeed_enabled:
+            stage = self.accelerator.deepspeed_plugin.zero_stage
+            return bool(stage == 3)
+        return bool(self.is_fsdp_enabled)
+
+    def whole_weights(self) -> dict[str, Any]:
+        """The trained parameters of a sharded model, gathered; empty in all processes but the first."""
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        if not self.is_world_process_zero():
+            return {}
+        return {name: state[name].to("cpu") for name, _ in trained_parameters(self.model)}
+
     def restore_callbacks(self, checkpoint: Path) -> None:
         """Give the callbacks what they knew when the checkpoint was written. Call before `train`."""
         states = torch.load(checkpoint / STATE_NAME, weights_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from adapters.training.callbacks.parameters import copy_parameters, put_parameters, trained_parameters
+from adapters.training.callbacks.parameters import copy_parameters, own_parameters, put_parameters
 
 
 class Ema(TrainerCallback):  # type: ignore[misc]
@@ -30,7 +30,7 @@ class Ema(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
         """Start from the parameters as they are, unless a checkpoint gave the average."""
         if not self._shadow:
-            self._shadow = {name: p.detach().clone() for name, p in trained_parameters(model)}
+            self._shadow = {name: value.clone() for name, value in own_parameters(model)}
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
         """Take the step into the average."""
@@ -39,9 +39,9 @@ class Ema(TrainerCallback):  # type: ignore[misc]
         self._num_updates += 1
         decay = min(self.decay, (1 + self._num_updates) / (10 + self._num_updates))
         with torch.no_grad():
-            for name, parameter in trained_parameters(model):
-                self._shadow[name] = self._shadow[name].to(parameter.device)
-                self._shadow[name].lerp_(parameter, 1.0 - decay)
+            for name, value in own_parameters(model):
+                self._shadow[name] = self._shadow[name].to(value.device)
+                self._shadow[name].lerp_(value, 1.0 - decay)
 
     @contextmanager
     def applied(self, model: Any) -> Iterator[None]:
