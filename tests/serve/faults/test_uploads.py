@@ -15,6 +15,7 @@ import pytest
 
 from adapters.artefact import WEIGHTS_NAME
 from adapters.config import CONFIG_NAME
+from serve.client import GatewayClient, GatewayRefusedError
 from serve.lifecycle.adapter_tar import AdapterTarReader
 from serve.lifecycle.uploads import MAX_UPLOADS
 from tests.serve.conftest import RunningServer
@@ -222,3 +223,19 @@ async def test_b5_26_no_more_than_a_few_uploads_fill_the_disk_at_once(running_se
         assert answer.headers["retry-after"].isdigit()
         await stack.aclose()
         await until(lambda: left_behind(server) == [], "all are gone")
+
+
+@pytest.mark.parametrize("num_mib", [1, 64])
+async def test_b5_26_a_sender_hears_why_it_was_refused_although_it_was_still_sending(
+    running_server: Any, tmp_path: Path, num_mib: int
+) -> None:
+    server = await running_server(admin_key=KEY)
+    (tmp_path / CONFIG_NAME).write_text("{}")
+    (tmp_path / WEIGHTS_NAME).write_bytes(bytes(num_mib * MIB))
+
+    def send() -> None:
+        with GatewayClient(server.url, admin_key="another key than that of the gateway") as client:
+            client.push_adapter("risk", tmp_path)
+
+    with pytest.raises(GatewayRefusedError, match="HTTP 401"):
+        await asyncio.to_thread(send)
