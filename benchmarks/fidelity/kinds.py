@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.export.report import EXACT_ERROR
+from adapters.export.servable import EXACT_ERROR
 from benchmarks.surroundings import CHECKOUT
 
 # Ranks and scales that differ by module, as no other kind has them.
