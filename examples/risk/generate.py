@@ -53,7 +53,6 @@ class Note:
                 {"role": "assistant", "content": self.answer},
             ],
             "label": str(self.level),
-            "language": self.language.code,
         }
 
 

@@ -22,7 +22,6 @@ class Sign:
 class Language:
     """Everything that the generator needs to write notes and answers in one language."""
 
-    code: str
     system: str
     amount_name: str
     signs: tuple[Sign, ...]
@@ -40,7 +39,6 @@ class Language:
 
 
 ENGLISH = Language(
-    code="en",
     system="List the signs of risk, then Risk: 0 to 5.",
     amount_name="large amount",
     signs=(
@@ -233,7 +231,6 @@ ENGLISH = Language(
 )
 
 CHINESE = Language(
-    code="zh",
     system="列出风险迹象，再写风险：0到5。",
     amount_name="金额大",
     signs=(
