@@ -100,10 +100,10 @@ def unserved_modules(model_type: str, modules: Iterable[str]) -> frozenset[str]:
 def engine_modules(facts: ArchitectureFacts) -> tuple[str, ...] | None:
     """Last name parts of the layers that the engine shall keep adapters for; None for all that it can.
 
-    A list only where experts are stacked: nothing that is checked here ever reaches them, and room for adapters
-    on every expert costs more memory than all other layers together.
+    A list only where there are experts: no adapter that passed the check reaches them, and room for adapters on
+    every expert costs more memory than all other layers together.
     """
-    if facts.model_type not in STACKED_EXPERTS:
+    if not facts.num_experts:
         return None
     return tuple(name for name in facts.linear_suffixes() if not _is_folded(facts.model_type, name))
 

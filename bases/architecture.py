@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     import torch
 
 
+_EXPERT_KEYS = (
+    "n_routed_experts",
+    "num_local_experts",
+    "num_experts",
+)  # what families call it in config.json
+
+
 class ArchitectureFacts(BaseModel):
     """Sizes and modules of a causal language model, under the names that transformers and PEFT use."""
 
@@ -29,6 +36,7 @@ class ArchitectureFacts(BaseModel):
     num_attention_heads: int = Field(description="Query heads per block.")
     num_kv_heads: int = Field(description="Key and value heads per block.")
     head_dim: int = Field(description="Width of one head's query and key.")
+    num_experts: int = Field(description="Routed experts of a layer that has them; 0 without.")
     vocab_size: int = Field(description="Rows of the embedding.")
     context_tokens: int = Field(description="Longest sequence the config allows, in tokens.")
     tied_embeddings: bool = Field(description="Whether input and output embeddings share one tensor.")
@@ -73,6 +81,7 @@ def read_architecture(folder: Path) -> ArchitectureFacts:
         head_dim=getattr(text, "qk_head_dim", None)
         or getattr(text, "head_dim", None)
         or hidden_size // num_heads,
+        num_experts=next((int(getattr(text, key)) for key in _EXPERT_KEYS if getattr(text, key, None)), 0),
         vocab_size=text.vocab_size,
         context_tokens=text.max_position_embeddings,
         tied_embeddings=output is not None and output.weight is model.get_input_embeddings().weight,

@@ -25,7 +25,7 @@ from bases.weights import hash_weights
 
 _logger = logging.getLogger(__name__)
 
-_FORMAT = 2  # raise when a part is computed differently: kept passports are then made anew
+_FORMAT = 3  # raise when a part is computed differently: kept passports are then made anew
 # Keys that a save by another version or from another place changes, and that change no answer.
 _VOLATILE_CONFIG_KEYS = frozenset({"transformers_version", "quantization_config", "torch_dtype", "dtype"})
 # transformers stores the last truncation and padding it was called with: state, not identity.

@@ -231,6 +231,7 @@ def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passpor
         kv_values_per_token=_kv_values_per_token(passport.facts),
         lora_targets=engine_modules(passport.facts),
         model_type=passport.facts.model_type,
+        head_size=passport.facts.head_dim,
         dtype=settings.dtype,
         max_model_len=settings.max_model_len,
         kv_cache_gib=settings.kv_cache_gib,

@@ -163,6 +163,13 @@ def test_an_adapter_on_the_stacked_experts_is_refused(target, bases, tmp_path):
     assert "gate_up_proj" in config["target_parameters"]
 
 
+def test_every_mixture_keeps_adapters_from_its_experts():
+    facts = ArchitectureFacts.model_construct(
+        model_type="mixtral", num_experts=4, linear_modules={"model.layers.0.self_attn.q_proj": (8, 8)}
+    )
+    assert engine_modules(facts) == ("q_proj",)
+
+
 def test_facts_of_a_base_without_such_layers_are_enough():
     facts = ArchitectureFacts.model_construct(
         model_type="gpt2", linear_modules={"transformer.h.0.attn.c_attn": (8, 24)}

@@ -29,6 +29,7 @@ def test_sizes_are_those_of_the_config(tiny_base):
     assert (facts.hidden_size, facts.num_layers, facts.vocab_size, facts.context_tokens) == (128, 2, 512, 512)
     assert (facts.num_attention_heads, facts.num_kv_heads, facts.head_dim) == (4, 2, 32)
     assert facts.dtype == "float32"
+    assert facts.num_experts == 0
     assert facts.quant_method is None
     assert facts.embeddings == {"model.embed_tokens": (512, 128), "lm_head": (512, 128)}
     assert facts.linear_modules["model.layers.1.self_attn.k_proj"] == (128, 64)
@@ -149,6 +150,7 @@ def test_a_mixture_of_experts_lists_its_attention(tmp_path):
     facts = read_architecture(folder)
     assert facts.linear_modules["model.layers.0.self_attn.v_proj"] == (64, 32)
     assert facts.num_parameters > 4 * 3 * 64 * 96
+    assert facts.num_experts == 4
 
 
 @pytest.mark.parametrize("architecture", ["deepseek_v2", "deepseek_v3"])
@@ -169,6 +171,7 @@ def test_latent_attention_and_shared_experts_are_listed_and_stacked_experts_are_
     assert facts.linear_modules["model.layers.1.mlp.shared_experts.down_proj"] == (64, 128)
     assert not any(".experts." in name or name.endswith("mlp.gate") for name in facts.linear_modules)
     assert facts.num_parameters > 3 * 8 * 128 * 64
+    assert facts.num_experts == 8
 
 
 def test_facts_survive_json(tiny_base):

@@ -152,3 +152,20 @@ def test_a_reasoning_base_is_recognised_and_can_be_overruled(
     wishes = engine_wishes(make_settings(served_model_name="mine"), base, plain)
     assert (wishes.model_name, wishes.model_path) == ("mine", str(base.path))
     assert wishes.context_tokens == plain.facts.context_tokens
+
+
+def test_a_mixture_of_experts_tells_the_engine_which_layers_take_adapters(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    from bases.passport import read_passport
+    from bases.resolve import resolve_base
+    from bases.tiny import make_tiny_base
+
+    folder = make_tiny_base(tmp_path / "tiny", architecture="deepseek_v3")
+    base = resolve_base(str(folder), home=tmp_path / "home")
+    wishes = engine_wishes(make_settings(), base, read_passport(base, home=tmp_path / "home"))
+    assert wishes.lora_targets is not None
+    assert "kv_b_proj" not in wishes.lora_targets
+    assert {"q_a_proj", "up_proj"} <= set(wishes.lora_targets)
+    assert (wishes.model_type, wishes.head_size) == ("deepseek_v3", 128)
+    assert wishes.kv_values_per_token == 2 * 2 * 4 * 128  # layers, key and value, heads, width

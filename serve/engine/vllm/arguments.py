@@ -23,6 +23,11 @@ CPU_PATCHES = "all"
 
 # Families whose attention vLLM runs over a latent (MLA), or else over whole keys and values.
 _EITHER_ATTENTION = frozenset({"deepseek_v2", "deepseek_v3"})
+# Families whose attention chooses tokens by an index, which vLLM 0.32 has for GPUs alone
+# (CpuPlatform.get_attn_backend_cls: "Sparse Attention is not supported on CPU").
+_SPARSE_ATTENTION = frozenset({"deepseek_v32", "glm_moe_dsa"})
+# CPUAttentionBackend.get_supported_head_sizes in vllm/v1/attention/backends/cpu_attn.py.
+_CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
 # Arguments that another setting of the gateway owns, or that would open what the gateway closes.
 _OWNED = {
@@ -74,6 +79,7 @@ class EngineWishes:
     extra: Sequence[str]
     lora_targets: tuple[str, ...] | None = None  # layers that take adapters, by the last part of their names
     model_type: str = ""  # as in the base's config.json
+    head_size: int | None = None  # of queries and keys; None: not looked at
 
 
 @dataclass(slots=True)
@@ -144,6 +150,7 @@ def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
 
 
 def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArguments) -> None:
+    _refuse_for_cpu(wishes)
     if wishes.dtype != "auto":
         dtype, reason = wishes.dtype, "asked for"
     elif machine.native_bf16:
@@ -179,6 +186,21 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
     # Written whatever the environment says: there the variable holds the setting, which may be `auto`.
     chosen.environment[PATCHES_VARIABLE] = "" if patches == "none" else patches
     chosen.notes["cpu-patches"] = f"{patches} (mends of vLLM's adapters on CPU)"
+
+
+def _refuse_for_cpu(wishes: EngineWishes) -> None:
+    """Raise SettingsError for a base whose attention vLLM has not on a CPU, which it says after a long start."""
+    if wishes.model_type in _SPARSE_ATTENTION:
+        raise SettingsError(
+            f"{wishes.model_name} ({wishes.model_type}) cannot be served on a CPU: its sparse attention needs a "
+            "GPU in vLLM. Serve it on a GPU, or choose another base."
+        )
+    if wishes.head_size is not None and wishes.head_size not in _CPU_HEAD_SIZES:
+        raise SettingsError(
+            f"{wishes.model_name} cannot be served on a CPU: its attention heads are {wishes.head_size} wide, and "
+            f"vLLM's attention on a CPU has {', '.join(map(str, _CPU_HEAD_SIZES))}. Serve it on a GPU, or choose "
+            "another base."
+        )
 
 
 def _bytes_per_token(wishes: EngineWishes, dtype: str) -> int:

@@ -21,6 +21,7 @@ VARIABLES = (
     "VLLM_NO_USAGE_STATS",
     "VLLM_MAX_N_SEQUENCES",
     "VLLM_CPU_OMP_THREADS_BIND",
+    "VLLM_MLA_DISABLE",
     "HOTSWAP_CPU_PATCHES",
 )
 
@@ -201,3 +202,39 @@ def test_the_bases_path_and_public_name_are_given() -> None:
 def test_the_beginning_or_the_negation_of_an_owned_argument_is_refused_too(text):
     with pytest.raises(SettingsError, match="cannot be passed to the engine"):
         choose_arguments(GPU, wishes(extra=(text,)))
+
+
+@pytest.mark.parametrize("family", ["deepseek_v2", "deepseek_v3"])
+def test_latent_attention_is_run_over_whole_keys_on_a_cpu(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = choose_arguments(OLD_CPU, wishes(model_type=family))
+    assert chosen.environment["VLLM_MLA_DISABLE"] == "1"
+    assert "VLLM_MLA_DISABLE" not in choose_arguments(GPU, wishes(model_type=family)).environment
+    assert "VLLM_MLA_DISABLE" not in choose_arguments(OLD_CPU, wishes(model_type="llama")).environment
+    monkeypatch.setenv("VLLM_MLA_DISABLE", "0")
+    assert "VLLM_MLA_DISABLE" not in choose_arguments(OLD_CPU, wishes(model_type=family)).environment
+
+
+@pytest.mark.parametrize("machine", [OLD_CPU, GPU])
+def test_layers_that_take_adapters_are_named_one_by_one(machine: Machine) -> None:
+    chosen = choose_arguments(machine, wishes(lora_targets=("o_proj", "q_proj")))
+    place = chosen.arguments.index("--lora-target-modules")
+    assert chosen.arguments[place + 1 : place + 3] == ["o_proj", "q_proj"]
+    assert chosen.arguments[place + 3].startswith("--")
+    assert "no adapter reaches the experts" in chosen.notes["lora-target-modules"]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"model_type": "deepseek_v32"}, "sparse attention needs a GPU"),
+        ({"head_size": 24}, "24 wide, and vLLM's attention on a CPU has 32, 64"),
+    ],
+)
+def test_a_base_without_attention_on_a_cpu_is_refused_before_the_start(
+    given: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        choose_arguments(OLD_CPU, wishes(**given))
+    assert choose_arguments(GPU, wishes(**given)).arguments
