@@ -106,13 +106,18 @@ class AdapterProbe:
         measured = await turn.take(self._measure(adapter, cases, turn))
         seconds = round(time.perf_counter() - started, 3)
         try:
-            result = judge(adapter.name, measured, tolerance=probe.tolerance, facts=self._engine.facts)
+            return judge(
+                adapter.name,
+                measured,
+                tolerance=probe.tolerance,
+                facts=self._engine.facts,
+                seconds=seconds,
+            )
         except ProbeRefusedError as error:
             if error.cause not in (Cause.OTHER, Cause.WRONG_SCALE) or self._at_strength is None:
                 raise
             await turn.take(self._raise_strength(adapter, measured, error.result, turn))
             raise
-        return replace(result, seconds=seconds)
 
     async def _raise_strength(
         self, adapter: AdapterHandle, measured: Sequence[Measurement], result: ProbeResult, turn: Turn

@@ -109,10 +109,17 @@ def log_odds(logprob: float) -> float:
     return min(MAX_LOG_ODDS, logprob - math.log(-math.expm1(logprob)))
 
 
-def judge(name: str, measured: Sequence[Measurement], *, tolerance: float, facts: EngineFacts) -> ProbeResult:
+def judge(
+    name: str,
+    measured: Sequence[Measurement],
+    *,
+    tolerance: float,
+    facts: EngineFacts,
+    seconds: float = 0.0,
+) -> ProbeResult:
     """The numbers of an adapter that answers as in training. Raises ProbeFailedError with the cause otherwise.
 
-    `tolerance` is the file's, in nats.
+    `tolerance` is the file's, in nats; `seconds` is what measuring took.
     """
     numbers = _Numbers(measured)
     allowed = MAX_QUANTISED_ROUNDING if facts.quantisation else MAX_BASE_ROUNDING.get(facts.dtype, 0.3)
@@ -127,6 +134,7 @@ def judge(name: str, measured: Sequence[Measurement], *, tolerance: float, facts
         difference=numbers.adapter_off,
         slope=numbers.slope,
         fit=numbers.fit,
+        seconds=seconds,
     )
     if numbers.base_off > max(tolerance, allowed):
         scheme = f", quantised ({facts.quantisation})" if facts.quantisation else ""

@@ -131,11 +131,7 @@ def refused(bench: Bench, folder: Path) -> dict[str, Any]:
     answer = bench.http.post("/admin/adapters", json={"name": "risk", "source": folder.name})
     assert answer.status_code == 422, answer.text
     assert bench.says() == before
-    with GatewayClient(bench.server.url) as client, pytest.raises(GatewayRefusedError) as pushed:
-        client.push_adapter("risk", source)
     error: dict[str, Any] = answer.json()["error"]
-    assert error["problems"][0]["code"] in str(pushed.value)
-    assert bench.says() == before
     return error
 
 
@@ -166,7 +162,13 @@ def test_another_adapter_s_probe_is_refused(bench: Bench, tmp_path: Path) -> Non
         doctored.probe_of(bench.another),
         doctored.without_manifest,
     )
-    assert refused(bench, folder)["problems"][0]["code"] == "unlike_training"
+    before = bench.says()
+    with (
+        GatewayClient(bench.server.url) as client,
+        pytest.raises(GatewayRefusedError, match="unlike_training"),
+    ):
+        client.push_adapter("risk", folder)
+    assert bench.says() == before
 
 
 def test_another_base_is_told_by_its_numbers_when_all_its_papers_are_forged(
