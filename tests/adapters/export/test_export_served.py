@@ -62,11 +62,10 @@ def served(llama: TinyBase, exported: dict[str, Path], tmp_path_factory: pytest.
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_engine_answers_as_peft_does_with_the_same_files(kind, llama, exported, served, capsys):
+def test_the_engine_answers_as_peft_does_with_the_same_files(kind, llama, exported, served):
     expected = continue_greedily(reload(llama, exported[kind]), PROMPTS, num_tokens=NUM_TOKENS)
     outcome = compare_answers(expected, served[kind])
-    with capsys.disabled():
-        print(f"\n{kind}: {outcome}")
+    print(f"{kind}: {outcome}")  # shown with pytest -s
     assert outcome.is_faithful, str(outcome)
     assert outcome.max_logprob_difference < 1e-3
 
