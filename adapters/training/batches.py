@@ -51,6 +51,10 @@ class StepBatches:
         self._weights = sampling_weights
         self.batch_size = max(1, batch_size // parts)  # read by accelerate; batches differ by one at most
 
+    def end_at(self, step: int) -> None:
+        """Let the run be over after `step` steps."""
+        self._total_steps = step
+
     def __len__(self) -> int:
         return self._total_steps * self._accumulation
 

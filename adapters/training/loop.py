@@ -113,7 +113,7 @@ class Loop:
             if not self.cadence.finished:
                 self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             elif checkpoint is not None:
-                self.trainer.load_weights(checkpoint)
+                self.trainer.load_finished(checkpoint)
         finally:
             self.progress.close()
         model = self.trainer.model

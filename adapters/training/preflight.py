@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapters.errors import AdapterNameError, TrainingSettingsError
 from adapters.name import parse_alias
-from adapters.targets import left_out_modules
+from adapters.targets import LATENT_ATTENTION, left_out_modules
 from adapters.training.arguments import has_bitsandbytes
 from adapters.training.base_model import quantisation_of
 from adapters.training.memory import MemoryEstimate
@@ -136,6 +136,11 @@ def _method_problems(settings: TrainSettings, base: ResolvedBase) -> list[str]:
 
 
 def _target_problems(settings: TrainSettings, passport: Passport) -> list[str]:
+    if settings.method == "prefix" and passport.facts.model_type in LATENT_ATTENTION:
+        return [
+            f"--method prefix: {passport.name} keeps one latent for all heads (MLA), and PEFT's prefixes are keys and "
+            "values of each; use --method prompt, or lora"
+        ]
     if ALL_LINEAR in settings.targets:
         return []
     known = passport.facts.linear_suffixes()

@@ -29,7 +29,6 @@ from adapters.training.head import HITS, LOG_PROBS, add_learned_head
 from adapters.training.loss import num_learned_tokens, token_mean_loss
 from adapters.training.schedule import RunClock
 
-STATE_NAME = "callbacks.pt"
 WEIGHTS_NAME = "trained.safetensors"
 
 
@@ -268,8 +267,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
                 staged.mkdir(parents=True)
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
-            if is_first:
-                torch.save(self._callback_states(), staged / STATE_NAME)
+            # Each process has its own: of a sharded model it keeps its own shards.
+            torch.save(self._callback_states(), staged / self._state_name)
             self.accelerator.wait_for_everyone()
             if is_first:
                 seal_checkpoint(staged)
@@ -300,10 +299,12 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
         put_parameters(model or self.model, load_file(Path(resume_from_checkpoint) / WEIGHTS_NAME))
 
-    def load_weights(self, checkpoint: Path) -> None:
-        """The model and the counters of a checkpoint, without training on."""
-        self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    def load_finished(self, checkpoint: Path) -> None:
+        """The model and the counters of a run's last checkpoint: a run that has no step left."""
+        step = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
+        self._batches.end_at(step)
+        self.args.max_steps = step
+        self.train(resume_from_checkpoint=str(checkpoint))
 
     @property
     def is_sharded(self) -> bool:
@@ -322,10 +323,14 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def restore_callbacks(self, checkpoint: Path) -> None:
         """Give the callbacks what they knew when the checkpoint was written. Call before `train`."""
-        states = torch.load(checkpoint / STATE_NAME, weights_only=True)
+        states = torch.load(checkpoint / self._state_name, weights_only=True)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, KeepsState) and callback.state_name in states:
                 callback.restore(states[callback.state_name])
+
+    @property
+    def _state_name(self) -> str:
+        return f"callbacks_{self.args.process_index}.pt"
 
     def _callback_states(self) -> dict[str, Any]:
         return {
