@@ -138,8 +138,8 @@ def _method_problems(settings: TrainSettings, base: ResolvedBase) -> list[str]:
 def _target_problems(settings: TrainSettings, passport: Passport) -> list[str]:
     if settings.method == "prefix" and passport.facts.model_type in LATENT_ATTENTION:
         return [
-            f"--method prefix: {passport.name} keeps one latent for all heads (MLA), and PEFT's prefixes are keys and "
-            "values of each; use --method prompt, or lora"
+            f"--method prefix: {passport.name} keeps one latent for all heads (MLA), and PEFT's prefixes are keys "
+            "and values of each; use --method prompt, or lora"
         ]
     if ALL_LINEAR in settings.targets:
         return []

@@ -48,3 +48,19 @@ def test_the_run_says_which_layers_it_leaves_out_and_why(trained, family):
 def test_a_layer_that_cannot_be_served_is_refused_before_training(tmp_path, name):
     with pytest.raises(TrainingSettingsError, match=f"--targets {name}: "):
         train_family("deepseek_v3", tmp_path, targets=f"q_a_proj,{name}")
+
+
+@pytest.mark.parametrize("method", ["dora", "pissa", "adalora", "full"])
+def test_other_methods_end_in_an_adapter_that_is_served_too(tmp_path, method):
+    one = train_family("deepseek_v3", tmp_path, method=method, max_steps=3)
+    base = resolve_base(str(one.base), home=one.home, progress=print)
+    report = check_adapter(
+        one.outcome.adapter_folder, target=describe_target(base, read_passport(base, home=one.home))
+    )
+    assert report.problems == ()
+    assert set(report.facts.target_modules) == LATENT_LAYERS
+
+
+def test_prefix_tuning_of_latent_attention_is_refused_before_training(tmp_path):
+    with pytest.raises(TrainingSettingsError, match="keeps one latent for all heads"):
+        train_family("deepseek_v3", tmp_path, method="prefix")
