@@ -39,12 +39,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return AutoModelForCausalLM.from_pretrained(base, attn_implementation=IMPLEMENTATION).cuda()
 
 
-def loss_and_gradients(model: Any, batches: list[list[EncodedExample]]) -> tuple[float, dict[str, Any]]:
+def loss_and_gradients(
+    model: Any, batches: list[list[EncodedExample]], *, share: bool = False
+) -> tuple[float, dict[str, Any]]:
     model.zero_grad()
     total = 0.0
     num_items = sum(one.num_supervised for batch in batches for one in batch)
     for samples in batches:
-        batch = {k: v.cuda() if torch.is_tensor(v) else v for k, v in PackedCollator()(samples).items()}
+        collated = PackedCollator(share_prefixes=share)(samples)
+        batch = {k: v.cuda() if torch.is_tensor(v) else v for k, v in collated.items()}
         labels = batch.pop("labels")
         states = model.model(**batch, use_cache=False).last_hidden_state
         log_probs = supervised_logprobs(states, model.lm_head.weight.detach(), None, labels)
@@ -60,6 +63,23 @@ def test_a_row_has_the_loss_and_gradients_of_its_samples(model: Any, dtype: torc
     together, found = loss_and_gradients(model, [SAMPLES])
     apart, expected = loss_and_gradients(model, [[one] for one in SAMPLES])
     limit = 1e-3 if dtype == torch.float32 else 0.1  # of the gradient's size; products differ in shape
+    assert together == pytest.approx(apart, rel=limit)
+    for name, gradient in found.items():
+        error = (gradient.float() - expected[name].float()).norm() / expected[name].float().norm()
+        assert error < limit, (name, float(error))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_beginning_that_samples_share_changes_no_gradient(model: Any, dtype: torch.dtype) -> None:
+    model.to(dtype)
+    start = sample(40, 7).input_ids
+    samples = [
+        EncodedExample(start + one.input_ids, (False,) * 41 + one.supervised[1:], "risk", one.origin)
+        for one in SAMPLES
+    ]
+    apart, expected = loss_and_gradients(model, [samples])
+    together, found = loss_and_gradients(model, [samples], share=True)
+    limit = 1e-3 if dtype == torch.float32 else 0.1
     assert together == pytest.approx(apart, rel=limit)
     for name, gradient in found.items():
         error = (gradient.float() - expected[name].float()).norm() / expected[name].float().norm()
