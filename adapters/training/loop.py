@@ -199,6 +199,8 @@ def build_loop(
     if loaded.note:
         note(loaded.note)
         say(loaded.note[0].upper() + loaded.note[1:])
+    if not on_cpu and processes.count == 1:
+        loaded.model.to("cuda")  # decompositions and the look at the attention are slow on a CPU
     packs = _choose_packing(settings, method, loaded.model, train, say, note)
     prepared = _prepare(loaded.model, method, settings, folder, processes, resumption)
     weights = {} if settings.mix == "sampling" else dict(task_weights)

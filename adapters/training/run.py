@@ -14,7 +14,7 @@ from adapters.data.encode import Encoded, ExampleEncoder, encode_all
 from adapters.data.prepare import PreparedData, prepare_data
 from adapters.data.settings import DataSettings
 from adapters.data.source import DataSource
-from adapters.errors import TrainingError
+from adapters.errors import TrainingError, TrainingSettingsError
 from adapters.training.methods.method import PreparedModel
 from adapters.training.methods.registry import METHODS
 from adapters.training.outcome import TrainOutcome
@@ -103,14 +103,32 @@ class _Run:
 
     def finish(self) -> TrainOutcome:
         """Do all of it."""
-        base, passport, flight = self._check()
-        data = self._prepare_data(base, flight)
+        (base, passport, flight), prepared = self._look_before()
+        data = self._encode(prepared, base, flight)
         folder = self._open_folder(passport, data)
         loop = self._build(base, passport, flight, data, folder)
         self._train(loop)
         return self._export(base, passport, flight, data, folder, loop)
 
     # Stages
+
+    def _look_before(self) -> tuple[tuple[ResolvedBase, Passport, Preflight], PreparedData]:
+        """Base, settings and data; what is wrong with any of them is said together."""
+        errors: list[HotswapError] = []
+        checked, prepared = None, None
+        try:
+            checked = self._check()
+        except HotswapError as error:
+            errors.append(error)
+        try:
+            prepared = prepare_data(self.sources, self.data_settings, progress=self.say)
+        except HotswapError as error:
+            errors.append(error)
+        if checked is not None and prepared is not None:
+            return checked, prepared
+        if len(errors) == 1:
+            raise errors[0]
+        raise TrainingSettingsError("\n".join(map(str, errors)))
 
     def _check(self) -> tuple[ResolvedBase, Passport, Preflight]:
         base = resolve_base(self.settings.base, home=self.settings.home, progress=self.say)
@@ -122,8 +140,7 @@ class _Run:
         )
         return base, passport, flight
 
-    def _prepare_data(self, base: ResolvedBase, flight: Preflight) -> _Data:
-        prepared = prepare_data(self.sources, self.data_settings, progress=self.say)
+    def _encode(self, prepared: PreparedData, base: ResolvedBase, flight: Preflight) -> _Data:
         for warning in prepared.warnings:
             self.say(f"Warning: {warning}")
         encoder = ExampleEncoder(base.path, max_length_tokens=flight.max_length_tokens)

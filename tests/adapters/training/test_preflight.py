@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from adapters.data.settings import DataSettings
+from adapters.data.source import DataSource
 from adapters.errors import TrainingSettingsError
 from adapters.training.memory import estimate_memory
 from adapters.training.precision import Hardware, choose_precision
 from adapters.training.preflight import check_memory, check_run
+from adapters.training.run import train_adapter
 from adapters.training.settings import TrainSettings
 from bases.passport import Passport, read_passport
 from bases.resolve import ResolvedBase, resolve_base
+from tests.adapters.training.conftest import quiet
 
 Make = Callable[..., TrainSettings]
 OLD_CPU = Hardware("cpu", native_bf16=False, name="Old One")
@@ -126,3 +130,18 @@ def test_precision_is_what_the_device_multiplies_and_says_why() -> None:
     assert choose_precision("fp16", OLD_GPU).precision == "fp16"
     with pytest.raises(TrainingSettingsError, match="needs a GPU"):
         choose_precision("fp16", NEW_CPU)
+
+
+def test_wrong_settings_and_wrong_data_are_said_together(make_settings: Make, tmp_path: Path) -> None:
+    (tmp_path / "broken.jsonl").write_text("{\n")
+    with pytest.raises(TrainingSettingsError) as caught:
+        train_adapter(
+            [DataSource(tmp_path / "broken.jsonl")],
+            name="risk",
+            settings=make_settings(targets="nonsense"),
+            data_settings=DataSettings(),
+            say=quiet,
+        )
+    assert "--targets nonsense" in str(caught.value)
+    assert "broken.jsonl" in str(caught.value)
+    assert not (tmp_path / "home" / "runs").exists()
