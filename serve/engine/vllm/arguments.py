@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from serve.engine.cpu.plugin import PATCHES_VARIABLE
+from serve.engine.cpu.plugin import PATCHES_VARIABLE, CpuPart, requested_parts
 from serve.engine.vllm.machine import Machine
 from serve.errors import SettingsError
 from serve.settings import GIB
@@ -183,9 +183,16 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
     cores = ",".join(str(core) for core in machine.cores)
     chosen.variable("VLLM_CPU_OMP_THREADS_BIND", cores, "all cores; vLLM would keep one idle")
     patches = CPU_PATCHES if wishes.cpu_patches == "auto" else wishes.cpu_patches
+    if patches == "none":
+        patches = ""
+    if wishes.lora_targets is not None and CpuPart.MOE_EXPERTS not in requested_parts(patches):
+        raise SettingsError(
+            f"--cpu-patches {wishes.cpu_patches}: {wishes.model_name} has experts, and vLLM would end with its "
+            f"first request; add {CpuPart.MOE_EXPERTS.value} (docs/upstream-defects.md)"
+        )
     # Written whatever the environment says: there the variable holds the setting, which may be `auto`.
-    chosen.environment[PATCHES_VARIABLE] = "" if patches == "none" else patches
-    chosen.notes["cpu-patches"] = f"{patches} (mends of vLLM's adapters on CPU)"
+    chosen.environment[PATCHES_VARIABLE] = patches
+    chosen.notes["cpu-patches"] = f"{patches or 'none'} (mends of vLLM's adapters on CPU)"
 
 
 def _refuse_for_cpu(wishes: EngineWishes) -> None:

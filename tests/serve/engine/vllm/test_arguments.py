@@ -238,3 +238,12 @@ def test_a_base_without_attention_on_a_cpu_is_refused_before_the_start(
     with pytest.raises(SettingsError, match=reason):
         choose_arguments(OLD_CPU, wishes(**given))
     assert choose_arguments(GPU, wishes(**given)).arguments
+
+
+@pytest.mark.parametrize("patches", ["none", "lora-grouped,uniproc"])
+def test_experts_on_a_cpu_need_their_mend(patches: str) -> None:
+    with pytest.raises(SettingsError, match="would end with its first request; add moe-experts"):
+        choose_arguments(OLD_CPU, wishes(lora_targets=("q_proj",), cpu_patches=patches))
+    chosen = choose_arguments(OLD_CPU, wishes(lora_targets=("q_proj",), cpu_patches="moe-experts,uniproc"))
+    assert "moe-experts" in chosen.environment["HOTSWAP_CPU_PATCHES"]
+    assert choose_arguments(OLD_CPU, wishes(cpu_patches="none")).environment["HOTSWAP_CPU_PATCHES"] == ""
