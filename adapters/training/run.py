@@ -15,6 +15,7 @@ from adapters.data.prepare import PreparedData, prepare_data
 from adapters.data.settings import DataSettings
 from adapters.data.source import DataSource
 from adapters.errors import TrainingError, TrainingSettingsError
+from adapters.training.manifest_record import manifest_record
 from adapters.training.methods.method import PreparedModel
 from adapters.training.methods.registry import METHODS
 from adapters.training.outcome import TrainOutcome
@@ -23,6 +24,7 @@ from adapters.training.processes import Processes, join_processes
 from adapters.training.run_folder import (
     Resumption,
     RunRecord,
+    expect_same,
     find_resumption,
     new_run_folder,
     settings_to_resume_with,
@@ -172,7 +174,7 @@ class _Run:
             data_settings=self.data_settings.model_dump(mode="json"),
         )
         if self.resumption is not None:
-            _expect_same(self.resumption, record)
+            expect_same(self.resumption, record)
             for broken in self.resumption.passed_over:
                 self.say(f"{broken.name} is not whole and is passed over")
             self.say(f"Going on from {self.resumption.checkpoint}")
@@ -190,7 +192,7 @@ class _Run:
     def _build(
         self, base: ResolvedBase, passport: Passport, flight: Preflight, data: _Data, folder: Path
     ) -> Any:
-        from adapters.training.loop import build_loop
+        from adapters.training.build import build_loop
 
         return build_loop(
             settings=self.settings,
@@ -291,7 +293,7 @@ class _Run:
             passport=passport,
             folder=_unused(folder / "adapter"),
             probe_prompts=_probe_prompts(data, self.settings.probe_prompts),
-            training=_manifest_record(outcome, data, self.settings, self.sources),
+            training=manifest_record(outcome, data.prepared, self.settings, self.sources),
             max_error=self.settings.max_export_error,
             initial_adapter_folder=prepared.initial_adapter_folder,
             probe_cases=self.settings.probe_prompts,
@@ -323,26 +325,6 @@ def _recorded_data(
     return sources, data_settings
 
 
-def _expect_same(resumption: Resumption, record: RunRecord) -> None:
-    before = resumption.record
-    if record.base_fingerprint != before.base_fingerprint:
-        raise TrainingError(
-            f"The base is not the one that {resumption.folder.name} was trained on (fingerprint "
-            f"{record.base_fingerprint[:12]}, then {before.base_fingerprint[:12]}). Name that base, or start "
-            "a new run."
-        )
-    if record.data_fingerprint != before.data_fingerprint:
-        raise TrainingError(
-            f"The data is not what {resumption.folder.name} was trained on (fingerprint "
-            f"{record.data_fingerprint[:12]}, then {before.data_fingerprint[:12]}). Restore the files, or start a "
-            "new run without --resume."
-        )
-    if record.num_processes != before.num_processes:
-        raise TrainingError(
-            f"The run had {before.num_processes} processes, now there are {record.num_processes}. Start as many."
-        )
-
-
 def _spread(examples: Sequence[Any], count: int) -> Sequence[Any]:
     """`count` of the examples, evenly spread over them."""
     if count >= len(examples):
@@ -365,40 +347,3 @@ def _unused(folder: Path) -> Path:
         number += 1
         free = folder.with_name(f"{folder.name}-{number}")
     return free
-
-
-def _manifest_record(
-    outcome: TrainOutcome, data: _Data, settings: TrainSettings, sources: Sequence[DataSource]
-) -> dict[str, Any]:
-    """What the manifest and the card say about the training; no paths of this machine."""
-    hidden = {"home", "resume", "push", "base"}
-    metrics: dict[str, Any] = {
-        "steps": outcome.steps,
-        "epochs": round(outcome.epochs, 3),
-        "best_step": outcome.best_step,
-        "end_reason": outcome.end_reason,
-        "train_loss": outcome.train_loss,
-        "seconds": round(outcome.seconds, 1),
-        "tokens_per_second": round(outcome.tokens_per_second, 1),
-    }
-    for when, score in (("before", outcome.before), ("after", outcome.after)):
-        if score is not None:
-            metrics[f"validation_perplexity_{when}"] = score.perplexity
-            metrics[f"validation_token_accuracy_{when}"] = score.token_accuracy
-    return {
-        "data": {
-            "fingerprint": data.prepared.fingerprint,
-            "sources": [source.path.name for source in sources],
-            "tasks": sorted({example.task for example in data.prepared.train}),
-            "train_examples": outcome.num_train_examples,
-            "validation_examples": outcome.num_validation_examples,
-        },
-        "settings": {
-            **settings.model_dump(mode="json", exclude=hidden),
-            "learning_rate": settings.peak_learning_rate,
-            "precision": outcome.precision,
-            "device": outcome.device,
-        },
-        "metrics": metrics,
-        "notes": list(outcome.notes),
-    }

@@ -127,3 +127,24 @@ def settings_to_resume_with(record: RunRecord, settings: TrainSettings) -> Train
         )
     kept = {**record.settings, "home": given["home"], "base": given["base"], **free}
     return TrainSettings.model_validate(kept)
+
+
+def expect_same(resumption: Resumption, record: RunRecord) -> None:
+    """Raise TrainingError when base, data or number of processes are not those of the run that goes on."""
+    before = resumption.record
+    if record.base_fingerprint != before.base_fingerprint:
+        raise TrainingError(
+            f"The base is not the one that {resumption.folder.name} was trained on (fingerprint "
+            f"{record.base_fingerprint[:12]}, then {before.base_fingerprint[:12]}). Name that base, or start "
+            "a new run."
+        )
+    if record.data_fingerprint != before.data_fingerprint:
+        raise TrainingError(
+            f"The data is not what {resumption.folder.name} was trained on (fingerprint "
+            f"{record.data_fingerprint[:12]}, then {before.data_fingerprint[:12]}). Restore the files, or start a "
+            "new run without --resume."
+        )
+    if record.num_processes != before.num_processes:
+        raise TrainingError(
+            f"The run had {before.num_processes} processes, now there are {record.num_processes}. Start as many."
+        )

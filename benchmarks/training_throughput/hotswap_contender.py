@@ -8,7 +8,7 @@ from typing import Any
 
 from adapters.data.encode import EncodedExample, ExampleEncoder, encode_all
 from adapters.data.read import read_examples
-from adapters.training.loop import build_loop
+from adapters.training.build import build_loop
 from adapters.training.methods.registry import METHODS
 from adapters.training.preflight import check_run
 from adapters.training.processes import join_processes
