@@ -13,6 +13,7 @@ from adapters.data.source import DataSource
 from adapters.training.outcome import TrainOutcome
 from adapters.training.run import train_adapter
 from adapters.training.settings import load_train_settings
+from bases.resolve import resolve_base
 from bases.tiny import make_tiny_base
 
 FAMILIES = ["llama", "qwen2", "deepseek_v2", "deepseek_v3"]
@@ -22,7 +23,10 @@ WORDS = ("cat", "dog", "train", "coffee", "weather", "cake", "city", "box", "sun
 
 @dataclass(frozen=True)
 class Trained:
-    base: Path
+    """A base, and the adapter that a run made for it."""
+
+    given: Path  # the folder that was named
+    base: Path  # the folder it was resolved to: another one where the tokenizer's class is wrong
     home: Path
     outcome: TrainOutcome
     said: list[str]
@@ -46,9 +50,10 @@ def write_examples(path: Path, count: int) -> Path:
 
 
 def train_family(family: str, folder: Path, **given: Any) -> Trained:
-    base = make_tiny_base(folder / "base", architecture=family, chat="r1")
+    given_base = make_tiny_base(folder / "base", architecture=family, chat="r1")
+    _call_it_llamas(given_base)
     settings = {
-        "base": str(base),
+        "base": str(given_base),
         "home": folder / "home",
         "device": "cpu",
         "precision": "fp32",
@@ -67,4 +72,12 @@ def train_family(family: str, folder: Path, **given: Any) -> Trained:
         data_settings=DataSettings(),
         say=said.append,
     )
-    return Trained(base, folder / "home", outcome, said)
+    base = resolve_base(str(given_base), home=folder / "home", progress=said.append)
+    return Trained(given_base, base.path, folder / "home", outcome, said)
+
+
+def _call_it_llamas(base: Path) -> None:
+    """All of DeepSeek's folders call their byte-level tokenizer so (bases/tokenizer_class.py)."""
+    path = base / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "LlamaTokenizerFast"}
+    path.write_text(json.dumps(config), encoding="utf-8")

@@ -26,7 +26,7 @@ def test_the_validation_loss_falls(trained, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_published_passes_the_gateways_check(trained, family):
     one = trained[family]
-    base = resolve_base(str(one.base), home=one.home, progress=print)
+    base = resolve_base(str(one.given), home=one.home, progress=print)
     passport = read_passport(base, home=one.home)
     report = check_adapter(one.outcome.adapter_folder, target=describe_target(base, passport))
     assert report.problems == ()
@@ -53,7 +53,7 @@ def test_a_layer_that_cannot_be_served_is_refused_before_training(tmp_path, name
 @pytest.mark.parametrize("method", ["dora", "pissa", "adalora", "full"])
 def test_other_methods_end_in_an_adapter_that_is_served_too(tmp_path, method):
     one = train_family("deepseek_v3", tmp_path, method=method, max_steps=3)
-    base = resolve_base(str(one.base), home=one.home, progress=print)
+    base = resolve_base(str(one.given), home=one.home, progress=print)
     report = check_adapter(
         one.outcome.adapter_folder, target=describe_target(base, read_passport(base, home=one.home))
     )

@@ -31,7 +31,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def server(trained: Trained) -> Iterator[LiveServer]:
-    arguments = ("--base", str(trained.base), "--dtype", "float32", "--kv-cache-gib", "0.25")
+    arguments = ("--base", str(trained.given), "--dtype", "float32", "--kv-cache-gib", "0.25")
     with LiveServer(trained.home, *arguments) as server:
         yield server
 
