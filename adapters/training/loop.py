@@ -13,9 +13,12 @@ from adapters.training.callbacks.parameters import put_parameters, trained_param
 from adapters.training.callbacks.progress import ProgressBar
 from adapters.training.methods.method import PreparedModel
 from adapters.training.outcome import EndReason, ValidationScore
+from adapters.training.processes import from_first_process
 from adapters.training.run_folder import Resumption
 from adapters.training.schedule import RunClock
 from adapters.training.trainer import AdapterTrainer
+
+_EVALUATION_SHARE = 0.15  # of the time, where it is limited and nobody said how often to evaluate
 
 
 class Loop:
@@ -61,12 +64,8 @@ class Loop:
             self.trainer.restore_callbacks(checkpoint)
             self.before = _as_score(self.cadence.before)
         self.cadence.before = None if self.before is None else _as_tuple(self.before)
-        evaluation_seconds = self.trainer.evaluation_seconds
         if budget_seconds is not None:
-            # The last evaluation has to fit in as well; it takes what the first one took.
-            left = budget_seconds - (time.monotonic() - began) - evaluation_seconds - end_seconds
-            # A run that has no time left trains for a second, so that there is something to export.
-            self.clock.budget_seconds = self.clock.before_seconds + max(1.0, left)
+            self._lay_over_time(budget_seconds - (time.monotonic() - began), end_seconds)
         try:
             if not self.cadence.finished:
                 self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -84,6 +83,18 @@ class Loop:
             if values:
                 self.prepared = self._rebuild()
                 put_parameters(self.prepared.model, values)
+
+    def _lay_over_time(self, seconds: float, end_seconds: float) -> None:
+        """Give training what `seconds` leave beside the last evaluation, which takes what the first one took."""
+        args = self.trainer.args
+        evaluation_seconds = from_first_process(self.trainer.evaluation_seconds, args)
+        # A run that has no time left trains for a second, so that there is something to export.
+        left = max(1.0, from_first_process(seconds, args) - evaluation_seconds - end_seconds)
+        self.clock.budget_seconds = self.clock.before_seconds + left
+        if evaluation_seconds:
+            self.cadence.parts = max(
+                1, min(self.cadence.parts, int(_EVALUATION_SHARE * left / evaluation_seconds))
+            )
 
     @property
     def steps(self) -> int:
@@ -116,7 +127,7 @@ class Loop:
 
     @property
     def tokens(self) -> int:
-        """Training tokens seen by this process's runs, over all processes of the run."""
+        """Tokens trained on, over all processes."""
         return self.trainer.total_tokens
 
     @property

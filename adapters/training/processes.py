@@ -47,3 +47,13 @@ def join_processes(*, on_cpu: bool) -> Processes:
 
     state = PartialState(cpu=on_cpu)
     return Processes(state.num_processes, state.process_index)
+
+
+def from_first_process(value: float, args: Any) -> float:
+    """The first process's `value` in all of them; `args` are TrainingArguments."""
+    if args.world_size == 1:
+        return value
+    import torch
+    from accelerate.utils import broadcast
+
+    return float(broadcast(torch.tensor(value, dtype=torch.float64, device=args.device)).item())

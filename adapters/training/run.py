@@ -59,6 +59,11 @@ def train_adapter(
     resumption = None
     if settings.resume is not None:
         resumption = find_resumption(settings.resume, home=settings.home, name=name)
+        if resumption.record.name != name:
+            raise TrainingSettingsError(
+                f"--resume: {resumption.folder} is a run of {resumption.record.name!r}, not of {name!r}; "
+                f"give --name {resumption.record.name}"
+            )
         settings = settings_to_resume_with(resumption.record, settings)
         sources, data_settings = _recorded_data(resumption.record, sources, data_settings)
     return _Run(

@@ -205,6 +205,10 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self._pace.leave_out(self.evaluation_seconds)
         nll, num_tokens, num_correct = totals.tolist()
         loss = nll / max(1.0, num_tokens)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The validation loss is {loss} at step {self.state.global_step}. {self._remedy()}"
+            )
         return {
             f"{prefix}_loss": loss,
             f"{prefix}_perplexity": math.exp(min(loss, 700.0)),  # a float ends at e^709
@@ -226,12 +230,12 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     @property
     def total_tokens(self) -> int:
-        """Tokens trained on since this process started, over all processes, padding left out."""
+        """Tokens trained on in the run so far, over all processes, padding left out."""
         return self._pace.total_tokens
 
     @property
     def tokens_per_second(self) -> float:
-        """Mean over all steps of this process, evaluations left out."""
+        """Mean over all steps of the run so far, evaluations left out."""
         return self._pace.total_tokens / self._pace.total_seconds if self._pace.total_seconds else 0.0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002
@@ -243,12 +247,16 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
                     logs["update_size"] = callback.value
             if not math.isfinite(logs["loss"]):
                 raise TrainingError(
-                    f"The loss is {logs['loss']} at step {self.state.global_step}. Lower --learning-rate "
-                    f"(it was {self.args.learning_rate:g}), or train with --precision fp32; the checkpoints before "
-                    "this step are whole."
+                    f"The loss is {logs['loss']} at step {self.state.global_step}. {self._remedy()}"
                 )
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    def _remedy(self) -> str:
+        return (
+            f"Lower --learning-rate (it was {self.args.learning_rate:g}), or train with --precision fp32; the "
+            "checkpoints before this step are whole."
+        )
 
     # Checkpoints
 
@@ -324,20 +332,19 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     def restore_callbacks(self, checkpoint: Path) -> None:
         """Give the callbacks what they knew when the checkpoint was written. Call before `train`."""
         states = torch.load(checkpoint / self._state_name, weights_only=True)
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, KeepsState) and callback.state_name in states:
-                callback.restore(states[callback.state_name])
+        for one in self._stateful():
+            if one.state_name in states:
+                one.restore(states[one.state_name])
 
     @property
     def _state_name(self) -> str:
         return f"callbacks_{self.args.process_index}.pt"
 
     def _callback_states(self) -> dict[str, Any]:
-        return {
-            callback.state_name: callback.state()
-            for callback in self.callback_handler.callbacks
-            if isinstance(callback, KeepsState)
-        }
+        return {one.state_name: one.state() for one in self._stateful()}
+
+    def _stateful(self) -> list[KeepsState]:
+        return [one for one in (*self.callback_handler.callbacks, self._pace) if isinstance(one, KeepsState)]
 
     # What TRL would do beside
 
@@ -350,6 +357,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
 class _Pace:
     """Tokens per second between two points of the log, evaluations left out."""
+
+    state_name = "pace"
 
     def __init__(self) -> None:
         self.num_tokens = 0
@@ -377,6 +386,12 @@ class _Pace:
         self.total_tokens += int(tokens)
         self.total_seconds += seconds
         return tokens / seconds
+
+    def state(self) -> dict[str, Any]:
+        return {"total_tokens": self.total_tokens, "total_seconds": self.total_seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.total_tokens, self.total_seconds = state["total_tokens"], state["total_seconds"]
 
 
 def _num_tokens(inputs: dict[str, Any]) -> int:

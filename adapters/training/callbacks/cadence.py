@@ -10,11 +10,9 @@ from transformers import TrainerCallback
 
 from adapters.training.schedule import RunClock
 
-_AUTOMATIC_EVALUATIONS = 4  # in a run, the last one at its end
-
 
 class Cadence(TrainerCallback):  # type: ignore[misc]
-    """Evaluates every so many steps, or else at every quarter of the run's progress, and always at its end.
+    """Evaluates every so many steps, or else at every `parts`-th of the run's progress, and always at its end.
 
     Saves every so many steps, or else after evaluations, and at the end. Stands after EarlyStopping and TimeBudget
     in the list of callbacks, whose decisions it reads.
@@ -32,17 +30,19 @@ class Cadence(TrainerCallback):  # type: ignore[misc]
         self.before: tuple[float, float, float] | None = None
         """(loss, perplexity, token accuracy) before the first step; kept here so that a resumed run knows it."""
         self.finished = False
-        self._num_quarters = 0
+        self.parts = 4
+        self._num_parts = 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Set the flags for this step."""
         step = state.global_step
-        quarters = int(self.clock.progress(step) * _AUTOMATIC_EVALUATIONS)
-        passed, self._num_quarters = quarters > self._num_quarters, quarters
+        done = int(self.clock.progress(step) * self.parts)
+        passed, self._num_parts = done > self._num_parts, done
         is_last = step >= state.max_steps or control.should_training_stop
         due = step % self.eval_every_steps == 0 if self.eval_every_steps else passed
         control.should_evaluate = self.evaluates and (due or is_last)
         self.finished = is_last
+        control.should_log = control.should_log or is_last
         due_to_save = step % self.save_every_steps == 0 if self.save_every_steps else due
         control.should_save = due_to_save or is_last
 
@@ -54,8 +54,14 @@ class Cadence(TrainerCallback):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         before = None if self.before is None else list(self.before)
-        return {"num_quarters": self._num_quarters, "before": before, "finished": self.finished}
+        return {
+            "parts": self.parts,
+            "num_parts": self._num_parts,
+            "before": before,
+            "finished": self.finished,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._num_quarters, self.finished = state["num_quarters"], state["finished"]
+        self.parts, self._num_parts = state["parts"], state["num_parts"]
+        self.finished = state["finished"]
         self.before = None if state["before"] is None else tuple(state["before"])

@@ -41,7 +41,12 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def state(self) -> dict[str, Any]:
-        return {"reference": self.reference, "num_without_gain": self.num_without_gain}
+        return {
+            "reference": self.reference,
+            "num_without_gain": self.num_without_gain,
+            "stopped": self.stopped,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.reference, self.num_without_gain = state["reference"], state["num_without_gain"]
+        self.stopped = state["stopped"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from adapters.training.processes import from_first_process
 from adapters.training.schedule import RunClock
 
 
@@ -21,7 +22,6 @@ class TimeBudget(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, clock: RunClock) -> None:
         self.clock = clock
-        self.stopped = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start counting."""
@@ -30,10 +30,9 @@ class TimeBudget(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Read the clock; stop when the time is used up."""
         self.clock.read()
-        if self.clock.budget_seconds is not None and args.world_size > 1:
-            self.clock.elapsed_seconds = _from_first_process(self.clock.elapsed_seconds, args.device)
+        if self.clock.budget_seconds is not None:
+            self.clock.elapsed_seconds = from_first_process(self.clock.elapsed_seconds, args)
         if self.clock.is_over():
-            self.stopped = True
             control.should_training_stop = True
 
     def state(self) -> dict[str, Any]:
@@ -42,10 +41,3 @@ class TimeBudget(TrainerCallback):  # type: ignore[misc]
     def restore(self, state: dict[str, Any]) -> None:
         self.clock.before_seconds = state["elapsed_seconds"]
         self.clock.elapsed_seconds = state["elapsed_seconds"]
-
-
-def _from_first_process(value: float, device: Any) -> float:
-    import torch
-    from accelerate.utils import broadcast  # type: ignore[import-untyped]
-
-    return float(broadcast(torch.tensor(value, dtype=torch.float64, device=device)).item())

@@ -18,7 +18,7 @@ from adapters.training.checkpoint import checkpoints
 from adapters.training.outcome import TrainOutcome
 from adapters.training.run import train_adapter
 from adapters.training.settings import TrainSettings
-from tests.adapters.training.conftest import write_examples
+from tests.adapters.training.conftest import quiet, write_examples
 
 # Dropout and averaging have state of their own; two parts per step, checkpoints between evaluations.
 SETTINGS = {
@@ -84,6 +84,7 @@ def test_a_killed_run_ends_with_the_same_loss_and_weights(
     assert [entry["loss"] for entry in resumed] == pytest.approx([e["loss"] for e in losses], rel=1e-6)
     assert outcome.after == whole.after
     assert outcome.before == whole.before
+    assert outcome.tokens == whole.tokens
     assert outcome.digest == whole.digest  # of every weight and the configuration
 
 
@@ -113,6 +114,18 @@ def test_resuming_refuses_other_data(killed_home: Path, tiny_base: Path, tmp_pat
     other = write_examples(tmp_path / "other.jsonl", 60, seed=1)
     with pytest.raises(TrainingError, match="data is not what"):
         run(_settings(tiny_base, killed_home, resume="latest"), other)
+
+
+def test_resuming_refuses_another_name(killed_home: Path, tiny_base: Path) -> None:
+    wish = str(_only_run(killed_home))
+    with pytest.raises(TrainingSettingsError, match="give --name risk"):
+        train_adapter(
+            [],
+            name="other",
+            settings=_settings(tiny_base, killed_home, resume=wish),
+            data_settings=DataSettings(),
+            say=quiet,
+        )
 
 
 def test_resuming_refuses_a_folder_without_a_run(make_settings: Callable[..., TrainSettings]) -> None:
