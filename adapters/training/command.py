@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ def train(
     `given` and `data_given` are flags, None where not given. `push` makes, from a gateway's address, what loads a
     published folder under a name. Raises HotswapError with the message for the user.
     """
+    started_at = time.monotonic()  # before the libraries, which take seconds to load
     from rich.console import Console
 
     from adapters.data.settings import load_data_settings
@@ -60,6 +62,7 @@ def train(
         say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
         console=console,
         push=pushed,
+        started_at=started_at,
     )
     if is_first:
         show_outcome(outcome)

@@ -48,14 +48,16 @@ def train_adapter(
     say: Say,
     console: Any = None,
     push: Push | None = None,
+    started_at: float | None = None,
 ) -> TrainOutcome:
     """Train an adapter called `name` on `sources` and publish it under the settings' home.
 
     `say` is told what happens, a line at a time; `console` is rich's for a progress bar. `push` registers the
     published folder under a name with a gateway and returns what is live. With a resumption in the settings,
-    `sources` may be empty: the run knows its own. Raises DataError, TrainingError (settings and all), ExportError.
+    `sources` may be empty: the run knows its own. `started_at`, on the clock time.monotonic, is when limited time
+    began, if that was before this call. Raises DataError, TrainingError (settings and all), ExportError.
     """
-    started_at = time.monotonic()
+    started_at = time.monotonic() if started_at is None else started_at
     resumption = None
     if settings.resume is not None:
         resumption = find_resumption(settings.resume, home=settings.home, name=name)
