@@ -177,11 +177,10 @@ class AdapterProbe:
         texts = [self._engine.codec.encode(text, parse_special=False)[:longest] for text in EFFECT_TEXTS]
 
         async def ask(who: AdapterHandle | None) -> list[float]:
-            found: list[float] = []
-            for text in texts:
-                found += await self._engine.score(text[:1], text[1:], who)
-                turn.answered()
-            return found
+            # At once, so that one turn in the engine is enough for all.
+            found = await asyncio.gather(*(self._engine.score(text[:1], text[1:], who) for text in texts))
+            turn.answered()
+            return list(itertools.chain.from_iterable(found))
 
         return await ask(None), await ask(adapter), await ask(None)
 

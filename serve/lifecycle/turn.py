@@ -21,6 +21,8 @@ from serve.errors import DeadlineExceededError
 logger = logging.getLogger("hotswap.adapters")
 
 PATIENCE_SECONDS = 10.0
+# Alone with the engine a probe is soon through; one that is not lets others in again after so long.
+HOLD_SECONDS = 30.0
 LIMIT_SECONDS = 600.0
 
 T = TypeVar("T")
@@ -34,11 +36,13 @@ class Turn:
         hold: Callable[[], AbstractContextManager[None]],
         *,
         patience_seconds: float | None = None,
+        hold_seconds: float = HOLD_SECONDS,
         limit_seconds: float = LIMIT_SECONDS,
     ) -> None:
         """`hold` is entered while the engine is to get nothing new; patience None: PATIENCE_SECONDS."""
         self._hold = hold
         self._patience_seconds = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+        self._hold_seconds = hold_seconds
         self._limit_seconds = limit_seconds
         self._answers = 0
 
@@ -52,29 +56,32 @@ class Turn:
         Raises DeadlineExceededError when nothing is answered for `limit_seconds`, and what `work` raises.
         """
         task = asyncio.create_task(work)
-        silent_seconds = 0.0
+        silent_seconds = held_seconds = 0.0
         try:
             with contextlib.ExitStack() as held:
                 while True:
-                    before = self._answers
+                    before, holding = self._answers, held_seconds > 0.0
                     await asyncio.wait({task}, timeout=self._patience_seconds)
                     if task.done():
                         return task.result()
+                    silent_seconds += self._patience_seconds
+                    held_seconds += self._patience_seconds if holding else 0.0
                     if self._answers != before:
-                        held.close()
                         silent_seconds = 0.0
-                        continue
-                    if silent_seconds == 0.0:
+                        if held_seconds > self._hold_seconds:
+                            held.close()
+                            held_seconds = 0.0
+                    elif silent_seconds >= self._limit_seconds:
+                        raise DeadlineExceededError(
+                            f"the engine did not answer the adapter's probe within {self._limit_seconds:g} s"
+                        )
+                    elif not holding:
                         logger.info(
                             "a probe was not answered for %g s: new requests wait until it is",
                             self._patience_seconds,
                         )
                         held.enter_context(self._hold())
-                    silent_seconds += self._patience_seconds
-                    if silent_seconds >= self._limit_seconds:
-                        raise DeadlineExceededError(
-                            f"the engine did not answer the adapter's probe within {self._limit_seconds:g} s"
-                        )
+                        held_seconds = self._patience_seconds
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):

@@ -143,7 +143,7 @@ async def test_another_base_is_named_before_the_adapter() -> None:
 async def test_rounding_of_the_base_widens_what_the_adapter_may_be_off_by() -> None:
     engine = ScriptedEngine(Script(base_shift=0.04))
     result = await AdapterProbe(engine).replay(HANDLE, await recorded())
-    assert result.limit == pytest.approx(0.12)
+    assert result.limit == pytest.approx(0.08)
     assert result.difference == pytest.approx(0.04)
 
 
