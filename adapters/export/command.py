@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from pydantic import ValidationError
 
 from adapters.errors import ExportError
 from adapters.export.settings import ExportSettings
 from adapters.manifest import describe_validation_error
-from bases.settings_options import with_options
 
 if TYPE_CHECKING:
     from adapters.export.report import ExportReport
@@ -46,34 +43,6 @@ DEFAULT_PROMPTS = (
     'Return JSON with the keys "name" and "city" for: Anna lives in Rome.',
     "Complete: the opposite of cold is",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add `export` to the command line of adapters."""
-    app.command("export")(with_options(ExportSettings, env_prefix="HOTSWAP_EXPORT_")(_export))
-
-
-def _export(
-    folder: Annotated[Path, typer.Argument(help="A PEFT adapter of any method, or a fine-tuned model.")],
-    out: Annotated[Path, typer.Option(help="New folder for what can be served.")],
-    base: Annotated[str, typer.Option(help="Base it will be served on: a folder or a hub id.")] = "default",
-    initial: Annotated[
-        Path | None, typer.Option(help="The adapter before the first step, for PiSSA and its kind.")
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="Text file with a prompt a line, for the probe file.")
-    ] = None,
-    **given: Any,
-) -> None:
-    """Write an adapter made elsewhere in the form that is served, with its measured error.
-
-    Example: hotswap adapters export ./their-adapter --out ./risk
-    """
-    export_folder(folder, base=base, out=out, initial=initial, prompts=prompts, given=given, say=_say)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
 
 
 def export_folder(
@@ -114,7 +83,7 @@ def export_folder(
     say("Reading what was trained")
     model = load_trained(folder, base=resolved, initial_adapter_folder=initial)
     say("Writing it and trying it on the base")
-    report = export_adapter(
+    return export_adapter(
         model,
         method=_method_of(model),
         base=resolved,
@@ -125,9 +94,6 @@ def export_folder(
         initial_adapter_folder=initial,
         **settings.model_dump(),
     )
-    for line in describe(report):
-        say(line)
-    return report
 
 
 def describe(report: ExportReport) -> list[str]:

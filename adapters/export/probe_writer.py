@@ -22,7 +22,7 @@ MIN_LOGPROB = -15.0
 UNDECIDED_NATS = 0.05
 MAX_PROMPT_TOKENS = 4096
 # Bounds the time: prompts are read twice, under the adapter and under the base.
-MAX_TOKENS_READ = 1500
+MAX_TOKENS_READ = 1000
 
 
 def make_probe(

@@ -9,15 +9,15 @@ import warnings
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from adapters.artefact import WEIGHTS_NAME
 from adapters.check import check_adapter
 from adapters.config import CONFIG_NAME
 from adapters.errors import ExportError, NotServableError
-from adapters.export.command import export_folder, register
+from adapters.export.command import describe, export_folder
 from adapters.target import TargetBase
+from hotswap import app
 from tests.adapters.export.test_export import EXACT_TOLERANCE, difference, reload
 from tests.adapters.export.trained_models import TinyBase, train
 
@@ -46,12 +46,12 @@ def test_a_peft_folder_of_any_method_becomes_servable(kind: str, llama: TinyBase
     with warnings.catch_warnings():  # PEFT takes a module that AdaLoRA pruned away for a broken shard
         warnings.filterwarnings("ignore", message=".*have invalid shape")
         model.save_pretrained(tmp_path / kind)
-    report, said = run(tmp_path / kind, given={"max_error": 0.01})
+    report, _ = run(tmp_path / kind, given={"max_error": 0.01})
     served = reload(llama, report.folder)
     assert difference(model, served) < (0.01 if kind == "dora" else EXACT_TOLERANCE)
     target = TargetBase(llama.passport.fingerprint, "tiny", llama.passport.facts.linear_modules)
     assert check_adapter(report.folder, target=target).ok
-    assert report.digest[:8] in "\n".join(said)
+    assert report.digest[:8] in "\n".join(describe(report))
 
 
 def test_a_random_initialisation_needs_the_initial_adapter(llama: TinyBase, run, tmp_path: Path):
@@ -119,13 +119,11 @@ def test_a_folder_without_a_model_says_what_is_missing(run, tmp_path: Path):
 
 
 def test_the_command_line_takes_flags_and_refuses_wrong_ones(llama: TinyBase, tmp_path: Path):
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    register(app)
     train(llama, "lora").save_pretrained(tmp_path / "lora")
-    arguments = ["export", str(tmp_path / "lora"), "--base", str(llama.resolved.path), "--out"]
+    arguments = ["adapters", "export", str(tmp_path / "lora"), "--base", str(llama.resolved.path), "--out"]
     done = CliRunner().invoke(app, [*arguments, str(tmp_path / "out"), "--rank", "16", "--probe-cases", "2"])
     assert done.exit_code == 0, done.output
+    assert "rank 16, exact up to rounding" in done.output
     assert json.loads((tmp_path / "out" / CONFIG_NAME).read_text())["r"] == 16
     refused = CliRunner().invoke(app, [*arguments, str(tmp_path / "again"), "--dtype", "int3"])
     assert isinstance(refused.exception, ExportError)
