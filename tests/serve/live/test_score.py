@@ -30,7 +30,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     passport = read_passport(resolve_base(str(base), home=home), home=home)
     adapter = make_tiny_adapter(
         home / "adapter",
-        linear_modules=passport.facts.linear_modules,
+        linear_modules={**passport.facts.linear_modules, "lm_head": (128, 512)},
         targets=("q_proj", "o_proj", "down_proj", "lm_head"),
         scale=0.1,
         base_name=base.name,
