@@ -12,12 +12,17 @@ from adapters.training.settings import TrainSettings
 
 
 def training_arguments(
-    settings: TrainSettings, *, folder: Path, total_steps: int, precision: PrecisionChoice, on_cpu: bool
+    settings: TrainSettings,
+    *,
+    folder: Path,
+    total_steps: int,
+    precision: PrecisionChoice,
+    checkpointing: bool,
+    on_cpu: bool,
 ) -> Any:
     """Arguments for AdapterTrainer. `folder` takes the checkpoints."""
     from trl import SFTConfig
 
-    checkpointing = settings.gradient_checkpointing
     with warnings.catch_warnings():
         # On a machine without a GPU transformers says so about its own default.
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
@@ -33,7 +38,7 @@ def training_arguments(
             bf16=precision.precision == "bf16",
             fp16=precision.precision == "fp16",
             use_cpu=on_cpu,
-            gradient_checkpointing=not on_cpu if checkpointing is None else checkpointing,
+            gradient_checkpointing=checkpointing,
             seed=settings.seed,
             logging_strategy="steps",
             logging_steps=settings.log_every_steps,

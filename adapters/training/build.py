@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,8 +31,9 @@ from adapters.training.callbacks.tensorboard import TensorBoardMetrics
 from adapters.training.callbacks.time_budget import TimeBudget
 from adapters.training.callbacks.update_size import UpdateSize
 from adapters.training.collate import PackedCollator, PaddedCollator
+from adapters.training.fused_lora import fuse_lora
 from adapters.training.loop import Loop
-from adapters.training.memory import estimate_memory
+from adapters.training.memory import MemoryEstimate, estimate_memory
 from adapters.training.methods.method import Method, PreparedModel, prepare_model
 from adapters.training.methods.targets import name_targets
 from adapters.training.preflight import Preflight, check_memory
@@ -46,6 +48,7 @@ from bases.resolve import ResolvedBase
 
 _MAX_CONTAMINATION = 0.01  # of the largest hidden value; rounding in mixtures of experts stays below
 _MAX_CHECK_TOKENS = 256
+_MEMORY_TO_FILL = 0.6  # the estimate is right within a third
 _EVALUATION_TOKENS = 2048  # per batch, if a step is not larger
 
 
@@ -83,7 +86,7 @@ def build_loop(
     tokens_per_part = math.ceil(
         sum(lengths) / len(lengths) * settings.batch_size / (settings.accumulation_steps * processes.count)
     )
-    _check_memory(settings, facts, flight, tokens_per_part, processes, on_cpu)
+    checkpointing = _choose_checkpointing(settings, facts, flight, tokens_per_part, processes, on_cpu)
     total_steps = planned_steps(settings, len(train))
     say(f"Loading {base.name}")
     loaded = load_training_model(base, dtype=flight.precision.dtype)
@@ -100,6 +103,8 @@ def build_loop(
     if packs:
         shares = _can_share(settings, prepared.model, train)
         collate = PackedCollator(weights, share_prefixes=shares)
+    if not _is_sharded():
+        fuse_lora(prepared.model)
     clock = RunClock(total_steps)
     plateau = Plateau(factor=settings.plateau_factor, patience=settings.plateau_patience)
     best = BestWeights()
@@ -130,6 +135,7 @@ def build_loop(
             folder=folder / "checkpoints",
             total_steps=total_steps,
             precision=flight.precision,
+            checkpointing=checkpointing,
             on_cpu=on_cpu,
         ),
         train=train,
@@ -189,30 +195,45 @@ def _prepare_again(
     return PreparedModel(prepared.model, folder / prepared.initial_adapter_folder.name, prepared.method)
 
 
-def _check_memory(
+def _choose_checkpointing(
     settings: TrainSettings,
     facts: ArchitectureFacts,
     flight: Preflight,
     tokens_per_part: int,
     processes: Processes,
     on_cpu: bool,
-) -> None:
-    checkpointing = not on_cpu if settings.gradient_checkpointing is None else settings.gradient_checkpointing
-    estimate = estimate_memory(
-        facts,
-        settings,
-        bytes_per_number=4 if flight.precision.precision == "fp32" else 2,
-        tokens_per_part=tokens_per_part,
-        checkpointing=checkpointing,
-        num_processes=processes.count if on_cpu else 1,
-    )
+) -> bool:
+    """Whether activations are computed twice: as the settings say, else where they would hardly fit in memory.
+
+    Raises TrainingSettingsError when the run does not fit either way.
+    """
     if on_cpu:
         available = available_memory_bytes()
     else:
         import torch
 
         available = torch.cuda.mem_get_info()[0]
-    check_memory(estimate, available, settings, "machine" if on_cpu else "GPU")
+
+    def estimate(checkpointing: bool) -> MemoryEstimate:
+        return estimate_memory(
+            facts,
+            settings,
+            bytes_per_number=4 if flight.precision.precision == "fp32" else 2,
+            tokens_per_part=tokens_per_part,
+            checkpointing=checkpointing,
+            num_processes=processes.count if on_cpu else 1,
+        )
+
+    checkpointing = settings.gradient_checkpointing
+    if checkpointing is None:
+        checkpointing = estimate(False).total_bytes > _MEMORY_TO_FILL * available
+    check_memory(estimate(checkpointing), available, settings, "machine" if on_cpu else "GPU")
+    return checkpointing
+
+
+def _is_sharded() -> bool:
+    """Whether accelerate gathers parameters layer by layer."""
+    return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
 
 
 def _choose_packing(

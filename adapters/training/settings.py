@@ -118,7 +118,8 @@ class TrainSettings(BaseSettings):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay per step and learning rate.")
     clip_norm: float = Field(1.0, ge=0, description="Gradient norm that is not exceeded; 0 does not clip.")
     gradient_checkpointing: bool | None = Field(
-        None, description="Compute activations twice to save memory. Default: on on a GPU, off on a CPU."
+        None,
+        description="Compute activations twice to save memory. Default: only where they would hardly fit.",
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto",

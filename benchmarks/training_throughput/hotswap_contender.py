@@ -70,5 +70,8 @@ def train(task: BlockTask) -> tuple[Any, Any, StepTimer, CountingCollator, str]:
         loop.trainer.add_callback(timer)
         loop.run(budget_seconds=None, end_seconds=0.0)
     weights = next(loop.trainer.model.parameters()).dtype
-    precision = f"{weights} weights, {flight.precision.precision} products, gradient checkpointing off"
+    checkpointing = "on" if loop.trainer.args.gradient_checkpointing else "off"
+    precision = (
+        f"{weights} weights, {flight.precision.precision} products, gradient checkpointing {checkpointing}"
+    )
     return loop.trainer.model, encoder.tokenizer, timer, counter, precision
