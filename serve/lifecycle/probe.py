@@ -182,7 +182,8 @@ class AdapterProbe:
             turn.answered()
             return list(itertools.chain.from_iterable(found))
 
-        return await ask(None), await ask(adapter), await ask(None)
+        base, answered, again = await asyncio.gather(ask(None), ask(adapter), ask(None))
+        return base, answered, again
 
     async def _measure(
         self, adapter: AdapterHandle, cases: Sequence[ProbeCase], turn: Turn
