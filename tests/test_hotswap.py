@@ -55,12 +55,17 @@ def commands() -> Iterator[tuple[str, ...]]:
 def test_these_are_the_commands() -> None:
     assert set(commands()) == {
         ("serve",),
+        ("train",),
+        ("evaluate",),
+        ("data", "inspect"),
+        ("data", "prepare"),
         ("generate",),
         ("setup",),
         ("doctor",),
         ("adapters", "list"),
         ("adapters", "load"),
         ("adapters", "push"),
+        ("adapters", "export"),
         ("adapters", "unload"),
         ("adapters", "check"),
     }

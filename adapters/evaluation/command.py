@@ -27,7 +27,7 @@ _DIGEST8 = re.compile("[0-9a-f]{8}")
 def _evaluate(data: list[Path], **given: Any) -> None:
     """Measure an adapter against its base on held-out data, through transformers or a running gateway.
 
-    Examples: hotswap evaluate test.jsonl --adapter ./risk --label-pattern 'Risk: (\\d)'
+    Example: hotswap evaluate test.jsonl --adapter ./risk --label-pattern 'Risk: (\\d)'
     hotswap evaluate test.jsonl --url http://127.0.0.1:8000 --adapter risk --report risk.html
     """
     settings = load_evaluation_settings(

@@ -210,7 +210,7 @@ class _Run:
             train=data.train.examples,
             validation=data.validation.examples if data.validation else (),
             tokenizer=data.encoder.tokenizer,
-            task_weights={source.task: source.weight for source in self.sources},
+            task_weights=data.prepared.task_weights,
             folder=folder,
             processes=self.processes,
             resumption=self.resumption,

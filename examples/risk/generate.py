@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from examples.risk.wording import CHINESE, ENGLISH, Language
+from examples.risk.wording import AMOUNT_SIGN, ANSWER, CHINESE, ENGLISH, QUESTION, Language
 
 SEED = 20261126
 SIZES = {"train": 2000, "validation": 300, "test": 500}
@@ -24,14 +24,13 @@ CHINESE_SHARE = 0.1
 MAX_LEVEL = 5
 # How often a note has so many of the six signs.
 WEIGHTS_BY_SIGNS = (15, 17, 18, 16, 14, 12, 8)
-SHARE_OF_WORDS_FOR_TRAINING = 0.65
+SHARE_OF_WORDS_FOR_TRAINING = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
     """A note, the signs that it shows, and the level that follows from them."""
 
-    language: Language
     text: str
     signs: tuple[str, ...]
 
@@ -41,15 +40,13 @@ class Note:
 
     @property
     def answer(self) -> str:
-        reasons = self.language.list_separator.join(self.signs) or self.language.none
-        return self.language.answer.format(reasons=reasons, level=self.level)
+        return ANSWER.format(reasons=", ".join(self.signs) or "none", level=self.level)
 
     def row(self) -> dict[str, Any]:
         """One line of the data set."""
         return {
             "messages": [
-                {"role": "system", "content": self.language.system},
-                {"role": "user", "content": self.text},
+                {"role": "user", "content": QUESTION.format(note=self.text)},
                 {"role": "assistant", "content": self.answer},
             ],
             "label": str(self.level),
@@ -70,7 +67,7 @@ class NoteWriter:
             yield self._note(language)
 
     def _note(self, language: Language) -> Note:
-        names = (language.amount_name, *(sign.name for sign in language.signs))
+        names = (AMOUNT_SIGN, *(sign.name for sign in language.signs))
         (count,) = self._random.choices(range(len(names) + 1), WEIGHTS_BY_SIGNS)
         shown = set(self._random.sample(names, count))
         facts = [
@@ -80,11 +77,11 @@ class NoteWriter:
         facts = [fact for fact in facts if fact]
         self._random.shuffle(facts)
         head = self._random.choice(language.heads).format(
-            amount=self._amount(language, large=language.amount_name in shown),
+            amount=self._amount(language, large=AMOUNT_SIGN in shown),
             purpose=self._word(language.purposes),
         )
         text = self._random.choice(language.separators).join([head, *facts]) + language.full_stop
-        return Note(language, text, tuple(name for name in names if name in shown))
+        return Note(text, tuple(name for name in names if name in shown))
 
     def _fill(self, phrase: str, language: Language) -> str:
         draw = self._random

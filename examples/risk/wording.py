@@ -20,27 +20,24 @@ class Sign:
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """Everything that the generator needs to write notes and answers in one language."""
+    """Everything that the generator needs to write notes in one language; answers are in English, as codes are."""
 
-    system: str
-    amount_name: str
     signs: tuple[Sign, ...]
     heads: tuple[str, ...]
     currencies: tuple[str, ...]
     separators: tuple[str, ...]
     full_stop: str
-    list_separator: str
-    none: str
-    answer: str
     # Of these lists training takes the first part, validation and test the last: what they name is new.
     homes: tuple[str, ...]
     places: tuple[str, ...]
     purposes: tuple[str, ...]
 
 
+AMOUNT_SIGN = "large amount"
+QUESTION = "Risk 0 to 5? {note}"
+ANSWER = "Reasons: {reasons}. Risk: {level}"
+
 ENGLISH = Language(
-    system="List the signs of risk, then Risk: 0 to 5.",
-    amount_name="large amount",
     signs=(
         Sign(
             "unfamiliar place",
@@ -50,7 +47,7 @@ ENGLISH = Language(
                 "card shown in {place}, customer lives in {home}",
                 "in {place}, far from home in {home}",
                 "login from {place}, unknown location",
-                "{place} is new for this customer",
+                "{place}, never seen for this customer",
                 "from {place} while the customer's phone is in {home}",
                 "place {place}, not on the travel list",
                 "from {place}, a country without earlier payments",
@@ -65,6 +62,10 @@ ENGLISH = Language(
                 "from {place}, visited every month",
                 "in {place}, trip was announced",
                 "same branch in {home}",
+                "",
+                "",
+                "",
+                "",
                 "",
                 "",
             ),
@@ -93,6 +94,9 @@ ENGLISH = Language(
                 "during office hours",
                 "after breakfast",
                 "",
+                "",
+                "",
+                "",
             ),
         ),
         Sign(
@@ -117,6 +121,10 @@ ENGLISH = Language(
                 "to the own savings account",
                 "receiver on the trusted list",
                 "tenth payment to this receiver",
+                "",
+                "",
+                "",
+                "",
             ),
         ),
         Sign(
@@ -135,6 +143,7 @@ ENGLISH = Language(
                 "known device",
                 "with the customer's own tablet",
                 "browser seen daily",
+                "",
                 "",
                 "",
                 "",
@@ -171,9 +180,6 @@ ENGLISH = Language(
     currencies=("EUR", "GBP", "USD", "CHF"),
     separators=(", ", "; ", ". ", " - ", " / "),
     full_stop=".",
-    list_separator=", ",
-    none="none",
-    answer="Reasons: {reasons}. Risk: {level}",
     homes=(
         "Leeds",
         "Hamburg",
@@ -185,6 +191,12 @@ ENGLISH = Language(
         "Bergen",
         "Cork",
         "Aarhus",
+        "Nantes",
+        "Leipzig",
+        "Malaga",
+        "Gdansk",
+        "Oulu",
+        "Zagreb",
         "Bremen",
         "Ghent",
         "Bilbao",
@@ -201,6 +213,12 @@ ENGLISH = Language(
         "Tirana",
         "Quito",
         "Dhaka",
+        "Nairobi",
+        "Lahore",
+        "Kiev",
+        "Havana",
+        "Amman",
+        "Jakarta",
         "Baku",
         "Accra",
         "Hanoi",
@@ -223,7 +241,7 @@ ENGLISH = Language(
         "a deposit",
         "books",
         "a bicycle",
-        "new windows",
+        "roof repair",
         "a holiday flat",
         "medicine",
         "a watch",
@@ -231,39 +249,18 @@ ENGLISH = Language(
 )
 
 CHINESE = Language(
-    system="列出风险迹象，再写风险：0到5。",
-    amount_name="金额大",
     signs=(
-        Sign(
-            "陌生地点",
-            ("首次在{place}", "{place}登录，人在{home}", "从未去过{place}", "地点{place}陌生"),
-            ("在{home}家中", "{home}常去的店", "照常在{home}", ""),
-        ),
-        Sign(
-            "深夜",
-            ("凌晨{hour_night}点", "半夜", "深夜{hour_night}点{minute}分", "天亮之前"),
-            ("上午", "下午{hour_pm}点", "中午", "办公时间"),
-        ),
-        Sign(
-            "新收款人",
-            ("收款人今天才加", "第一次付给此人", "收款人陌生", "新收款账户"),
-            ("每月付给房东", "收款人多年相识", "常用账户", "付给老客户"),
-        ),
-        Sign("新设备", ("新手机", "没见过的设备", "陌生浏览器"), ("常用手机", "已知设备", "", "")),
-        Sign(
-            "频繁重复",
-            ("十分钟内{count}笔", "连续第{count}次", "几分钟重复{count}次"),
-            ("今天只有一笔", "单笔", "", ""),
-        ),
+        Sign("unfamiliar place", ("首次在{place}", "地点{place}陌生"), ("在{home}家中", "", "")),
+        Sign("night hours", ("凌晨{hour_night}点", "半夜"), ("上午", "下午{hour_pm}点", "")),
+        Sign("new payee", ("收款人陌生", "第一次付给此人"), ("每月付给房东", "常用账户", "")),
+        Sign("new device", ("新手机", "没见过的设备"), ("常用手机", "", "")),
+        Sign("rapid repeats", ("十分钟内{count}笔", "连续第{count}次"), ("单笔", "", "")),
     ),
-    heads=("{purpose}{amount}", "付{amount}，{purpose}", "转账{amount}，用于{purpose}"),
+    heads=("{purpose}{amount}", "转账{amount}，用于{purpose}"),
     currencies=("元",),
     separators=("，",),
     full_stop="。",
-    list_separator="、",
-    none="无",
-    answer="理由：{reasons}。风险：{level}",
-    homes=("上海", "广州", "南京", "北京", "天津", "成都"),
-    places=("大同", "三亚", "东京", "海口", "西宁", "台州"),
-    purposes=("房租", "买菜", "学费", "电费", "家具", "保险", "修车", "礼物"),
+    homes=("上海", "广州", "南京", "北京", "天津"),
+    places=("大同", "三亚", "海口", "西宁", "台州"),
+    purposes=("房租", "买菜", "学费", "电费", "家具", "保险"),
 )

@@ -21,7 +21,7 @@ def rows(split: str) -> list[dict[str, Any]]:
 
 
 def notes(split: str) -> list[str]:
-    return [row["messages"][1]["content"] for row in rows(split)]
+    return [row["messages"][0]["content"] for row in rows(split)]
 
 
 def test_the_files_are_what_the_generator_writes(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_every_row_has_a_question_an_answer_and_its_label(split: str) -> None:
     found = rows(split)
     assert len(found) == SIZES[split]
     for row in found:
-        assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
+        assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
         assert row["messages"][-1]["content"].endswith(row["label"])
     assert {row["label"] for row in found} == {str(level) for level in range(MAX_LEVEL + 1)}
 
