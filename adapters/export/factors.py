@@ -95,11 +95,13 @@ class Decomposition:
         total = sum(squares) + self.rest_squared
         if total == 0.0:
             return 1
-        left_out = total
-        for index, square in enumerate(squares):
-            left_out -= square
-            if max(left_out, 0.0) <= total * max_error**2:
-                return index + 1
+        # Summed from the smallest up: with every value kept nothing is left out, not even rounding.
+        left_out = [self.rest_squared]
+        for square in reversed(squares[1:]):
+            left_out.append(left_out[-1] + square)
+        for rank, rest in enumerate(reversed(left_out), start=1):
+            if rest <= total * max_error**2:
+                return rank
         return None
 
     def factors(self, rank: int) -> Factors:

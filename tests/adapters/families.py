@@ -14,9 +14,9 @@ from adapters.training.outcome import TrainOutcome
 from adapters.training.run import train_adapter
 from adapters.training.settings import load_train_settings
 from bases.resolve import resolve_base
-from bases.tiny import make_tiny_base
+from bases.tiny import Architecture, make_tiny_base
 
-FAMILIES = ["llama", "qwen2", "deepseek_v2", "deepseek_v3"]
+FAMILIES: list[Architecture] = ["llama", "qwen2", "deepseek_v2", "deepseek_v3"]
 LATENT_LAYERS = {"kv_a_proj_with_mqa", "o_proj", "q_a_proj", "q_b_proj"}
 WORDS = ("cat", "dog", "train", "coffee", "weather", "cake", "city", "box", "sun", "story", "house", "rain")
 
@@ -49,7 +49,7 @@ def write_examples(path: Path, count: int) -> Path:
     return path
 
 
-def train_family(family: str, folder: Path, **given: Any) -> Trained:
+def train_family(family: Architecture, folder: Path, **given: Any) -> Trained:
     given_base = make_tiny_base(folder / "base", architecture=family, chat="r1")
     _call_it_llamas(given_base)
     settings = {

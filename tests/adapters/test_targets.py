@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from typing import Any, get_args
 
 import pytest
 
@@ -17,7 +18,7 @@ from adapters.targets import (
 )
 from adapters.tiny import make_tiny_adapter
 from bases.architecture import ArchitectureFacts, read_architecture
-from bases.tiny import make_tiny_base
+from bases.tiny import Architecture, make_tiny_base
 
 DEEPSEEK = ["deepseek_v2", "deepseek_v3"]
 LATENT_LAYERS = ["kv_a_proj_with_mqa", "o_proj", "q_a_proj", "q_b_proj"]
@@ -27,8 +28,7 @@ LATENT_LAYERS = ["kv_a_proj_with_mqa", "o_proj", "q_a_proj", "q_b_proj"]
 def bases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("families")
     return {
-        name: make_tiny_base(folder / name, architecture=name, chat="r1")
-        for name in ["llama", "qwen2", *DEEPSEEK]
+        name: make_tiny_base(folder / name, architecture=name, chat="r1") for name in get_args(Architecture)
     }
 
 
@@ -113,7 +113,7 @@ def test_latent_attention_is_what_vllm_says_it_is():
     def is_latent(model_type: str) -> bool:
         convertor = object.__new__(ModelArchConfigConvertorBase)
         convertor.hf_text_config = SimpleNamespace(model_type=model_type, kv_lora_rank=512)
-        return convertor.is_deepseek_mla()
+        return bool(convertor.is_deepseek_mla())
 
     assert {name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if is_latent(name)} <= LATENT_ATTENTION
     assert all(map(is_latent, LATENT_ATTENTION))
@@ -164,14 +164,19 @@ def test_an_adapter_on_the_stacked_experts_is_refused(target, bases, tmp_path):
 
 
 def test_every_mixture_keeps_adapters_from_its_experts():
-    facts = ArchitectureFacts.model_construct(
-        model_type="mixtral", num_experts=4, linear_modules={"model.layers.0.self_attn.q_proj": (8, 8)}
-    )
+    values: dict[str, Any] = {
+        "model_type": "mixtral",
+        "num_experts": 4,
+        "linear_modules": {"model.layers.0.self_attn.q_proj": (8, 8)},
+    }
+    facts = ArchitectureFacts.model_construct(**values)
     assert engine_modules(facts) == ("q_proj",)
 
 
 def test_facts_of_a_base_without_such_layers_are_enough():
-    facts = ArchitectureFacts.model_construct(
-        model_type="gpt2", linear_modules={"transformer.h.0.attn.c_attn": (8, 24)}
-    )
+    values: dict[str, Any] = {
+        "model_type": "gpt2",
+        "linear_modules": {"transformer.h.0.attn.c_attn": (8, 24)},
+    }
+    facts = ArchitectureFacts.model_construct(**values)
     assert trainable_modules(facts) == ["c_attn"]

@@ -30,7 +30,7 @@ def name_class(folder: Path, name: str) -> Path:
 def encode(folder: Path) -> list[int]:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder).encode(TEXT)
+    return list(AutoTokenizer.from_pretrained(folder).encode(TEXT))
 
 
 def rules(folder: Path) -> list[int]:

@@ -63,7 +63,8 @@ def target_of(base: TinyBase) -> TargetBase:
 
 @pytest.fixture(params=["llama", "qwen2"])
 def base(request: pytest.FixtureRequest) -> TinyBase:
-    return request.getfixturevalue(request.param)
+    found: TinyBase = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.mark.parametrize("kind", EXACT_KINDS)
@@ -307,7 +308,9 @@ def test_the_folder_is_whole_and_names_no_machine_path(llama: TinyBase, tmp_path
     manifest = parse_manifest((report.folder / MANIFEST_NAME).read_bytes())
     assert manifest.digest == report.digest
     assert manifest.base.fingerprint == llama.passport.fingerprint
-    assert manifest.training["export"]["is_exact"] is True
+    export_record = manifest.training["export"]
+    assert isinstance(export_record, dict)
+    assert export_record["is_exact"] is True
     assert manifest.libraries.keys() >= {"torch", "transformers", "peft"}
     card = (report.folder / "README.md").read_text()
     assert report.digest in card

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def served(llama: TinyBase):
 
 
 def probe_of(model, **options):
-    arguments = {
+    arguments: dict[str, Any] = {
         "prompts": PROMPTS,
         "fingerprint": "f" * 64,
         "num_cases": 4,

@@ -140,7 +140,8 @@ class Reference:
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Inside it answers as the base."""
-        return self._model.disable_adapter()
+        switched_off: AbstractContextManager[None] = self._model.disable_adapter()
+        return switched_off
 
     def encode(self, body: dict[str, Any]) -> Any:
         if "prompt" in body:

@@ -45,7 +45,7 @@ def choose(*, lora: bool) -> str:
         routing_method=RoutingMethodType.Renormalize,
         is_lora_enabled=lora,
     )
-    return select_unquantized_moe_backend(config)[0].name
+    return str(select_unquantized_moe_backend(config)[0].name)
 
 
 def test_vllm_by_itself_takes_experts_that_the_cpu_has_not():
