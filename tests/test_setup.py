@@ -22,7 +22,7 @@ from scripts.torch_build import PYTORCH_CPU_INDEX
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REQUIREMENTS = REPOSITORY / "requirements"
-ROOMS = ["adapters", "bases", "benchmarks", "quantize", "serve", "tests"]
+ROOMS = ["adapters", "bases", "benchmarks", "examples", "quantize", "serve", "tests"]
 
 
 def overrides(device: str) -> dict[str, Requirement]:
