@@ -12,6 +12,8 @@ from pathlib import Path
 from adapters.export.servable import EXACT_ERROR
 from benchmarks.surroundings import CHECKOUT
 
+# What a conversion may be off by, as a share of the change; the table shows what it was.
+MAX_ERROR = 0.3
 # Ranks and scales that differ by module, as no other kind has them.
 PATTERNS_BASE = {"r": 8, "lora_alpha": 16}
 RANK_PATTERN = {"q_proj": 16, "down_proj": 4}
@@ -51,9 +53,16 @@ def make_adapter(kind: Kind, *, data: Path, steps: int, home: Path) -> Path:
     before = set(_versions(home, name))
     if kind.options:
         options = ("--max-steps", str(steps), "--batch-size", "8", "--patience", "0", "--eval-examples", "16")
-        # A conversion's error is shown in the table instead of refused.
         _hotswap(
-            "train", str(data), "--name", name, "--max-export-error", "1", *options, *kind.options, home=home
+            "train",
+            str(data),
+            "--name",
+            name,
+            "--max-export-error",
+            str(MAX_ERROR),
+            *options,
+            *kind.options,
+            home=home,
         )
     else:
         _patterned(name, home)
