@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from bases.settings_faults import settings_faults
 from serve.access import HASH_PREFIX
 from serve.errors import SettingsError
 
@@ -242,10 +243,7 @@ def load_settings(**given: Any) -> ServeSettings:
     try:
         return ServeSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False, include_input=False):
-            where = ".".join(str(part) for part in problem["loc"]) or "settings"
-            lines.append(f"  {where}: {problem['msg'].removeprefix('Value error, ')}")
-        raise SettingsError("these settings cannot be used:\n" + "\n".join(lines)) from None
+        faults = settings_faults(error, as_flags=False)
+        raise SettingsError(f"these settings cannot be used:\n{faults}") from None
     except ValueError as error:  # a TOML file that does not parse
         raise SettingsError(f"the settings file {config!r} cannot be read: {error}") from None

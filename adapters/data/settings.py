@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from adapters.data.shapes import FIELDS
 from adapters.errors import DataError
+from bases.settings_faults import settings_faults
 
 ENV_PREFIX = "HOTSWAP_DATA_"
 
@@ -195,12 +196,8 @@ def load_data_settings(**given: Any) -> DataSettings:
             **{name: value for name, value in given.items() if value is not None and value != []}
         )
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False, include_input=False):
-            name = ".".join(str(part) for part in problem["loc"]).replace("_", "-")
-            where = f"--{name}: " if name else ""
-            lines.append(f"  {where}{problem['msg'].removeprefix('Value error, ')}")
-        raise DataError("these settings cannot be used:\n" + "\n".join(lines)) from None
+        faults = settings_faults(error, as_flags=True, whole="")
+        raise DataError(f"these settings cannot be used:\n{faults}") from None
 
 
 def _pairs(items: tuple[str, ...], example: str) -> dict[str, str]:

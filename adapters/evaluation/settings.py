@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from adapters.errors import EvaluationError
 from bases.settings import BasesSettings
+from bases.settings_faults import settings_faults
 
 EVALUATION_PREFIX = "HOTSWAP_EVAL_"
 _THRESHOLD = re.compile(r"([a-z0-9_]+):(-?[0-9]+(?:\.[0-9]+)?)")
@@ -164,8 +165,5 @@ def load_evaluation_settings(**given: Any) -> EvaluationSettings:
     try:
         return EvaluationSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False, include_input=False):
-            where = ".".join(str(part) for part in problem["loc"]) or "settings"
-            lines.append(f"  {where}: {problem['msg'].removeprefix('Value error, ')}")
-        raise EvaluationError("these settings cannot be used:\n" + "\n".join(lines)) from None
+        faults = settings_faults(error, as_flags=False)
+        raise EvaluationError(f"these settings cannot be used:\n{faults}") from None

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from adapters.errors import TrainingSettingsError
 from adapters.training.methods.registry import METHODS
+from bases.settings_faults import settings_faults
 
 ENV_PREFIX = "HOTSWAP_TRAIN_"
 ALL_LINEAR = "all-linear"
@@ -231,10 +232,5 @@ def load_train_settings(**given: Any) -> TrainSettings:
     try:
         return TrainSettings(**values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False, include_input=False):
-            flag = (
-                "--" + "-".join(map(str, problem["loc"])).replace("_", "-") if problem["loc"] else "settings"
-            )
-            lines.append(f"  {flag}: {problem['msg'].removeprefix('Value error, ')}")
-        raise TrainingSettingsError("these settings cannot be used:\n" + "\n".join(lines)) from None
+        faults = settings_faults(error, as_flags=True)
+        raise TrainingSettingsError(f"these settings cannot be used:\n{faults}") from None
