@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from adapters.data.label_pattern import check_label_pattern
 from adapters.data.shapes import FIELDS
 from adapters.errors import DataError
 from bases.settings_faults import settings_faults
@@ -143,17 +143,7 @@ class DataSettings(BaseSettings):
     @field_validator("label_pattern")
     @classmethod
     def _one_group(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            groups = re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"{value!r} is no regular expression: {error}") from None
-        if groups != 1:
-            raise ValueError(
-                rf"{value!r} has {groups} groups and needs one, around the label: `Risk: (\d)`; others as (?:...)"
-            )
-        return value
+        return check_label_pattern(value)
 
     @field_validator("csv_delimiter")
     @classmethod

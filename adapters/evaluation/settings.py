@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from adapters.data.label_pattern import check_label_pattern
 from adapters.errors import EvaluationError
 from bases.settings import BasesSettings
 from bases.settings_faults import settings_faults
@@ -103,17 +104,7 @@ class EvaluationSettings(BaseSettings):
     @field_validator("label_pattern")
     @classmethod
     def _one_group(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            groups = re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"{value!r} is no regular expression: {error}") from None
-        if groups != 1:
-            raise ValueError(
-                f"{value!r} has {groups} groups, one is needed around the label: write others as (?:...)"
-            )
-        return value
+        return check_label_pattern(value)
 
     @field_validator("labels")
     @classmethod
