@@ -1,0 +1,1 @@
+"""Make a smaller base, measure what it cost, and bring back part of it."""
