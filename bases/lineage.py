@@ -58,7 +58,7 @@ class Lineage(BaseModel):
     steps: Annotated[tuple[BaseStep, ...], Field(min_length=1)]
 
     def stands_in_for(self) -> dict[str, str]:
-        """Fingerprint -> name of the bases that this one is a rounded form of: quantising makes one, merging not."""
+        """Fingerprint -> name of the bases that this one is a rounded form of; a merge makes another base."""
         found: dict[str, str] = {}
         for step in reversed(self.steps):
             if step.kind != "quantise":

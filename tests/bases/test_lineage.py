@@ -48,5 +48,5 @@ def test_a_step_is_added_to_what_the_parent_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ['{"schema_version": 1, "steps": []}', '{"schema_version": 2}', '{"x": 1}'])
 def test_a_malformed_file_is_refused_with_what_to_do(tmp_path: Path, text: str) -> None:
     (tmp_path / LINEAGE_NAME).write_text(text)
-    with pytest.raises(BaseInvalidError, match="malformed.*Remove it"):
+    with pytest.raises(BaseInvalidError, match=r"malformed.*Remove it"):
         read_lineage(tmp_path)
