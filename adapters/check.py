@@ -167,7 +167,12 @@ def _check_base(
         (PROBE_NAME, probe.base_fingerprint if probe else None),
     ]
     for name, fingerprint in fingerprints:
-        if fingerprint is not None and fingerprint != target.fingerprint:
+        if fingerprint is None or fingerprint == target.fingerprint:
+            continue
+        if fingerprint in target.rounded.originals:
+            if not warnings.has("base_quantised"):
+                warnings.add("base_quantised", _say_quantised(fingerprint, probe, target), name)
+        else:
             problems.add(
                 "base_mismatch",
                 f"By {name} the adapter belongs to a base with fingerprint "
@@ -185,6 +190,20 @@ def _check_base(
                 "Names and shapes fit, but only a manifest can prove the base.",
                 "base_model_name_or_path",
             )
+
+
+def _say_quantised(fingerprint: str, probe: Probe | None, target: TargetBase) -> str:
+    scheme = f" ({target.rounded.scheme})" if target.rounded.scheme else ""
+    judged = (
+        "its probe is judged by the adapter's effect, as far as the rounding of the base allows"
+        if probe is not None
+        else "without a probe nothing but an effect at all is asked of it"
+    )
+    return (
+        f"The adapter was made for {target.rounded.originals[fingerprint]}; the server has {target.name}, which "
+        f"was quantised from it{scheme}. On loading, {judged}. For a proof on this very base: hotswap adapters export "
+        "FOLDER --base QUANTISED --out NEW"
+    )
 
 
 def _last_part(reference: str) -> str:

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from adapters.errors import AdapterCheckError
 from adapters.manifest import build_manifest, write_manifest
 from adapters.probe import Probe, ProbeCase, write_probe
 from adapters.report import CheckReport
-from adapters.target import TargetBase
+from adapters.target import RoundedBase, TargetBase
 from adapters.tiny import make_tiny_adapter
 from tests.adapters.conftest import LINEAR_MODULES, load_tensors, pack, read_weights, write_tensors
 
@@ -460,6 +461,34 @@ def test_a_probe_made_on_another_base_is_refused(adapter, check, target):
     report = check()
     assert report.ok
     assert report.facts.has_probe
+
+
+@pytest.mark.parametrize("proven", [True, False])
+def test_an_adapter_of_the_base_that_the_served_one_was_quantised_from_is_a_warning(
+    adapter, check, target, proven
+):
+    rounded = RoundedBase({target.fingerprint: "tiny-llama"}, scheme="int8-w8a8", rounding=0.2)
+    quantised = replace(target, fingerprint="9" * 64, name="tiny-llama-int8-w8a8", rounded=rounded)
+    if proven:
+        case = ProbeCase(
+            prompt_token_ids=[1], expected_token_ids=[2], adapter_logprobs=[-0.1], base_logprobs=[-3.0]
+        )
+        write_probe(
+            adapter, Probe(base_fingerprint=target.fingerprint, dtype="float32", tolerance=0.01, cases=[case])
+        )
+    manifest = build_manifest(
+        adapter, base_fingerprint=target.fingerprint, base_name="tiny-llama", libraries={}
+    )
+    write_manifest(adapter, manifest)
+    report = check(target=quantised)
+    assert report.ok
+    (warning,) = report.warnings
+    assert warning.code == "base_quantised"
+    assert "quantised from it (int8-w8a8)" in warning.message
+    assert "hotswap adapters export FOLDER --base QUANTISED" in warning.message
+    assert ("judged by the adapter's effect" in warning.message) is proven
+    other = replace(quantised, rounded=RoundedBase({"8" * 64: "another"}))
+    assert only(check(target=other), "base_mismatch")
 
 
 def test_without_a_base_the_report_says_what_was_not_compared(check):
