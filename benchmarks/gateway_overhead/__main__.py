@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bases.errors import HotswapError
-from benchmarks.gateway_overhead.block import Block
-from benchmarks.gateway_overhead.contenders import Part, defaults_part, equal_part, running_part
-from benchmarks.gateway_overhead.errors import PlanError
-from benchmarks.gateway_overhead.measurement import Measurement
-from benchmarks.gateway_overhead.measurement import Progress as Told
-from benchmarks.gateway_overhead.plan import Plan
+from benchmarks.closed_loop.block import Block
+from benchmarks.closed_loop.errors import PlanError
+from benchmarks.closed_loop.measurement import Measurement
+from benchmarks.closed_loop.measurement import Progress as Told
+from benchmarks.closed_loop.part import Part
+from benchmarks.closed_loop.plan import Plan
+from benchmarks.gateway_overhead.contenders import defaults_part, equal_part, running_part
 from benchmarks.gateway_overhead.report import markdown, print_report
 from benchmarks.gateway_overhead.result import PartResult, RunResult
 from benchmarks.surroundings import CHECKOUT, read_surroundings

@@ -9,40 +9,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gateway_overhead.dialect import Dialect
-from benchmarks.gateway_overhead.server import ServerSpec
+from benchmarks.closed_loop.part import Contender, Part
+from benchmarks.closed_loop.server import ServerSpec
 
 STOCK_MODULE = "vllm.entrypoints.openai.api_server"
 TUTORIAL_MODULE = "benchmarks.gateway_overhead.tutorial_service"
 GPU_SHARE = "gpu-memory-utilization=0.42"
 _OWN_PREFIXES = ("VLLM_", "HOTSWAP_", "OMP_", "KMP_")
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """One way to send the load."""
-
-    name: str
-    title: str
-    server: str
-    dialect: Dialect
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A comparison. With `together` all servers are up at once; else one at a time, started for each block."""
-
-    name: str
-    title: str
-    servers: Sequence[ServerSpec]
-    contenders: Sequence[Contender]
-    baseline: str  # the contender that the others are set against
-    together: bool
-    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 GENERATE = Contender("gateway-generate", "Hotswap POST /generate", "gateway", "generate")

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gateway_overhead.comparison import (
-    ADDED_TTFT_TARGET_SECONDS,
+from benchmarks.closed_loop.comparison import (
     NOISY_SHARE,
-    THROUGHPUT_RATIO_TARGET,
     Cell,
     Comparison,
     is_noisy,
 )
 from benchmarks.gateway_overhead.result import PartResult, RunResult
+from benchmarks.gateway_overhead.targets import (
+    ADDED_TTFT_TARGET_SECONDS,
+    THROUGHPUT_RATIO_TARGET,
+    throughput_met,
+    ttft_met,
+)
 from benchmarks.statistics import Spread
 
 HEADINGS = (
@@ -113,8 +117,8 @@ def verdicts(result: PartResult) -> list[str]:
     ratio, added_ms = THROUGHPUT_RATIO_TARGET, 1000 * ADDED_TTFT_TARGET_SECONDS
     return [
         f"c={each.concurrency} {result.contender(each.contender).title}: throughput at least {ratio:g} of the "
-        f"stock server's: {words[each.throughput_met]}; TTFT p50 at most {added_ms:g} ms more: "
-        f"{words[each.ttft_met]}"
+        f"stock server's: {words[throughput_met(each)]}; TTFT p50 at most {added_ms:g} ms more: "
+        f"{words[ttft_met(each)]}"
         for each in result.comparisons
     ]
 

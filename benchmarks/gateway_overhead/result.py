@@ -9,10 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gateway_overhead.block import Block
-from benchmarks.gateway_overhead.comparison import Cell, Comparison, cell, compare, group
-from benchmarks.gateway_overhead.contenders import Contender, Part
-from benchmarks.gateway_overhead.plan import Plan
+from benchmarks.closed_loop.block import Block
+from benchmarks.closed_loop.comparison import Cell, Comparison, cell, compare, group
+from benchmarks.closed_loop.part import Contender, Part
+from benchmarks.closed_loop.plan import Plan
+from benchmarks.gateway_overhead.targets import throughput_met, ttft_met
 from benchmarks.surroundings import Surroundings
 
 SCHEMA = "hotswap.gateway_overhead/1"
@@ -59,7 +60,7 @@ class PartResult:
             "contenders": [asdict(contender) for contender in part.contenders],
             "cells": [asdict(each) for each in self.cells],
             "comparisons": [
-                {**asdict(each), "throughput_met": each.throughput_met, "ttft_met": each.ttft_met}
+                {**asdict(each), "throughput_met": throughput_met(each), "ttft_met": ttft_met(each)}
                 for each in self.comparisons
             ],
             "blocks": [block.to_dict() for block in self.blocks],

@@ -14,15 +14,16 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from benchmarks.closed_loop.client import BlockOrder
+from benchmarks.closed_loop.errors import NoAnswerError, PlanError, ServerStartError
+from benchmarks.closed_loop.measurement import Measurement, Progress, run_client
+from benchmarks.closed_loop.part import Part
+from benchmarks.closed_loop.plan import Plan
+from benchmarks.closed_loop.server import Server, ServerSpec, running
 from benchmarks.gateway_overhead.__main__ import app
-from benchmarks.gateway_overhead.client import BlockOrder
-from benchmarks.gateway_overhead.contenders import COMPLETIONS, GENERATE, STOCK, Part, running_part
-from benchmarks.gateway_overhead.errors import NoAnswerError, PlanError, ServerStartError
-from benchmarks.gateway_overhead.measurement import Measurement, Progress, run_client
-from benchmarks.gateway_overhead.plan import Plan
+from benchmarks.gateway_overhead.contenders import COMPLETIONS, GENERATE, STOCK, running_part
 from benchmarks.gateway_overhead.report import HEADINGS, markdown, print_report, rows
 from benchmarks.gateway_overhead.result import SCHEMA, PartResult, RunResult
-from benchmarks.gateway_overhead.server import Server, ServerSpec, running
 from benchmarks.surroundings import Surroundings
 
 PLAN = Plan(concurrency=(1, 4), rounds=2, requests=4, max_tokens=6, settle_seconds=0.0, ready_seconds=120.0)

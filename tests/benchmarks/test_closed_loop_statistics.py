@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.gateway_overhead.errors import PlanError
-from benchmarks.gateway_overhead.plan import Plan, rotated
-from benchmarks.gateway_overhead.prompts import make_prompts
+from benchmarks.closed_loop.errors import PlanError
+from benchmarks.closed_loop.plan import Plan, rotated
+from benchmarks.closed_loop.prompts import make_prompts
 from benchmarks.statistics import paired_differences, paired_ratios, percentile, spread
 
 FLOATS = st.floats(-1e6, 1e6)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from benchmarks.gateway_overhead.errors import PlanError
+from benchmarks.closed_loop.errors import PlanError
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.gateway_overhead.sample import Sample
+from benchmarks.closed_loop.sample import Sample
 from benchmarks.statistics import percentile
 
 

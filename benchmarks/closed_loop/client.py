@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.gateway_overhead.dialect import (
+from benchmarks.closed_loop.dialect import (
     PATHS,
     Dialect,
     Event,
@@ -24,7 +24,7 @@ from benchmarks.gateway_overhead.dialect import (
     read_payload,
     request_body,
 )
-from benchmarks.gateway_overhead.sample import Sample, Stage
+from benchmarks.closed_loop.sample import Sample, Stage
 
 if TYPE_CHECKING:
     import aiohttp

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.gateway_overhead.block import Block
+from benchmarks.closed_loop.block import Block
 from benchmarks.statistics import (
     Spread,
     paired_differences,
@@ -14,8 +14,6 @@ from benchmarks.statistics import (
     spread,
 )
 
-THROUGHPUT_RATIO_TARGET = 0.98
-ADDED_TTFT_TARGET_SECONDS = 0.002
 # More of the machine than this taken by others, and a block says little.
 NOISY_SHARE = 0.05
 # With more noisy blocks than this among those compared, nothing is said about targets.
@@ -50,18 +48,6 @@ class Comparison:
     added_ttft_seconds: Spread | None
     tpot_ratio: Spread | None
     noisy: bool  # too much else was going on to judge
-
-    @property
-    def throughput_met(self) -> bool | None:
-        """Whether the median reaches the target; None without figures, or with noisy ones."""
-        ratio = self.throughput_ratio
-        return None if ratio is None or self.noisy else ratio.median >= THROUGHPUT_RATIO_TARGET
-
-    @property
-    def ttft_met(self) -> bool | None:
-        """Whether the median stays within the target; None without figures, or with noisy ones."""
-        added = self.added_ttft_seconds
-        return None if added is None or self.noisy else added.median <= ADDED_TTFT_TARGET_SECONDS
 
 
 def cell(blocks: Sequence[Block]) -> Cell:

@@ -13,16 +13,16 @@ from typing import IO, Any
 
 import psutil
 
-from benchmarks.gateway_overhead.block import Block, Cost, measure_block
-from benchmarks.gateway_overhead.client import BlockOrder, BlockOutcome
-from benchmarks.gateway_overhead.contenders import Contender, Part
-from benchmarks.gateway_overhead.errors import ClientFailedError, NoAnswerError
-from benchmarks.gateway_overhead.plan import Plan, rotated
-from benchmarks.gateway_overhead.prompts import make_prompts
-from benchmarks.gateway_overhead.server import Server, running
+from benchmarks.closed_loop.block import Block, Cost, measure_block
+from benchmarks.closed_loop.client import BlockOrder, BlockOutcome
+from benchmarks.closed_loop.errors import ClientFailedError, NoAnswerError
+from benchmarks.closed_loop.part import Contender, Part
+from benchmarks.closed_loop.plan import Plan, rotated
+from benchmarks.closed_loop.prompts import make_prompts
+from benchmarks.closed_loop.server import Server, running
 from benchmarks.surroundings import CHECKOUT
 
-CLIENT_MODULE = "benchmarks.gateway_overhead.client"
+CLIENT_MODULE = "benchmarks.closed_loop.client"
 _CLIENT_GRACE_SECONDS = 120.0
 _WARM_UP_TOKENS = 8
 
@@ -62,16 +62,41 @@ class Measurement:
                 self._run_apart(raw)
         return self.blocks
 
+    def run_on(
+        self, servers: Mapping[str, Server], *, first_round: int = 0, deadline: float | None = None
+    ) -> list[Block]:
+        """Measure servers that are up, in rounds from `first_round` on; requests are added to the file.
+
+        A round that would end after `deadline` (of `time.monotonic`) is left out, the first one excepted; how
+        long it takes is taken from the one before. Raises ClientFailedError, NoAnswerError.
+        """
+        with (self._out / f"requests-{self.part.name}.jsonl").open("a", encoding="utf-8") as raw:
+            self._rounds(servers, raw, first_round, deadline)
+        return self.blocks
+
     def _run_together(self, raw: IO[str]) -> None:
-        part, plan = self.part, self.plan
+        part = self.part
         self._starting([spec.title for spec in part.servers])
-        with running(part.servers, logs=self._out, ready_seconds=plan.ready_seconds) as servers:
-            for contender in part.contenders:
-                self._warm_up(contender, servers)
-            for number in range(plan.rounds):
-                for concurrency in plan.concurrency:
-                    for contender in rotated(part.contenders, number):
-                        self._block(contender, concurrency, number, servers, raw)
+        with running(part.servers, logs=self._out, ready_seconds=self.plan.ready_seconds) as servers:
+            self._rounds(servers, raw, 0, None)
+
+    def _rounds(
+        self, servers: Mapping[str, Server], raw: IO[str], first_round: int, deadline: float | None
+    ) -> None:
+        part, plan = self.part, self.plan
+        for contender in part.contenders:
+            self._warm_up(contender, servers)
+        round_seconds = 0.0
+        for number in range(first_round, plan.rounds):
+            started = time.monotonic()
+            if deadline is not None and number > first_round and started + round_seconds > deadline:
+                left_out = plan.rounds - number
+                self._progress.say(f"{part.name}: no time for the last {left_out} of {plan.rounds} rounds")
+                return
+            for concurrency in plan.concurrency:
+                for contender in rotated(part.contenders, number):
+                    self._block(contender, concurrency, number, servers, raw)
+            round_seconds = time.monotonic() - started
 
     def _run_apart(self, raw: IO[str]) -> None:
         part, plan = self.part, self.plan
