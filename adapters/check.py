@@ -201,8 +201,8 @@ def _say_quantised(fingerprint: str, probe: Probe | None, target: TargetBase) ->
     )
     return (
         f"The adapter was made for {target.rounded.originals[fingerprint]}; the server has {target.name}, which "
-        f"was quantised from it{scheme}. On loading, {judged}. For a proof on this very base: hotswap adapters export "
-        "FOLDER --base QUANTISED --out NEW"
+        f"was quantised from it{scheme}. On loading, {judged}. For a proof on this very base: "
+        "hotswap adapters export FOLDER --base QUANTISED --out NEW"
     )
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from adapters.errors import ExportError, NotServableError
 from adapters.export.factors import Factors
-from adapters.export.initial_adapter import read_initial_adapter
 from adapters.export.layer_change import read_layer
 from adapters.export.module_names import plain_name, served_name
+from adapters.export.plain_lora import read_initial_adapter
 from adapters.export.trained import DeclaredScaling, ServedBase, Trained, on_cpu
 
 # These only choose the values that training starts from. Every other name leaves the base changed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,14 +67,7 @@ def export_folder(
     from bases.resolve import resolve_base
     from bases.settings import BasesSettings
 
-    try:
-        settings = ExportSettings(
-            **{name: value for name, value in (given or {}).items() if value is not None}
-        )
-    except ValidationError as error:
-        raise ExportError(
-            f"The settings of the export are wrong: {describe_validation_error(error)}"
-        ) from None
+    settings = read_settings(given or {})
     if not folder.is_dir():
         raise ExportError(f"{folder} is not a folder. Give what save_pretrained wrote.")
     home = BasesSettings().home
@@ -89,11 +82,21 @@ def export_folder(
         base=resolved,
         passport=passport,
         folder=out,
-        probe_prompts=_encode(_read_prompts(prompts), resolved),
+        probe_prompts=encode_prompts(_read_prompts(prompts), resolved),
         training={"source": folder.resolve().name},
         initial_adapter_folder=initial,
         **settings.model_dump(),
     )
+
+
+def read_settings(given: dict[str, Any]) -> ExportSettings:
+    """The settings with the flags that were given; raise ExportError for values that they may not have."""
+    try:
+        return ExportSettings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise ExportError(
+            f"The settings of the export are wrong: {describe_validation_error(error)}"
+        ) from None
 
 
 def describe(report: ExportReport) -> list[str]:
@@ -123,7 +126,7 @@ def _read_prompts(path: Path | None) -> tuple[str, ...]:
     return lines
 
 
-def _encode(prompts: tuple[str, ...], base: ResolvedBase) -> list[list[int]]:
+def encode_prompts(prompts: Sequence[str], base: ResolvedBase) -> list[list[int]]:
     """As the gateway encodes them: through the chat template where the base has one."""
     from transformers import AutoTokenizer
 

@@ -26,7 +26,7 @@ from adapters.export.proof import prove_written, refuse_unlike
 from adapters.export.publish import CARD_NAME
 from adapters.export.report import ExportReport
 from adapters.export.servable import EXACT_ERROR, ServableForm, make_servable
-from adapters.export.trained import ServedBase
+from adapters.export.trained import ServedBase, Trained
 from adapters.export.weights import sync_folder, write_adapter
 from adapters.manifest import build_manifest, write_manifest
 from adapters.probe import write_probe
@@ -65,8 +65,6 @@ def export_adapter(
     Raises NotServableError for methods without a LoRA form, ExportError for everything else that cannot be served,
     with the numbers and the way out. Nothing is left in `folder` then.
     """
-    import torch
-
     _expect_empty(folder)
     served_base = ServedBase(base)
     target = describe_target(base, passport)
@@ -77,14 +75,56 @@ def export_adapter(
         )
     else:
         trained = collect_difference(model, linear_modules=modules, base=served_base)
+    return write_trained(
+        trained,
+        model,
+        method=method,
+        base=served_base,
+        passport=passport,
+        folder=folder,
+        probe_prompts=probe_prompts,
+        training=training,
+        max_error=max_error,
+        rank=rank,
+        dtype=dtype,
+        probe_cases=probe_cases,
+        probe_tokens=probe_tokens,
+    )
+
+
+def write_trained(
+    trained: Trained,
+    model: Any,
+    *,
+    method: str,
+    base: ServedBase,
+    passport: Passport,
+    folder: Path,
+    probe_prompts: Sequence[Sequence[int]],
+    training: Mapping[str, JsonValue],
+    max_error: float,
+    rank: int | None,
+    dtype: Literal["float32", "bfloat16"],
+    probe_cases: int,
+    probe_tokens: int,
+) -> ExportReport:
+    """Write the changes `trained` as `export_adapter` does; `model` is what they must answer like.
+
+    `base` holds the written adapter afterwards.
+    """
+    import torch
+
+    _expect_empty(folder)
+    resolved = base.resolved
+    target = describe_target(resolved, passport)
     form = make_servable(trained, rank=rank, max_error=max_error, dtype=getattr(torch, dtype))
     _refuse_no_effect(form)
     with _unfinished(folder) as made:
-        write_adapter(made, form, base_name=public_base_name(base), linear_modules=target.linear_modules)
+        write_adapter(made, form, base_name=public_base_name(resolved), linear_modules=target.linear_modules)
         probe, difference = prove_written(
             model,
             made,
-            served_base,
+            base,
             prompts=probe_prompts,
             fingerprint=passport.fingerprint,
             num_cases=probe_cases,
@@ -95,7 +135,7 @@ def export_adapter(
         manifest = build_manifest(
             made,
             base_fingerprint=passport.fingerprint,
-            base_name=base.name,
+            base_name=resolved.name,
             libraries=_library_versions(),
             training={**training, "method": method, "export": _export_record(form, difference)},
         )
@@ -114,7 +154,7 @@ def export_adapter(
         )
         card = render_card(
             manifest=manifest,
-            base_reference=public_base_name(base),
+            base_reference=public_base_name(resolved),
             rank=report.rank,
             num_parameters=report.num_parameters,
         )

@@ -48,10 +48,11 @@ class Factors:
 
     def minus(self, other: Factors) -> Factors:
         """The difference of two changes of one module, exactly, with the sum of the ranks."""
-        import torch
+        return joined([self, other.times(-1.0)])
 
-        mine, theirs = self.folded(), other.folded()
-        return Factors(torch.cat([mine.a, theirs.a], dim=0), torch.cat([mine.b, -theirs.b], dim=1))
+    def times(self, weight: float) -> Factors:
+        """`weight` times the change, exactly: the factors stay as they are."""
+        return replace(self, scale=self.scale * weight)
 
     def cut(self, rank: int) -> Factors:
         """The nearest change of at most that rank, never more than the matrix has; unchanged where it is lower.
@@ -118,6 +119,22 @@ def decompose(delta: Any, *, max_rank: int) -> Decomposition:
     kept = min(max_rank, int(values.shape[0]))
     rest = float((values[kept:].double() ** 2).sum())
     return Decomposition(left[:, :kept].clone(), values[:kept].clone(), right[:kept].clone(), rest)
+
+
+def joined(changes: Sequence[Factors]) -> Factors:
+    """The sum of changes of one module, with the sum of their ranks: [A1; A2] and [s1 B1, s2 B2].
+
+    Nothing is approximated; folding the scales into B rounds each value of B once, and powers of two not at all.
+    Raises ValueError where there is nothing to join.
+    """
+    import torch
+
+    if not changes:
+        raise ValueError("no changes to join")
+    folded = [change.folded() for change in changes]
+    return Factors(
+        torch.cat([change.a for change in folded], dim=0), torch.cat([change.b for change in folded], dim=1)
+    )
 
 
 def relative_error(served: Factors, exact: Any) -> float:

@@ -10,8 +10,8 @@ from adapters.artefact import WEIGHTS_NAME
 from adapters.config import CONFIG_NAME
 from adapters.errors import ExportError
 from adapters.export.collect import mutates_base, refuse_unservable
-from adapters.export.initial_adapter import read_initial_adapter
 from adapters.export.module_names import plain_name
+from adapters.export.plain_lora import read_initial_adapter
 from bases.resolve import ResolvedBase
 
 # PEFT takes these out of the base again when it loads, and comes to the same weights each time.

@@ -77,7 +77,12 @@ model = PeftModel.from_pretrained(base, "<this folder>")
 Made with {% for name, number in manifest.libraries.items() %}{{ name }} {{ number }}{{ ", " if not loop.last }}\
 {% endfor %}.
 """
-_SECTIONS = (("Data", "data"), ("Metrics", "metrics"), ("Settings", "settings"))
+_SECTIONS = (
+    ("Joined adapters", "joined"),
+    ("Data", "data"),
+    ("Metrics", "metrics"),
+    ("Settings", "settings"),
+)
 _MAX_ROWS = 60
 
 

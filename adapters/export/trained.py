@@ -55,7 +55,7 @@ class ServedBase:
     """The base as it is served, in float32 on the CPU, read when it is first needed."""
 
     def __init__(self, base: ResolvedBase) -> None:
-        self._base = base
+        self.resolved = base
 
     @cached_property
     def model(self) -> Any:
@@ -64,7 +64,7 @@ class ServedBase:
 
         from adapters.training.base_model import load_training_model
 
-        return load_training_model(self._base, dtype=torch.float32).model.eval()
+        return load_training_model(self.resolved, dtype=torch.float32).model.eval()
 
     def parameter(self, name: str) -> Any | None:
         """The parameter of that name, float32 on the CPU; None where the base has none."""
@@ -75,7 +75,7 @@ class ServedBase:
         weight = self.parameter(f"{module}.weight")
         if weight is None:
             raise ExportError(
-                f"The base {self._base.name} has no readable weight for {module}: its quantisation keeps it "
+                f"The base {self.resolved.name} has no readable weight for {module}: its quantisation keeps it "
                 "in another form. Train with plain LoRA, which needs no weights of the base to be exported."
             )
         return oriented(self.model.get_submodule(module), weight)

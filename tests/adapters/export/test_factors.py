@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.export.factors import Factors, are_uniform, decompose, relative_error
+from adapters.export.factors import Factors, are_uniform, decompose, joined, relative_error
 
 sizes = st.integers(min_value=1, max_value=12)
 ranks = st.integers(min_value=1, max_value=6)
@@ -64,6 +64,42 @@ def test_a_difference_of_two_changes_is_their_difference(in_features: int, out_f
     expected = left.dense() - right.dense()
     scale = float(left.dense().norm() + right.dense().norm())
     assert float((difference.dense() - expected).norm()) <= 1e-6 * scale
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, sizes, st.integers(min_value=1, max_value=4), st.data())
+def test_joined_changes_add_up_with_the_sum_of_the_ranks(
+    in_features: int, out_features: int, count: int, data
+):
+    parts = [data.draw(changes((in_features, out_features))) for _ in range(count)]
+    whole = joined(parts)
+    assert whole.rank == sum(part.rank for part in parts)
+    assert torch.equal(whole.a, torch.cat([part.a for part in parts]))  # A is kept bit for bit
+    scale = sum(float(part.dense().norm()) for part in parts)
+    assert float((whole.dense() - sum(part.dense() for part in parts)).norm()) <= 1e-6 * scale
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes, sizes, st.data())
+def test_the_order_of_joining_and_joining_in_steps_do_not_matter(in_features: int, out_features: int, data):
+    size = (in_features, out_features)
+    one, two, three = (data.draw(changes(size)) for _ in range(3))
+    whole = joined([one, two, three]).dense()
+    assert torch.allclose(joined([three, one, two]).dense(), whole, rtol=1e-5, atol=1e-4)
+    assert torch.equal(joined([joined([one, two]), three]).dense(), whole)
+
+
+@settings(max_examples=40, deadline=None)
+@given(changes(), scales)
+def test_a_weight_multiplies_the_change_and_leaves_the_factors(change: Factors, weight: float):
+    weighted = change.times(weight)
+    assert weighted.a is change.a and weighted.b is change.b
+    assert_same(weighted, change.dense() * weight, 1e-12)
+
+
+def test_nothing_is_not_joined():
+    with pytest.raises(ValueError, match="no changes"):
+        joined([])
 
 
 @settings(max_examples=60, deadline=None)
