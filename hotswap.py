@@ -250,6 +250,39 @@ _export.__annotations__ |= {
 adapters_app.command("export")(with_options(ExportSettings, env_prefix="HOTSWAP_EXPORT_")(_export))
 
 
+def _compose(
+    adapters: list[str],
+    base: str,
+    out: Path | None = None,
+    name: str | None = None,
+    weights: str | None = None,
+    **given: Any,
+) -> None:
+    """Join adapters into one that adds up what they do, exactly, with a proof on the base that serves.
+
+    Example: hotswap adapters compose recovery risk --base ./quantised --name risk-w4
+    """
+    from adapters.compose.command import compose
+    from adapters.export.command import describe
+
+    report = compose(adapters, base=base, out=out, name=name, weights=weights, given=given, say=_say)
+    sys.stdout.write("\n".join(describe(report)) + "\n")
+
+
+_compose.__annotations__ |= {
+    "adapters": Annotated[
+        list[str], typer.Argument(help="Folders, or names such as risk or risk/ca967498.", show_default=False)
+    ],
+    "base": Annotated[str, typer.Option(help="Base that serves: `default`, a folder or a hub id.")],
+    "out": Annotated[Path | None, typer.Option(help="New folder for the joined adapter.")],
+    "name": Annotated[str | None, typer.Option(help="Publish it under this name.")],
+    "weights": Annotated[
+        str | None, typer.Option(help="How strongly each goes in, as in 1,0.5. Left out: 1 each.")
+    ],
+}
+adapters_app.command("compose")(with_options(ExportSettings, env_prefix="HOTSWAP_EXPORT_")(_compose))
+
+
 @adapters_app.command("unload")
 def unload_adapter(
     name: Annotated[str, typer.Argument(help="Public name.")],
