@@ -50,6 +50,16 @@ class Server:
         self.url = url
         self._process = process
 
+    def process_ids(self) -> list[int]:
+        """All its processes; none for a server that was not started here, or that has ended."""
+        if self._process is None:
+            return []
+        try:
+            root = psutil.Process(self._process.pid)
+            return [root.pid, *(child.pid for child in root.children(recursive=True))]
+        except psutil.NoSuchProcess:
+            return []
+
     def cpu_seconds(self) -> tuple[float, float] | None:
         """(HTTP process, all its processes) so far; None for a server that was not started here."""
         if self._process is None:
@@ -83,7 +93,7 @@ def running(specs: Sequence[ServerSpec], *, logs: Path, ready_seconds: float) ->
 
 @contextlib.contextmanager
 def _started(spec: ServerSpec, logs: Path) -> Iterator[tuple[Server, Path]]:
-    log_path = logs / f"{spec.name}.log"
+    log_path = logs / f"{spec.name.replace('/', '-')}.log"
     if not spec.command:
         yield Server(spec, (spec.url or "").rstrip("/"), None), log_path
         return

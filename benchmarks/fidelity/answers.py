@@ -22,18 +22,19 @@ class Gateway:
         self._http = httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS)
         self._concurrency = concurrency
 
-    def ask(self, adapter: str, prompts: Sequence[Messages], num_tokens: int) -> list[Answer]:
+    def ask(self, adapter: str | None, prompts: Sequence[Messages], num_tokens: int) -> list[Answer]:
         """One answer of `num_tokens` for each prompt, many at once so that the engine batches them."""
 
         def one(messages: Messages) -> Answer:
-            body = {
+            body: dict[str, Any] = {
                 "messages": messages,
-                "adapter": adapter,
                 "max_tokens": num_tokens,
                 "temperature": 0,
                 "logprobs": 2,
                 "ignore_eos": True,
             }
+            if adapter is not None:
+                body["adapter"] = adapter
             response = self._http.post("/generate", json=body)
             response.raise_for_status()
             tokens = response.json()["logprobs"]
@@ -58,23 +59,28 @@ class Gateway:
 class Reference:
     """transformers with PEFT in float32; the base is loaded once, adapters come and go."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *, model: Any = None) -> None:
+        """`model` is the base where it is in memory already, such as a quantised one dequantised."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from bases.codec import TokenizerCodec
 
-        self._model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        if model is None:
+            model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        self._model = model
         self._codec = TokenizerCodec(AutoTokenizer.from_pretrained(base, local_files_only=True))
 
-    def ask(self, folder: Path, prompts: Sequence[Messages], num_tokens: int) -> list[Answer]:
-        """The greedy answers of the adapter in `folder`, loaded by stock PEFT."""
+    def ask(self, folder: Path | None, prompts: Sequence[Messages], num_tokens: int) -> list[Answer]:
+        """The greedy answers of the adapter in `folder`, loaded by stock PEFT, or of the base."""
         from peft import PeftModel
 
         from adapters.export.continuation import continue_greedily
 
-        model = PeftModel.from_pretrained(self._model, folder).eval()
         encoded = [self._codec.encode_chat(messages) for messages in prompts]
+        if folder is None:
+            return continue_greedily(self._model, encoded, num_tokens=num_tokens, batch_size=25)
+        model = PeftModel.from_pretrained(self._model, folder).eval()
         answers = continue_greedily(model, encoded, num_tokens=num_tokens, batch_size=25)
         self._model = model.unload()
         return answers

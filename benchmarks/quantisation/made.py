@@ -1,0 +1,193 @@
+"""The bases and adapters of a report: those that are there are taken, the others are made.
+
+Merged: the base with the adapter merged in, and its quantised forms. Plain: the base itself and its quantised
+forms, on which the adapter is put, alone and composed with the recovery adapter of a 4-bit form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapters.check import check_adapter
+from adapters.config import CONFIG_NAME
+from adapters.errors import AdapterNameError, AdapterNotFoundError
+from adapters.published import find_adapter
+from bases.lineage import read_lineage
+from bases.passport import read_passport
+from bases.resolve import resolve_base
+from bases.weights import weight_files
+from benchmarks.quantisation.commands import hotswap
+from benchmarks.quantisation.errors import MadeBaseError
+from benchmarks.quantisation.figures import Made, MadeAdapter, MadeForm
+from benchmarks.quantisation.fleet import Say
+from benchmarks.quantisation.plan import ReportPlan
+
+ADAPTER = "adapter"
+RECOVERED = "recovered"
+RECOVERED_SCHEMES = ("gptq-w4a16", "awq-w4a16", "rtn-w4a16")
+
+
+class Maker:
+    """Finds or makes everything for one plan; `before` knows how long it took to make what is there."""
+
+    def __init__(self, plan: ReportPlan, before: Made | None, say: Say) -> None:
+        self._plan = plan
+        forms = (*before.merged, *before.plain) if before is not None else ()
+        self._seconds = {form.fingerprint: form.seconds for form in forms}
+        self._say = say
+        self._notes: list[str] = []
+
+    def make(self, *, may_make: bool) -> Made:
+        """Everything. With `may_make` False a missing piece is a MadeBaseError, and takes no time."""
+        plan = self._plan
+        adapter = self._adapter()
+        base = self._form(Path(self._resolved(plan.base)), None)
+        merged_folder = plan.made.get("merged/original") or self._beside(base, adapter.name)
+        if not merged_folder.is_dir():
+            self._need(may_make, f"the base with {plan.adapter} merged in", merged_folder)
+            hotswap(
+                *("adapters", "merge", adapter.folder, "--base", plan.base, "--out", str(merged_folder)),
+                home=plan.home,
+                say=self._say,
+            )
+        merged = self._form(merged_folder, None)
+        return Made(
+            merged=(merged, *self._forms("merged", merged, may_make=may_make)),
+            plain=(base, *(plain := self._forms("plain", base, may_make=may_make))),
+            adapter=adapter,
+            recovered=self._recovered(plain, adapter, may_make=may_make),
+            notes=tuple(self._notes),
+        )
+
+    def _adapter(self) -> MadeAdapter:
+        plan = self._plan
+        given = plan.made.get(ADAPTER)
+        try:
+            found = find_adapter(str(given or plan.adapter), home=plan.home)
+        except (AdapterNameError, AdapterNotFoundError) as error:
+            raise MadeBaseError(f"--adapter {plan.adapter}: {error}") from None
+        return _read_adapter(found.folder, found.name)
+
+    def _forms(self, subject: str, original: MadeForm, *, may_make: bool) -> list[MadeForm]:
+        plan, found = self._plan, []
+        for scheme in plan.schemes:
+            name = f"{subject}/{scheme}"
+            folder = plan.made.get(name) or self._beside(original, scheme)
+            seconds = None
+            if not folder.is_dir():
+                self._need(may_make, f"{scheme} of {original.name}", folder)
+                seconds = self._quantise(subject, original, scheme, folder)
+            found.append(self._form(folder, scheme, original=original, seconds=seconds))
+        return found
+
+    def _quantise(self, subject: str, original: MadeForm, scheme: str, folder: Path) -> float:
+        plan = self._plan
+        options = [option for path in plan.calibration for option in ("--data", str(path))]
+        if plan.recover and subject == "plain" and scheme in RECOVERED_SCHEMES:
+            options += ["--recover", "--recover-name", recovery_name(original.name, scheme)]
+        return hotswap(
+            *("quantize", original.folder, "--scheme", scheme, "--out", str(folder), *options),
+            home=plan.home,
+            say=self._say,
+        )
+
+    def _recovered(
+        self, forms: Sequence[MadeForm], adapter: MadeAdapter, *, may_make: bool
+    ) -> dict[str, MadeAdapter]:
+        plan, found = self._plan, {}
+        for form in forms:
+            scheme = str(form.scheme)
+            given = plan.made.get(f"recovered/{scheme}")
+            if given is not None:
+                found[scheme] = _read_adapter(given, RECOVERED)
+            elif plan.recover and scheme in RECOVERED_SCHEMES:
+                composed = self._composed(form, adapter, may_make=may_make)
+                if composed is not None:
+                    found[scheme] = composed
+        return found
+
+    def _composed(self, form: MadeForm, adapter: MadeAdapter, *, may_make: bool) -> MadeAdapter | None:
+        plan, scheme = self._plan, str(form.scheme)
+        original_name = resolve_base(plan.base, home=plan.home, progress=self._say).name
+        name = recovery_name(original_name, scheme)
+        try:
+            recovery = find_adapter(name, home=plan.home).folder
+        except AdapterNotFoundError:
+            self._notes.append(
+                f"there is no recovery adapter {name!r} for {form.name}, so that what it recovers is not shown; "
+                f"make it with `hotswap quantize ... --recover --recover-name {name}`"
+            )
+            return None
+        parts = f"{recovery.name[:8]}-{adapter.digest[:8]}-{form.fingerprint[:8]}"
+        folder = plan.home / "made-adapters" / f"{adapter.name}-recovered-{parts}"
+        if not folder.is_dir():
+            self._need(may_make, f"{plan.adapter} composed with {name}", folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            hotswap(
+                *("adapters", "compose", str(recovery), adapter.folder, "--base", form.folder),
+                *("--out", str(folder)),
+                home=plan.home,
+                say=self._say,
+            )
+        return _read_adapter(folder, RECOVERED)
+
+    def _form(
+        self,
+        folder: Path,
+        scheme: str | None,
+        *,
+        original: MadeForm | None = None,
+        seconds: float | None = None,
+    ) -> MadeForm:
+        base = resolve_base(str(folder), home=self._plan.home, progress=self._say)
+        fingerprint = read_passport(base, home=self._plan.home, progress=self._say).fingerprint
+        if original is not None:
+            _check_made_from(folder, original, str(scheme))
+        return MadeForm(
+            folder=str(folder),
+            name=base.name,
+            fingerprint=fingerprint,
+            scheme=scheme,
+            disk_bytes=sum(file.stat().st_size for file in weight_files(folder)),
+            seconds=seconds if seconds is not None else self._seconds.get(fingerprint),
+        )
+
+    def _resolved(self, reference: str) -> str:
+        return str(resolve_base(reference, home=self._plan.home, progress=self._say).path)
+
+    def _beside(self, original: MadeForm, what: str) -> Path:
+        name = original.name
+        if original.folder == self._resolved(self._plan.base):
+            name = resolve_base(self._plan.base, home=self._plan.home, progress=self._say).name
+        return self._plan.home / "bases" / "made" / f"{name}-{what}"
+
+    def _need(self, may_make: bool, what: str, folder: Path) -> None:
+        if not may_make:
+            raise MadeBaseError(f"{what} is not in {folder}; add `make` to --parts, or name it with --made")
+
+
+def recovery_name(base_name: str, scheme: str) -> str:
+    """What the recovery adapter of a quantised base is published under."""
+    return f"recovery-{base_name}-{scheme}".lower()
+
+
+def _check_made_from(folder: Path, original: MadeForm, scheme: str) -> None:
+    lineage = read_lineage(folder)
+    if lineage is None or original.fingerprint not in lineage.stands_in_for():
+        raise MadeBaseError(
+            f"{folder} was not made by quantising {original.name} ({original.fingerprint[:12]}); remove it, or "
+            "name the right folder with --made"
+        )
+    made = lineage.steps[-1].scheme
+    if made != scheme:
+        raise MadeBaseError(f"{folder} was made with {made!r}, not with {scheme!r}; name another with --made")
+
+
+def _read_adapter(folder: Path, name: str) -> MadeAdapter:
+    if not (folder / CONFIG_NAME).is_file():
+        raise MadeBaseError(f"{folder} holds no {CONFIG_NAME}: it is no adapter")
+    report = check_adapter(folder, target=None)
+    if not report.ok or report.facts.digest is None:
+        raise MadeBaseError(f"{folder} is no whole adapter: {'; '.join(p.message for p in report.problems)}")
+    return MadeAdapter(name=name, folder=str(folder), digest=report.facts.digest, rank=report.facts.rank or 8)
