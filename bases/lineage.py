@@ -46,6 +46,13 @@ class BaseStep(BaseModel):
             "would say (as serve/lifecycle/verdict.py measures it); None: not measured."
         ),
     )
+    moves_scales: bool = Field(
+        default=False,
+        description=(
+            "Whether scales were moved between layers (SmoothQuant, AWQ): layers then see other inputs, and an "
+            "adapter of the parent does not fit."
+        ),
+    )
     details: dict[str, JsonValue] = Field(default_factory=dict)
 
 
@@ -58,10 +65,13 @@ class Lineage(BaseModel):
     steps: Annotated[tuple[BaseStep, ...], Field(min_length=1)]
 
     def stands_in_for(self) -> dict[str, str]:
-        """Fingerprint -> name of the bases that this one is a rounded form of; a merge makes another base."""
+        """Fingerprint -> name of the bases that this one is a rounded form of, so that their adapters fit it.
+
+        A merge makes another base, and so does moving scales between layers.
+        """
         found: dict[str, str] = {}
         for step in reversed(self.steps):
-            if step.kind != "quantise":
+            if step.kind != "quantise" or step.moves_scales:
                 break
             found[step.parent.fingerprint] = step.parent.name
         return found

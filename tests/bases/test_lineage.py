@@ -36,6 +36,12 @@ def test_a_quantised_base_stands_in_for_what_it_was_quantised_from_and_no_furthe
     assert Lineage(steps=(step("quantise", "a"), step("merge", "b"))).stands_in_for() == {}
 
 
+def test_a_base_whose_scales_were_moved_stands_in_for_none() -> None:
+    moved = step("quantise", "b").model_copy(update={"moves_scales": True})
+    assert Lineage(steps=(moved,)).stands_in_for() == {}
+    assert Lineage(steps=(moved, step("quantise", "c"))).stands_in_for() == {"c": "base c"}
+
+
 def test_a_step_is_added_to_what_the_parent_says(tmp_path: Path) -> None:
     assert extend_lineage(tmp_path, step("merge", "a")).steps == (step("merge", "a"),)
     write_lineage(tmp_path, Lineage(steps=(step("merge", "a"),)))
