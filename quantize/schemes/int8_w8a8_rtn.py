@@ -1,4 +1,4 @@
-"""`int8-w8a8-rtn`: as int8-w8a8, with weights rounded to the nearest value."""
+"""`int8-w8a8-rtn`: SmoothQuant as it was published, with weights rounded to the nearest value."""
 
 from __future__ import annotations
 

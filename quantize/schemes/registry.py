@@ -11,6 +11,7 @@ from quantize.schemes import (
     int8_dynamic,
     int8_w8a8,
     int8_w8a8_rtn,
+    int8_w8a8_smooth,
     rtn_w4a16,
 )
 from quantize.schemes.scheme import Scheme
@@ -23,6 +24,7 @@ SCHEMES: dict[str, Scheme] = {
         awq_w4a16,
         rtn_w4a16,
         int8_w8a8,
+        int8_w8a8_smooth,
         int8_w8a8_rtn,
         int8_dynamic,
         fp8_dynamic,
