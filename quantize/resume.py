@@ -2,8 +2,8 @@
 
 llm-compressor keeps nothing between runs, but a layer's result is all that the layers behind it depend on: their
 inputs are computed again from the rounded layers (half of the passes, and none of the rounding). Kept under
-`<home>/quantize/<place>-<key>/`: the place is the output folder's, the key is over all that decides the result. Numbers are kept as they are in
-memory, so a run that went on makes the same bytes as one that was not interrupted.
+`<home>/quantize/<place>-<key>/`: the place stands for the output folder, the key for all that decides the result.
+Numbers are kept as they are in memory, so a run that went on makes the same bytes as one that was not interrupted.
 """
 
 from __future__ import annotations
