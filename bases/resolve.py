@@ -14,6 +14,7 @@ from bases.hub import HUB_ID, download_base
 from bases.progress import Progress, log_progress
 from bases.tokenizer_class import right_tokenizer_class
 
+_MADE_NAME = re.compile("[A-Za-z0-9_][A-Za-z0-9._-]*")
 _DEFAULT_NAMES = frozenset({"default", EMBEDDED_NAME})
 
 
@@ -40,9 +41,10 @@ def resolve_base(
     trust_remote_code: bool = False,
     progress: Progress = log_progress,
 ) -> ResolvedBase:
-    """Find the base that `reference` names: the embedded default, a folder, or a hub id, in this order.
+    """Find the base that `reference` names: the embedded default, a folder, one made here, or a hub id.
 
-    None, "default" and "smollm2-135m-instruct" are the embedded default. An existing folder is that folder.
+    None, "default" and "smollm2-135m-instruct" are the embedded default. An existing folder is that folder. A name
+    without slashes is a base that was merged or quantised into `made_folder(home)`.
     "org/name" and "org/name@revision" are hub ids; `revision` is another way to give theirs.
     Raises BaseNotFoundError, BaseInvalidError (with every problem of the folder), BaseConversionError.
     """
@@ -51,6 +53,9 @@ def resolve_base(
         path = materialise_embedded(home, progress=progress)
         return ResolvedBase(EMBEDDED_NAME, reference or "default", path.absolute(), None, "embedded")
     folder = Path(reference).expanduser()
+    made = made_folder(home) / reference
+    if not folder.is_dir() and _MADE_NAME.fullmatch(reference) and made.is_dir():
+        folder = made
     if folder.is_dir():
         _refuse_revision(reference, revision)
         folder = folder.resolve()
@@ -58,6 +63,11 @@ def resolve_base(
         path = right_tokenizer_class(folder, home=home.absolute(), progress=progress)
         return ResolvedBase(_public_name(folder.name), reference, path, None, "folder")
     return _resolve_hub(reference, folder, home, revision, trust_remote_code, progress)
+
+
+def made_folder(home: Path) -> Path:
+    """Where bases that were merged or quantised here lie, each in a folder of its own."""
+    return home / "bases" / "made"
 
 
 def _resolve_hub(
@@ -72,8 +82,9 @@ def _resolve_hub(
     if match is None:
         found = "a file, not a folder" if folder.exists() else "not a folder on this machine"
         raise BaseNotFoundError(
-            f"There is no base {reference!r}: it is {found}, and not a hub id (org/name or org/name@rev). "
-            f"Name a folder, a hub id, or leave it out for the embedded {EMBEDDED_NAME}."
+            f"There is no base {reference!r}: it is {found}, not one that was made here, and not a hub id "
+            f"(org/name or org/name@rev). Name a folder, a hub id, or leave it out for the embedded "
+            f"{EMBEDDED_NAME}."
         )
     if revision and match["revision"] and revision != match["revision"]:
         raise BaseNotFoundError(

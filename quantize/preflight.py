@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bases.architecture import ArchitectureFacts, read_architecture
 from bases.processor import available_memory_bytes
-from bases.resolve import ResolvedBase
+from bases.resolve import ResolvedBase, made_folder
 from quantize.errors import PreflightError, QuantizeSettingsError
 from quantize.needs import Needs, estimate_needs
 from quantize.plan import CPU_KERNEL_MULTIPLE, GROUP_SIZES, QuantisationPlan, default_group_size, make_plan
@@ -43,7 +43,7 @@ def check_run(base: ResolvedBase, settings: QuantizeSettings, *, home: Path) -> 
     scheme = None if settings.recipe else find_scheme(settings.scheme or DEFAULT_SCHEME)
     facts = read_architecture(base.path)
     problems = [*_base_problems(base, facts)]
-    out = settings.out or home / "bases" / "made" / f"{base.name}-{_name(scheme, settings)}"
+    out = settings.out or made_folder(home) / f"{base.name}-{_name(scheme, settings)}"
     problems += _place_problems(out, base, settings)
     options, wrong = _options(scheme, facts, settings)
     problems += wrong

@@ -105,6 +105,10 @@ def _make(
             if kept is not None:
                 kept.forget()
             raise
+        except KeyboardInterrupt:
+            if kept is not None:
+                progress("Stopped. Finished layers are kept: the same command goes on from there")
+            raise
         progress("Writing the quantised base")
         save_quantised(
             model, partial, parent=base.path, plan=preflight.plan, store_dtype=settings.store_dtype

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from bases.settings import BasesSettings
 from bases.settings_faults import settings_faults
 from quantize.errors import QuantizeSettingsError
+from quantize.schemes.registry import SCHEMES
 
 QUANTIZE_PREFIX = "HOTSWAP_QUANTIZE_"
 DEFAULT_SCHEME = "gptq-w4a16"
@@ -22,9 +23,7 @@ class QuantizeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=QUANTIZE_PREFIX, extra="forbid", frozen=True)
 
     # What is made
-    scheme: str | None = Field(
-        None, description=f"Name of the scheme; a wrong one lists them. Default: {DEFAULT_SCHEME}."
-    )
+    scheme: str | None = Field(None, description=f"One of {', '.join(SCHEMES)}. Default: {DEFAULT_SCHEME}.")
     recipe: Path | None = Field(
         None, description="Recipe file of llm-compressor (YAML) in place of a scheme and its options."
     )
