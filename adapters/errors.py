@@ -17,6 +17,7 @@ AdapterError                          an adapter cannot be used
 │   └── TrainingSettingsError         settings that do not fit together, the base or the data
 ├── ExportError                       what was trained cannot be saved as an adapter that is served exactly
 │   └── NotServableError              the method has no LoRA form; it trains and evaluates all the same
+├── MergeError                       an adapter cannot be merged into a base
 ├── EvaluationError                   an evaluation cannot be made
 └── RegistryError                     the database that keeps the desired state failed
     ├── RegistryUrlError              the URL is malformed, unsupported, or its driver is not installed
@@ -168,6 +169,12 @@ class NotServableError(ExportError):
     """The method has no LoRA form (prefix and prompt tuning); it trains and evaluates all the same."""
 
     code: ClassVar[str] = "not_servable"
+
+
+class MergeError(AdapterError):
+    """An adapter cannot be merged into a base, or the merged base does not answer as the two did."""
+
+    code: ClassVar[str] = "merge_failed"
 
 
 class EvaluationError(AdapterError):

@@ -29,6 +29,11 @@ def find_adapter(text: str, *, home: Path) -> FoundAdapter:
         folder = folder.resolve()
         is_version = len(folder.name) == SHORT_DIGEST_LENGTH and folder.parent.parent.name == "adapters"
         return FoundAdapter(folder.parent.name if is_version else folder.name, folder)
+    if (folder / "config.json").is_file():
+        raise AdapterNotFoundError(
+            f"{text} holds a whole model, not an adapter. It is a base already: serve or quantise it with "
+            "--base, or make an adapter of what it learned with `hotswap adapters export`."
+        )
     if folder.is_absolute() or text.startswith(("~", ".")):
         raise AdapterNotFoundError(
             f"{text} holds no {CONFIG_NAME}: it is not the folder of an adapter. Give what save_pretrained wrote, "

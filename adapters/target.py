@@ -69,7 +69,9 @@ def describe_target(base: ResolvedBase, passport: Passport) -> TargetBase:
 def _rounded(lineage: Lineage | None) -> RoundedBase:
     if lineage is None or not (originals := lineage.stands_in_for()):
         return NOT_ROUNDED
-    steps = list(itertools.takewhile(lambda step: step.kind == "quantise", reversed(lineage.steps)))
+    steps = list(
+        itertools.takewhile(lambda step: step.parent.fingerprint in originals, reversed(lineage.steps))
+    )
     known = [step.base_rounding for step in steps if step.base_rounding is not None]
     return RoundedBase(
         originals=originals,

@@ -77,6 +77,8 @@ def _load_adapter(folder: Path, base: ResolvedBase, initial_adapter_folder: Path
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
         # PEFT 0.21 says so of every AdaLoRA folder, and reads the pattern all the same.
+        # An adapted embedding is refused by the export and taken apart by the merge.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
         warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")
         try:
             model = PeftModel.from_pretrained(

@@ -1,0 +1,60 @@
+"""A folder is made whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bases.errors import BaseConversionError
+from bases.place import made_in_place
+
+
+def test_what_the_block_writes_is_there_when_it_ends_and_readable_by_all(tmp_path: Path) -> None:
+    folder = tmp_path / "below" / "made"
+    with made_in_place(folder) as partial:
+        (partial / "file").write_text("x")
+        (partial / "file").chmod(0o600)
+        assert not folder.exists()
+    assert (folder / "file").stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in folder.parent.iterdir()] == ["made"]
+
+
+def test_a_block_that_raises_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="broken"), made_in_place(tmp_path / "made") as partial:
+        (partial / "file").write_text("x")
+        raise ValueError("broken")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_exists_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    with (
+        pytest.raises(BaseConversionError, match="nothing is overwritten"),
+        made_in_place(tmp_path / "made"),
+    ):
+        pass
+    with pytest.raises(BaseConversionError, match="nothing is overwritten"), made_in_place(tmp_path / "late"):
+        (tmp_path / "late").mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["late", "made"]
+
+
+def test_what_a_killed_process_left_is_removed_and_said(tmp_path: Path) -> None:
+    pid = 2**22 + 1  # above the largest pid that Linux gives
+    (tmp_path / f".made.partial-{pid}").mkdir()
+    said: list[str] = []
+    with made_in_place(tmp_path / "made", progress=said.append):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert any("interrupted" in line for line in said)
+
+
+def test_another_process_at_the_same_folder_is_waited_for_by_the_user(tmp_path: Path) -> None:
+    (tmp_path / f".made.partial-{os.getppid()}").mkdir()
+    with (
+        pytest.raises(BaseConversionError, match=f"Process {os.getppid()} is making"),
+        made_in_place(tmp_path / "made"),
+    ):
+        pass
+    assert (tmp_path / f".made.partial-{os.getppid()}").exists()
