@@ -20,6 +20,7 @@ from adapters.data.settings import ENV_PREFIX as DATA_PREFIX
 from adapters.data.settings import DataSettings
 from adapters.evaluation.command import evaluate
 from adapters.export.settings import ExportSettings
+from adapters.merge.settings import MergeSettings
 from adapters.training.command import SKIPPED_DATA_SETTINGS
 from adapters.training.settings import ENV_PREFIX as TRAIN_PREFIX
 from adapters.training.settings import TrainSettings
@@ -248,6 +249,38 @@ _export.__annotations__ |= {
     "prompts": Annotated[Path | None, typer.Option(help="Text file, one prompt a line, for the probe.")],
 }
 adapters_app.command("export")(with_options(ExportSettings, env_prefix="HOTSWAP_EXPORT_")(_export))
+
+
+def _merge(
+    adapter: str,
+    base: str,
+    out: Path | None = None,
+    initial: Path | None = None,
+    **given: Any,
+) -> None:
+    """Make a base with an adapter merged in, which can then be quantised or served without adapters.
+
+    Example: hotswap adapters merge risk --base default
+    """
+    from adapters.merge.command import merge
+
+    report = merge(adapter, base=base, out=out, initial=initial, given=given, say=_say)
+    sys.stdout.write("\n".join(report.lines()) + "\n")
+
+
+_merge.__annotations__ |= {
+    "adapter": Annotated[
+        str, typer.Argument(help="Folder, or a name such as risk or risk/ca967498.", show_default=False)
+    ],
+    "base": Annotated[str, typer.Option(help="Base it was trained on: `default`, a folder or a hub id.")],
+    "out": Annotated[
+        Path | None, typer.Option(help="New folder. Left out: HOTSWAP_HOME/bases/made/BASE-ADAPTER.")
+    ],
+    "initial": Annotated[
+        Path | None, typer.Option(help="Adapter before the first step, where the start changed the base.")
+    ],
+}
+adapters_app.command("merge")(with_options(MergeSettings, env_prefix="HOTSWAP_MERGE_")(_merge))
 
 
 def _compose(
