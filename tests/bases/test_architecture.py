@@ -88,33 +88,39 @@ def test_tied_embeddings_are_seen_and_counted_once(tmp_path):
     assert untied.num_parameters - tied.num_parameters == 512 * 128
 
 
-def test_a_quantised_base_is_described_as_what_it_was_quantised_from(tiny_base, tmp_path):
+COMPRESSED = {
+    "quant_method": "compressed-tensors",
+    "format": "int-quantized",
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"},
+            "input_activations": {
+                "num_bits": 8,
+                "type": "int",
+                "symmetric": True,
+                "strategy": "token",
+                "dynamic": True,
+            },
+        }
+    },
+    "ignore": ["lm_head"],
+    "quantization_status": "compressed",
+}
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": False, "sym": True, "lm_head": False}
+
+
+@pytest.mark.parametrize("quantisation", [COMPRESSED, GPTQ], ids=["compressed-tensors", "gptq"])
+def test_a_quantised_base_is_described_as_what_it_was_quantised_from(tiny_base, tmp_path, quantisation):
     folder = tmp_path / "quantised"
     shutil.copytree(tiny_base, folder)
     config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = {
-        "quant_method": "compressed-tensors",
-        "format": "int-quantized",
-        "config_groups": {
-            "group_0": {
-                "targets": ["Linear"],
-                "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"},
-                "input_activations": {
-                    "num_bits": 8,
-                    "type": "int",
-                    "symmetric": True,
-                    "strategy": "token",
-                    "dynamic": True,
-                },
-            }
-        },
-        "ignore": ["lm_head"],
-        "quantization_status": "compressed",
-    }
+    config["quantization_config"] = quantisation
     (folder / "config.json").write_text(json.dumps(config))
     facts = read_architecture(folder)
-    assert facts.quant_method == "compressed-tensors"
+    assert facts.quant_method == quantisation["quant_method"]
     assert facts.model_copy(update={"quant_method": None}) == read_architecture(tiny_base)
+    assert "model.layers.0.mlp.down_proj" in facts.linear_modules
 
 
 @pytest.mark.parametrize("architecture", ["deepseek_v2", "deepseek_v3"])
