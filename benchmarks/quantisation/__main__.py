@@ -49,7 +49,7 @@ def measure(
         list[str] | None,
         typer.Option(
             help="NAME=FOLDER of what is there: adapter, merged/original, merged/SCHEME, plain/SCHEME, "
-            "recovered/SCHEME (the adapter composed with its recovery)."
+            "recovery/SCHEME (the recovery adapter of the plain form)."
         ),
     ] = None,
     recover: Annotated[bool, typer.Option(help="Make recovery adapters of 4-bit forms.")] = True,

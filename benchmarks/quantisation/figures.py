@@ -47,11 +47,15 @@ class MadeAdapter(Figures):
 
 
 class Made(Figures):
-    """Everything that a report is about. The original is first, then its forms; `recovered` is keyed by scheme."""
+    """Everything that a report is about. The original is first, then its forms.
+
+    By scheme: `recovery` are recovery adapters alone, `recovered` the task's adapter composed with them.
+    """
 
     merged: tuple[MadeForm, ...] = Field(min_length=1)
     plain: tuple[MadeForm, ...] = Field(min_length=1)
     adapter: MadeAdapter
+    recovery: dict[str, MadeAdapter] = Field(default_factory=dict)
     recovered: dict[str, MadeAdapter] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -15,7 +15,7 @@ from adapters.errors import AdapterNameError, AdapterNotFoundError
 from adapters.published import find_adapter
 from bases.lineage import read_lineage
 from bases.passport import read_passport
-from bases.resolve import resolve_base
+from bases.resolve import made_folder, resolve_base
 from bases.weights import weight_files
 from benchmarks.quantisation.commands import hotswap
 from benchmarks.quantisation.errors import MadeBaseError
@@ -24,6 +24,7 @@ from benchmarks.quantisation.fleet import Say
 from benchmarks.quantisation.plan import ReportPlan
 
 ADAPTER = "adapter"
+RECOVERY = "recovery"
 RECOVERED = "recovered"
 RECOVERED_SCHEMES = ("gptq-w4a16", "awq-w4a16", "rtn-w4a16")
 
@@ -42,7 +43,7 @@ class Maker:
         """Everything. With `may_make` False a missing piece is a MadeBaseError, and takes no time."""
         plan = self._plan
         adapter = self._adapter()
-        base = self._form(Path(self._resolved(plan.base)), None)
+        base = self._form(plan.base, None)
         merged_folder = plan.made.get("merged/original") or self._beside(base, adapter.name)
         if not merged_folder.is_dir():
             self._need(may_make, f"the base with {plan.adapter} merged in", merged_folder)
@@ -51,12 +52,19 @@ class Maker:
                 home=plan.home,
                 say=self._say,
             )
-        merged = self._form(merged_folder, None)
+        merged = self._form(str(merged_folder), None)
+        forms = self._forms("plain", base, may_make=may_make)
+        recovery = self._recovery(base, forms)
         return Made(
             merged=(merged, *self._forms("merged", merged, may_make=may_make)),
-            plain=(base, *(plain := self._forms("plain", base, may_make=may_make))),
+            plain=(base, *forms),
             adapter=adapter,
-            recovered=self._recovered(plain, adapter, may_make=may_make),
+            recovery=recovery,
+            recovered={
+                str(form.scheme): self._recovered(form, made, adapter, may_make=may_make)
+                for form in forms
+                if (made := recovery.get(str(form.scheme))) is not None
+            },
             notes=tuple(self._notes),
         )
 
@@ -78,7 +86,7 @@ class Maker:
             if not folder.is_dir():
                 self._need(may_make, f"{scheme} of {original.name}", folder)
                 seconds = self._quantise(subject, original, scheme, folder)
-            found.append(self._form(folder, scheme, original=original, seconds=seconds))
+            found.append(self._form(str(folder), scheme, original=original, seconds=seconds))
         return found
 
     def _quantise(self, subject: str, original: MadeForm, scheme: str, folder: Path) -> float:
@@ -87,45 +95,50 @@ class Maker:
         if plan.recover and subject == "plain" and scheme in RECOVERED_SCHEMES:
             options += ["--recover", "--recover-name", recovery_name(original.name, scheme)]
         return hotswap(
-            *("quantize", original.folder, "--scheme", scheme, "--out", str(folder), *options),
+            *(
+                "quantize",
+                plan.base if subject == "plain" else original.folder,
+                "--scheme",
+                scheme,
+                "--out",
+                str(folder),
+                *options,
+            ),
             home=plan.home,
             say=self._say,
         )
 
-    def _recovered(
-        self, forms: Sequence[MadeForm], adapter: MadeAdapter, *, may_make: bool
-    ) -> dict[str, MadeAdapter]:
+    def _recovery(self, base: MadeForm, forms: Sequence[MadeForm]) -> dict[str, MadeAdapter]:
+        """The recovery adapters that are there; a note for each that is not, which may mean that it did not pay."""
         plan, found = self._plan, {}
-        for form in forms:
-            scheme = str(form.scheme)
-            given = plan.made.get(f"recovered/{scheme}")
-            if given is not None:
-                found[scheme] = _read_adapter(given, RECOVERED)
-            elif plan.recover and scheme in RECOVERED_SCHEMES:
-                composed = self._composed(form, adapter, may_make=may_make)
-                if composed is not None:
-                    found[scheme] = composed
+        for scheme in (str(form.scheme) for form in forms):
+            if not plan.recover or scheme not in RECOVERED_SCHEMES:
+                continue
+            given = plan.made.get(f"recovery/{scheme}")
+            name = recovery_name(base.name, scheme)
+            try:
+                folder = given or find_adapter(name, home=plan.home).folder
+            except AdapterNotFoundError:
+                self._notes.append(
+                    f"there is no recovery adapter {name!r} for {scheme}: either it did not pay and was not "
+                    f"published, or nobody made it (`hotswap quantize ... --recover --recover-name {name}`)"
+                )
+                continue
+            found[scheme] = _read_adapter(folder, RECOVERY)
         return found
 
-    def _composed(self, form: MadeForm, adapter: MadeAdapter, *, may_make: bool) -> MadeAdapter | None:
-        plan, scheme = self._plan, str(form.scheme)
-        original_name = resolve_base(plan.base, home=plan.home, progress=self._say).name
-        name = recovery_name(original_name, scheme)
-        try:
-            recovery = find_adapter(name, home=plan.home).folder
-        except AdapterNotFoundError:
-            self._notes.append(
-                f"there is no recovery adapter {name!r} for {form.name}, so that what it recovers is not shown; "
-                f"make it with `hotswap quantize ... --recover --recover-name {name}`"
-            )
-            return None
-        parts = f"{recovery.name[:8]}-{adapter.digest[:8]}-{form.fingerprint[:8]}"
-        folder = plan.home / "made-adapters" / f"{adapter.name}-recovered-{parts}"
+    def _recovered(
+        self, form: MadeForm, recovery: MadeAdapter, adapter: MadeAdapter, *, may_make: bool
+    ) -> MadeAdapter:
+        """The task's adapter composed with the recovery adapter of a form."""
+        plan = self._plan
+        parts = "-".join(each[:8] for each in (recovery.digest, adapter.digest, form.fingerprint))
+        folder = plan.home / "benchmarks" / "composed" / f"{adapter.name}-{parts}"
         if not folder.is_dir():
-            self._need(may_make, f"{plan.adapter} composed with {name}", folder)
+            self._need(may_make, f"{adapter.name} composed with the recovery of {form.name}", folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
             hotswap(
-                *("adapters", "compose", str(recovery), adapter.folder, "--base", form.folder),
+                *("adapters", "compose", recovery.folder, adapter.folder, "--base", form.folder),
                 *("--out", str(folder)),
                 home=plan.home,
                 say=self._say,
@@ -134,33 +147,28 @@ class Maker:
 
     def _form(
         self,
-        folder: Path,
+        reference: str,
         scheme: str | None,
         *,
         original: MadeForm | None = None,
         seconds: float | None = None,
     ) -> MadeForm:
-        base = resolve_base(str(folder), home=self._plan.home, progress=self._say)
+        base = resolve_base(reference, home=self._plan.home, progress=self._say)
         fingerprint = read_passport(base, home=self._plan.home, progress=self._say).fingerprint
         if original is not None:
-            _check_made_from(folder, original, str(scheme))
+            _check_made_from(base.path, original, str(scheme))
         return MadeForm(
-            folder=str(folder),
+            folder=str(base.path),
             name=base.name,
             fingerprint=fingerprint,
             scheme=scheme,
-            disk_bytes=sum(file.stat().st_size for file in weight_files(folder)),
+            disk_bytes=sum(file.stat().st_size for file in weight_files(base.path)),
             seconds=seconds if seconds is not None else self._seconds.get(fingerprint),
         )
 
-    def _resolved(self, reference: str) -> str:
-        return str(resolve_base(reference, home=self._plan.home, progress=self._say).path)
-
     def _beside(self, original: MadeForm, what: str) -> Path:
-        name = original.name
-        if original.folder == self._resolved(self._plan.base):
-            name = resolve_base(self._plan.base, home=self._plan.home, progress=self._say).name
-        return self._plan.home / "bases" / "made" / f"{name}-{what}"
+        """Where `hotswap quantize` and `hotswap adapters merge` put what they make, unless told otherwise."""
+        return made_folder(self._plan.home) / f"{original.name}-{what}"
 
     def _need(self, may_make: bool, what: str, folder: Path) -> None:
         if not may_make:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.quantisation.report import Report
-from benchmarks.quantisation.tables import Table, report_tables
+from benchmarks.quantisation.table import Table
+from benchmarks.quantisation.tables import report_tables
 
 
 def markdown(report: Report) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 from bases.processor import NATIVE_BF16_FLAGS, read_cpuinfo
 from bases.resolve import ResolvedBase, resolve_base
-from benchmarks.quantisation.figures import MadeForm
+from benchmarks.quantisation.figures import Made, MadeAdapter, MadeForm
 from benchmarks.quantisation.fleet import Say
 from benchmarks.quantisation.plan import ReportPlan
 from benchmarks.quantisation.record import Record
@@ -37,26 +38,64 @@ class _Remembered:
         self._kept.clear()
 
 
-def measure_forms(
-    original: MadeForm,
-    forms: Sequence[MadeForm],
-    plan: ReportPlan,
-    record: Record[QualityFigures],
-    *,
-    folder: Path,
-    say: Say,
-) -> None:
-    """Every form on every text, kept as `FORM/TEXT`; what is recorded already is left out.
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What is held against an original: `name` in the record, what it is (for a new measurement), how it loads."""
+
+    name: str
+    identity: str
+    load: Callable[[], Any]
+
+
+def measure_merged(made: Made, plan: ReportPlan, record: Record[QualityFigures], *, say: Say) -> None:
+    """Each form of the merged base on every text, as `FORM/TEXT`; what is recorded already is left out.
 
     Also the original in bfloat16, where the processor multiplies bfloat16 natively.
     """
-    base = resolve_base(original.folder, home=plan.home, progress=say)
-    texts = read_texts(base, plan, folder=folder)
-    names = ["bfloat16"] if read_cpuinfo()[0] & NATIVE_BF16_FLAGS else []
-    names += [str(form.scheme) for form in forms]
-    by_name = {str(form.scheme): form for form in forms}
+    original, *forms = made.merged
+    candidates = []
+    if read_cpuinfo()[0] & NATIVE_BF16_FLAGS:
+        candidates.append(Candidate("bfloat16", "bfloat16", lambda: _bfloat16(original, plan)))
+    candidates += [
+        Candidate(str(form.scheme), form.fingerprint, partial(_load, form, plan)) for form in forms
+    ]
+    _measure(original, candidates, plan, record, say=say)
+
+
+def measure_recovery(made: Made, plan: ReportPlan, record: Record[QualityFigures], *, say: Say) -> None:
+    """Each plain form that has a recovery adapter, without and with it, as `plain/FORM[+recovery]/TEXT`."""
+    original, *forms = made.plain
+    candidates = []
+    for form in forms:
+        recovery = made.recovery.get(str(form.scheme))
+        if recovery is not None:
+            name = f"plain/{form.scheme}"
+            candidates += [
+                Candidate(name, form.fingerprint, partial(_load, form, plan)),
+                Candidate(
+                    f"{name}+{recovery.name}",
+                    f"{form.fingerprint} {recovery.digest}",
+                    partial(_recovered, form, recovery, plan),
+                ),
+            ]
+    _measure(original, candidates, plan, record, say=say)
+
+
+def _measure(
+    original: MadeForm,
+    candidates: Sequence[Candidate],
+    plan: ReportPlan,
+    record: Record[QualityFigures],
+    *,
+    say: Say,
+) -> None:
+    base = _resolved(original, plan)
+    texts = read_texts(base, plan, folder=plan.out) if candidates else []
     todo = [
-        (name, text) for name in names for text in texts if _missing(record, name, text, original, by_name)
+        (text, candidate)
+        for text in texts
+        for candidate in candidates
+        if record.get(f"{candidate.name}/{text.name}", _subject(text, original, candidate)) is None
     ]
     if not todo:
         return
@@ -64,31 +103,37 @@ def measure_forms(
     reference = _Remembered(load_as_served(base))
     models: dict[str, Any] = {}
     for text in texts:
-        for name in [name for name, other in todo if other is text]:
-            say(f"quality of {name} on {text.title}: {len(text.rows)} rows")
-            if name not in models:
-                models[name] = _load(name, base, by_name, plan, say)
-            figures = measure_quality(reference, models[name], text.rows, progress=lambda _: None)
-            record.put(f"{name}/{text.name}", _subject(text, original, by_name.get(name)), figures)
+        for candidate in [candidate for other, candidate in todo if other is text]:
+            say(f"quality of {candidate.name} on {text.title}: {len(text.rows)} rows")
+            if candidate.name not in models:
+                models[candidate.name] = candidate.load()
+            figures = measure_quality(reference, models[candidate.name], text.rows, progress=lambda _: None)
+            record.put(f"{candidate.name}/{text.name}", _subject(text, original, candidate), figures)
         reference.forget()
-    del reference, models
+    models.clear()
     gc.collect()
 
 
-def _load(name: str, base: ResolvedBase, by_name: dict[str, MadeForm], plan: ReportPlan, say: Say) -> Any:
+def _subject(text: Text, original: MadeForm, candidate: Candidate) -> str:
+    num_tokens = sum(map(len, text.rows))
+    return f"{original.fingerprint} {candidate.identity} {len(text.rows)} rows {num_tokens} tokens"
+
+
+def _resolved(form: MadeForm, plan: ReportPlan) -> ResolvedBase:
+    return resolve_base(form.folder, home=plan.home, progress=lambda _: None)
+
+
+def _load(form: MadeForm, plan: ReportPlan) -> Any:
+    return load_as_served(_resolved(form, plan))
+
+
+def _bfloat16(form: MadeForm, plan: ReportPlan) -> Any:
     import torch
 
-    if name == "bfloat16":
-        return load_as_served(base).to(torch.bfloat16)
-    return load_as_served(resolve_base(by_name[name].folder, home=plan.home, progress=say))
+    return _load(form, plan).to(torch.bfloat16)
 
 
-def _missing(
-    record: Record[QualityFigures], name: str, text: Text, original: MadeForm, by_name: dict[str, MadeForm]
-) -> bool:
-    return record.get(f"{name}/{text.name}", _subject(text, original, by_name.get(name))) is None
+def _recovered(form: MadeForm, recovery: MadeAdapter, plan: ReportPlan) -> Any:
+    from peft import PeftModel
 
-
-def _subject(text: Text, original: MadeForm, form: MadeForm | None) -> str:
-    tokens = sum(map(len, text.rows))
-    return f"{original.fingerprint} {form.fingerprint if form else 'bfloat16'} {len(text.rows)}x{tokens}"
+    return PeftModel.from_pretrained(_load(form, plan), recovery.folder).eval()

@@ -25,10 +25,12 @@ def run_report(plan: ReportPlan, *, command: str, say: Say) -> Report:
     plan.out.mkdir(parents=True, exist_ok=True)
     made = _find_made(plan, say)
     if "quality" in plan.parts:
-        from benchmarks.quantisation.quality import measure_forms
+        from benchmarks.quantisation.quality import measure_merged as measure_merged_quality
+        from benchmarks.quantisation.quality import measure_recovery
 
         record = Record(plan.out / "quality.json", QualityFigures)
-        measure_forms(made.merged[0], made.merged[1:], plan, record, folder=plan.out, say=say)
+        measure_merged_quality(made, plan, record, say=say)
+        measure_recovery(made, plan, record, say=say)
     if SERVER_PARTS & set(plan.parts):
         from benchmarks.quantisation.merged import measure_merged
         from benchmarks.quantisation.plain import measure_plain
