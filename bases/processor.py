@@ -1,7 +1,7 @@
 """What the processor of this machine can do, or what it is told to say.
 
-HOTSWAP_CPU_ISA=avx2 hides everything beyond AVX2 from the project, from torch and from vLLM: a developer's switch to
-see on this machine what another would do (docs/quantised-serving.md).
+HOTSWAP_CPU_ISA=avx2 hides everything beyond AVX2 from the project, from torch and from vLLM: a switch for
+developers, to see on this machine what another would do.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Makes torch and vLLM see a plain AVX2 processor: HOTSWAP_CPU_ISA=avx2, a switch for developers.
 
-vLLM picks its library (`_C`, `_C_AVX512` or `_C_AVX2`) in `CpuPlatform.import_kernels` from what torch says of the
-processor, and asks torch again for the kernels of attention and linear layers. torch's own loops, oneDNN and MKL look
-at the processor by themselves and are told by their own environment variables.
+vLLM picks its library (`_C`, `_C_AVX512` or `_C_AVX2`) in `CpuPlatform.import_kernels` from what torch says
+of the processor, and asks torch again for the kernels of attention and linear layers. torch's own loops,
+oneDNN and MKL look at the processor by themselves and are told by their own environment variables.
 
-vLLM calls `pretend` through its entry point `vllm.platform_plugins` in each process, before it loads a library.
-What stays different from a real AVX2 machine: MKL obeys its variable on Intel processors alone, and the caches and
-the memory are those of this machine. So the answers and the kernels are those of an AVX2 machine, the speed is near.
+vLLM calls `pretend` through its entry point `vllm.platform_plugins` in each process, before it loads a
+library. What stays different from a real AVX2 machine: MKL obeys its variable on Intel processors alone, and
+caches and memory are those of this machine. Answers and kernels are those of an AVX2 machine, the speed is
+near.
 """
 
 from __future__ import annotations

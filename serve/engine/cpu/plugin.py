@@ -1,8 +1,8 @@
 """Entry point of the CPU mends: vLLM calls `register` in each of its processes.
 
-Nothing happens unless the environment variable HOTSWAP_CPU_PATCHES names the parts that are wanted
-(`lora-isolation,lora-grouped,moe-experts,rotary,uniproc`, or `all`) and vLLM runs on its CPU platform. The gateway
-sets the variable before it starts the engine; child processes inherit it.
+Nothing happens unless the environment variable HOTSWAP_CPU_PATCHES names the parts that are wanted (values of
+`CpuPart`, or `all`) and vLLM runs on its CPU platform. The gateway sets the variable before it starts the engine;
+child processes inherit it.
 
 Version rule: on a vLLM in `VERIFIED_VLLM_VERSIONS` every part is applied as asked. On any other version the
 speed-ups are left out with a warning, and the correctness mend is applied only if it passes `lora_probe`
@@ -11,6 +11,7 @@ there and vLLM itself does not: a mend that is no longer needed goes away by its
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from enum import StrEnum
@@ -27,11 +28,30 @@ logger = logging.getLogger(__name__)
 class CpuPart(StrEnum):
     """A part that can be switched on by name."""
 
+    EMBEDDING_COPY = "embedding-copy"
+    LM_HEAD_16 = "lm-head-16"
+    LORA_DEVICE = "lora-device"
     LORA_ISOLATION = "lora-isolation"
     LORA_GROUPED = "lora-grouped"
+    LOWBIT_W8A8 = "lowbit-w8a8"
+    LOWBIT_WNA16 = "lowbit-wna16"
     MOE_EXPERTS = "moe-experts"
     ROTARY = "rotary"
     UNIPROC = "uniproc"
+
+
+# Parts that stand alone: the module of that name here is installed on verified versions. In this order, because the
+# last to wrap a method of vLLM's is asked first.
+_MODULES = {
+    CpuPart.MOE_EXPERTS: "moe_experts",
+    CpuPart.ROTARY: "rotary",
+    CpuPart.UNIPROC: "uniproc",
+    CpuPart.LORA_DEVICE: "lora_device",
+    CpuPart.LOWBIT_WNA16: "lowbit_wna16",
+    CpuPart.LOWBIT_W8A8: "lowbit_w8a8",
+    CpuPart.EMBEDDING_COPY: "embedding_copy",
+    CpuPart.LM_HEAD_16: "lm_head_16",
+}
 
 
 class UnknownCpuPartError(HotswapError):
@@ -71,19 +91,12 @@ def register() -> None:
         _use_punica_wrapper("serve.engine.cpu.lora_grouped.GroupedPunicaWrapper")
     elif parts & {CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION}:
         _use_isolation(vllm.__version__, verified)
-    if CpuPart.MOE_EXPERTS in parts and verified:
-        from serve.engine.cpu import moe_experts
-
-        moe_experts.install()
-    if CpuPart.ROTARY in parts and verified:
-        from serve.engine.cpu import rotary
-
-        rotary.install()
-    if CpuPart.UNIPROC in parts and verified:
-        from serve.engine.cpu import uniproc
-
-        uniproc.install()
-    skipped = parts & {CpuPart.LORA_GROUPED, CpuPart.MOE_EXPERTS, CpuPart.ROTARY, CpuPart.UNIPROC}
+    if verified:
+        for part, module in _MODULES.items():
+            if part in parts:
+                importlib.import_module(f"serve.engine.cpu.{module}").install()
+        importlib.import_module("serve.engine.cpu.kernel_report").install()
+    skipped = parts & {CpuPart.LORA_GROUPED, *_MODULES}
     if skipped and not verified:
         logger.warning(
             "vLLM %s is not verified with the CPU parts %s; they are left out",

@@ -1,0 +1,55 @@
+"""Whose kernel computes a quantised linear layer on a CPU: vLLM's or Hotswap's. One rule for each kind of layer.
+
+HOTSWAP_CPU_KERNELS (`--cpu-kernels`) is `auto`, `hotswap` or `vllm`. The last two take one side wherever that
+side works; a layer that only one side can compute goes there in any case.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import ClassVar
+
+from bases.errors import HotswapError
+
+KERNELS_VARIABLE = "HOTSWAP_CPU_KERNELS"
+
+
+class KernelChoice(StrEnum):
+    """A value of HOTSWAP_CPU_KERNELS."""
+
+    AUTO = "auto"
+    HOTSWAP = "hotswap"
+    VLLM = "vllm"
+
+
+class UnknownKernelChoiceError(HotswapError):
+    """HOTSWAP_CPU_KERNELS names a side that does not exist."""
+
+    code: ClassVar[str] = "cpu_kernels_unknown"
+
+
+def kernel_choice() -> KernelChoice:
+    """What the environment says, `auto` without; raises UnknownKernelChoiceError."""
+    value = os.environ.get(KERNELS_VARIABLE) or KernelChoice.AUTO
+    try:
+        return KernelChoice(value)
+    except ValueError:
+        raise UnknownKernelChoiceError(
+            f"{KERNELS_VARIABLE}={value} is not a choice; use {', '.join(KernelChoice)}"
+        ) from None
+
+
+def own_wna16(choice: KernelChoice, *, vllm_can: bool) -> bool:
+    """Weight-only layers: vLLM's kernel where it works, unless asked otherwise."""
+    return choice == KernelChoice.HOTSWAP or not vllm_can
+
+
+def own_w8a8(choice: KernelChoice, *, vnni: bool, native: bool) -> bool:
+    """Layers of 8 bits with inputs rounded per token: vLLM's work everywhere, but slowly without VNNI.
+
+    There oneDNN is slower than float32, so the compiled kernel (`native`) is taken.
+    """
+    if choice == KernelChoice.AUTO:
+        return native and not vnni
+    return choice == KernelChoice.HOTSWAP
