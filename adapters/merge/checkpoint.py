@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from adapters.training.base_model import quiet_loading
 from bases.folder import PICKLE_PATTERNS, read_json_object
 from bases.lineage import LINEAGE_NAME
 from bases.weights import INDEX_FILE
@@ -32,7 +33,8 @@ def write_checkpoint(model: Any, folder: Path, *, parent: Path, dtype: str, unti
 
     The parent's config stays as it is, but for the type of the weights and, where `untied`, for the tie.
     """
-    model.save_pretrained(folder)
+    with quiet_loading():
+        model.save_pretrained(folder)
     for path in folder.glob("*.json"):  # transformers writes its own form of these
         if path.name != INDEX_FILE:
             path.unlink()
