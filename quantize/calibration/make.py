@@ -43,7 +43,7 @@ def make_calibration(
     seed: int = 0,
     progress: Progress = log_progress,
     evaluation: Sequence[Path] = (),
-    answers: Answers = "own",
+    answers: Answers = "reference",
     home: Path | None = None,
 ) -> CalibrationSet:
     """Up to `num_samples` rows of exactly `row_tokens` tokens, and held-out rows to measure with.
