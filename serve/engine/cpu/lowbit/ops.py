@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import torch
 
-from serve.engine.cpu.lowbit import torch_ops
+from serve.engine.cpu.lowbit import library, torch_ops
 
 BITS = (4, 8)
 
 
 def available() -> str:
     """ "native" where the compiled kernels are in use, "torch" where PyTorch does the work."""
-    return "torch"
+    return library.kernels().kind
 
 
 def reason() -> str:
     """Why `available` says what it says, one clause."""
-    return "the compiled kernels do not exist yet"
+    return library.kernels().reason
 
 
 def pack_wna16(values: torch.Tensor, bits: int, group: int) -> torch.Tensor:
@@ -30,6 +30,8 @@ def pack_wna16(values: torch.Tensor, bits: int, group: int) -> torch.Tensor:
     `group` columns share a scale; -1 is all of a row.
     """
     _group_columns(values.shape[1], bits, group)
+    if _is_native():
+        return torch.ops.hotswap_lowbit.pack_wna16(values, bits)
     return torch_ops.pack_wna16(values, bits)
 
 
@@ -54,11 +56,15 @@ def linear_wna16(
     for name, given in (("scales", scales), ("zeros", zeros)):
         if given is not None and tuple(given.shape) != (n, x.shape[1] // columns):
             raise ValueError(f"{name} are {tuple(given.shape)}, not {(n, x.shape[1] // columns)}")
+    if _is_native():
+        return torch.ops.hotswap_lowbit.linear_wna16(x, packed, scales, zeros, bias, n, bits, columns)
     return torch_ops.linear_wna16(x, packed, scales, zeros, bias, n=n, bits=bits, group=columns)
 
 
 def pack_w8a8(weight: torch.Tensor) -> torch.Tensor:
     """Lay out `weight`, int8 [N, K], for `linear_w8a8`."""
+    if _is_native():
+        return torch.ops.hotswap_lowbit.pack_w8a8(weight)
     return weight.clone(memory_format=torch.contiguous_format)
 
 
@@ -74,6 +80,8 @@ def linear_w8a8(
     _check(x, n, bias)
     if weight_scale.numel() != n:
         raise ValueError(f"weight_scale has {weight_scale.numel()} values for {n} rows")
+    if _is_native():
+        return torch.ops.hotswap_lowbit.linear_w8a8(x, packed, weight_scale, bias, n)
     return torch_ops.linear_w8a8(x, packed, weight_scale.reshape(n), bias)
 
 
@@ -85,7 +93,13 @@ def linear_stored16(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
             f"x is {x.dtype} {tuple(x.shape)} and weight {weight.dtype} {tuple(weight.shape)}; "
             "wanted float32 [M, K] and bfloat16 [N, K]"
         )
+    if _is_native():
+        return torch.ops.hotswap_lowbit.linear_stored16(x, weight, bias)
     return torch_ops.linear_stored16(x, weight, bias)
+
+
+def _is_native() -> bool:
+    return library.kernels().kind == library.NATIVE
 
 
 def _group_columns(columns: int, bits: int, group: int) -> int:

@@ -1,0 +1,71 @@
+"""Is a compiled library right on this machine? Run by the build: `python -m serve.engine.cpu.lowbit.check FILE`.
+
+Prints the instruction set that was chosen, or nothing on a processor without AVX2, and exits with 1 where a
+result differs from PyTorch's.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from serve.engine.cpu.lowbit import torch_ops
+
+TOLERANCE = 1e-5
+"""Largest difference from PyTorch, relative to the largest output: float32 in another order of summation."""
+
+ROWS, COLUMNS, GROUP = 83, 320, 32
+TOKENS = (1, 3, 9)
+
+
+def differences(library: Path) -> tuple[str, list[str]]:
+    """The instruction set in use and what differs, one line each."""
+    torch.ops.load_library(library)
+    native = torch.ops.hotswap_lowbit
+    isa = str(native.select(""))
+    if not isa:
+        return "", []
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for bits in (4, 8):
+        values = torch.randint(0, 2**bits, (ROWS, COLUMNS), dtype=torch.uint8, generator=generator)
+        zeros = torch.randint(0, 2**bits, (ROWS, COLUMNS // GROUP), dtype=torch.uint8, generator=generator)
+        scales = torch.rand(zeros.shape, generator=generator)
+        packed, plain = native.pack_wna16(values, bits), torch_ops.pack_wna16(values, bits)
+        for tokens in TOKENS:
+            x = torch.randn(tokens, COLUMNS, generator=generator)
+            got = native.linear_wna16(x, packed, scales, zeros, None, ROWS, bits, GROUP)
+            wanted = torch_ops.linear_wna16(x, plain, scales, zeros, None, n=ROWS, bits=bits, group=GROUP)
+            found += _difference(f"{bits} bits, {tokens} tokens", got, wanted, TOLERANCE)
+    weight = torch.randint(-128, 128, (ROWS, COLUMNS), dtype=torch.int8, generator=generator)
+    scale = torch.rand(ROWS, generator=generator)
+    for tokens in TOKENS:
+        x = torch.randn(tokens, COLUMNS, generator=generator)
+        got = native.linear_w8a8(x, native.pack_w8a8(weight), scale, None, ROWS)
+        found += _difference(
+            f"int8, {tokens} tokens", got, torch_ops.linear_w8a8(x, weight, scale, None), 0.0
+        )
+        stored = (weight * scale.unsqueeze(1)).bfloat16()
+        got = native.linear_stored16(x, stored, None)
+        found += _difference(
+            f"bfloat16, {tokens} tokens", got, torch_ops.linear_stored16(x, stored, None), TOLERANCE
+        )
+    return isa, found
+
+
+def _difference(what: str, got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> list[str]:
+    off = float((got - wanted).abs().max() / wanted.abs().max())
+    return [] if off <= tolerance else [f"{what}: off by {off:.1e} of the largest output"]
+
+
+def main() -> int:
+    """Compare the library named on the command line; returns the exit status."""
+    isa, found = differences(Path(sys.argv[1]))
+    sys.stdout.write("\n".join(found or [isa]) + "\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

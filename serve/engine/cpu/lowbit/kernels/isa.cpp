@@ -1,0 +1,28 @@
+// The kernels for one instruction set: compiled once for each, with HOTSWAP_ISA naming it.
+
+#include "stored16.h"
+#include "w8a8.h"
+#include "wna16.h"
+
+#define NAME_(isa) #isa
+#define NAME(isa) NAME_(isa)
+#define GETTER_(isa) isa##_kernels
+#define GETTER(isa) GETTER_(isa)
+
+namespace hotswap_lowbit {
+
+static constexpr Kernels KERNELS = {
+    NAME(HOTSWAP_ISA),
+    8,
+    HOTSWAP_ISA::wna16_few,
+    HOTSWAP_ISA::wna16_many,
+    HOTSWAP_ISA::ROUNDED_BYTES,
+    HOTSWAP_ISA::round_token,
+    HOTSWAP_ISA::w8a8,
+    HOTSWAP_ISA::stored16_few,
+    HOTSWAP_ISA::stored16_many,
+};
+
+const Kernels& GETTER(HOTSWAP_ISA)() { return KERNELS; }
+
+}  // namespace hotswap_lowbit

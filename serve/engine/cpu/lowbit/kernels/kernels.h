@@ -1,0 +1,85 @@
+// What the kernels of each instruction set offer to the operators. No header of torch or the C++ library with
+// inline functions is included where these are compiled with more instructions than a plain x86-64 has: the linker
+// keeps one copy of an inline function, and it might be the wrong one.
+#pragma once
+
+#include <cstdint>
+
+namespace hotswap_lowbit {
+
+// Outputs that lie side by side. A tile's weights are a stream of 64-byte pieces: 16 lanes (outputs) of 32 bits,
+// each with 8, 4 or 4 consecutive columns (4-bit, 8-bit, int8), the first in the low bits. Missing outputs and
+// columns are zeros.
+constexpr int64_t TILE = 16;
+constexpr int64_t PIECE_BYTES = 64;
+
+// Columns whose float32 weights are made at a time: 16 KiB for a tile, half of a small first-level cache.
+constexpr int64_t PANEL_COLUMNS = 256;
+// Tokens whose activations of one panel stay in the second-level cache.
+constexpr int64_t BLOCK_TOKENS = 192;
+
+static inline int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
+
+struct Wna16 {
+  const uint8_t* packed;  // [tiles][columns / columns per piece][64]
+  const float* scales;    // [n][groups]
+  const uint8_t* zeros;   // [n][groups], or null for the middle of the range
+  int64_t n, columns, group, groups;
+  int bits;
+};
+
+struct W8a8 {
+  const uint8_t* packed;      // [tiles][1 + pieces][64]: the sums of each output's weights as int32, the weights
+  const float* weight_scale;  // [n]
+  int64_t n, pieces;
+};
+
+struct Stored16 {
+  const uint16_t* weight;  // bfloat16 [n][columns]
+  int64_t n, columns;
+};
+
+struct Kernels {
+  const char* name;
+
+  // Tokens that the `few` kernels take at most.
+  int64_t few_tokens;
+
+  // out[tokens][n] of the tiles [begin, end). x: [tokens][columns], scaled by `field_scale`.
+  void (*wna16_few)(const Wna16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
+
+  // The same for any number of tokens, with plain x, rows of x and out `columns` and n apart.
+  void (*wna16_many)(const Wna16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
+
+  // Bytes that the rounded values of one piece (4 columns) take.
+  int64_t rounded_bytes;
+
+  // One token's activations to int8, laid out for `w8a8`; returns its scale.
+  float (*round_token)(const float* x, int64_t columns, int64_t pieces, uint8_t* rounded);
+
+  // out[tokens][n] of the tiles [begin, end).
+  void (*w8a8)(const W8a8&, const uint8_t* rounded, const float* scales, int64_t tokens, float* out,
+               int64_t begin, int64_t end);
+
+  // x: even columns first, then odd ones, zeros up to `even_columns` each.
+  void (*stored16_few)(const Stored16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
+  void (*stored16_many)(const Stored16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
+};
+
+// Columns of each half of what `stored16_few` reads.
+static inline int64_t even_columns(int64_t columns) { return ceil_div(columns, 32) * 16; }
+
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+
+// A column's value stays where it lies in its 32 bits, or 12 (16) bits lower: at these bits. Products with it are
+// made right by scaling the activation, which is exact.
+constexpr int FIELD_POSITION_4[8] = {0, 4, 8, 12, 16, 8, 12, 16};
+constexpr int FIELD_POSITION_8[4] = {0, 8, 0, 8};
+
+static inline float field_scale(int bits, int64_t column) {
+  const int position = bits == 4 ? FIELD_POSITION_4[column % 8] : FIELD_POSITION_8[column % 4];
+  return 1.0f / static_cast<float>(1 << position);
+}
+
+}  // namespace hotswap_lowbit
