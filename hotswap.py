@@ -26,6 +26,8 @@ from adapters.training.settings import ENV_PREFIX as TRAIN_PREFIX
 from adapters.training.settings import TrainSettings
 from bases.errors import HotswapError
 from bases.settings_options import with_options
+from quantize.recovery.settings import RECOVERY_PREFIX, RecoverySettings
+from quantize.settings import QUANTIZE_PREFIX, QuantizeSettings
 from serve.settings import CONFIG_VARIABLE, ServeSettings, load_settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -102,16 +104,37 @@ app.command("evaluate")(evaluate)
 
 def _pusher(url: str) -> Callable[[Path, str], str]:
     """What sends a finished adapter to the gateway at `url`, which is asked now, before the long part."""
-    from serve.client import GatewayClient, describe_load
+    from serve.client import GatewayClient
+    from serve.push import push
 
-    with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
+    admin_key = os.environ.get(KEY_VARIABLE)
+    with GatewayClient(url, admin_key=admin_key) as client:
         client.list_adapters()
+    return lambda folder, name: push(folder, name, url=url, admin_key=admin_key)
 
-    def push(folder: Path, name: str) -> str:
-        with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
-            return describe_load(client.push_adapter(name, folder))
 
-    return push
+def _quantize(
+    base: str,
+    **given: Any,
+) -> None:
+    """Make a smaller base with rounded weights, measure what that cost, and put it where `serve` finds it.
+
+    Example: hotswap quantize default --scheme gptq-w4a16
+    """
+    from quantize.command import quantize
+
+    recovery_given = {field: given.pop(field) for field in RecoverySettings.model_fields if field in given}
+    quantize(base, given=given, recovery_given=recovery_given)
+
+
+_quantize.__annotations__["base"] = Annotated[
+    str, typer.Argument(help="Base to quantise: `default`, a folder or a hub id.", show_default=False)
+]
+app.command("quantize")(
+    with_options(RecoverySettings, env_prefix=RECOVERY_PREFIX)(
+        with_options(QuantizeSettings, env_prefix=QUANTIZE_PREFIX)(_quantize)
+    )
+)
 
 
 @app.command()

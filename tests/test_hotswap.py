@@ -57,6 +57,7 @@ def test_these_are_the_commands() -> None:
         ("serve",),
         ("train",),
         ("evaluate",),
+        ("quantize",),
         ("data", "inspect"),
         ("data", "prepare"),
         ("generate",),
