@@ -32,8 +32,6 @@ class QuantisationPlan:
     """Linear layers that stay as they are, output embedding apart."""
     embeddings: tuple[str, ...]
     """Embeddings and output embeddings that the recipe would round."""
-    orders: frozenset[str]
-    """Activation orders that the recipe asks for."""
     rounds_inputs: bool
     moves_scales: bool
     """Whether scales move between layers, so that adapters of the original do not fit."""
@@ -68,7 +66,6 @@ def make_plan(folder: Path, modifiers: list[Any]) -> QuantisationPlan:
     ends = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
     layers: dict[str, LayerPlan] = {}
     embeddings: list[str] = []
-    orders: set[str] = set()
     rounds_inputs = False
     for modifier in modifiers:
         if not isinstance(modifier, QuantizationMixin) or not modifier.has_config():
@@ -77,7 +74,6 @@ def make_plan(folder: Path, modifiers: list[Any]) -> QuantisationPlan:
             rounds_inputs = rounds_inputs or scheme.input_activations is not None
             if scheme.weights is None:
                 continue
-            orders |= {str(getattr(scheme.weights.actorder, "value", scheme.weights.actorder))}
             for name, module in match_named_modules(model, scheme.targets, modifier.ignore):
                 if id(module) in ends:
                     embeddings.append(name)
@@ -99,7 +95,6 @@ def make_plan(folder: Path, modifiers: list[Any]) -> QuantisationPlan:
         layers=tuple(layers.values()),
         left_alone=tuple(name for name in linear if name not in layers),
         embeddings=tuple(sorted(set(embeddings))),
-        orders=frozenset(orders - {"None"}),
         rounds_inputs=rounds_inputs,
         moves_scales=any(not isinstance(modifier, QuantizationMixin) for modifier in modifiers),
         calibrated_passes=sum(bool(modifier.requires_calibration_data) for modifier in modifiers),

@@ -164,12 +164,6 @@ def _plan_problems(recipe: ResolvedRecipe, plan: QuantisationPlan, *, group_told
             f"The recipe {recipe.name} would round {', '.join(plan.embeddings)}: embeddings stay as they are, "
             "tied or not. Put them under `ignore`."
         )
-    served = plan.orders - {"static", "weight"}
-    if served:
-        yield (
-            f"The recipe asks for the activation order {', '.join(sorted(served))}, which vLLM 0.32 loads no more "
-            "for compressed-tensors. Use `actorder: static`."
-        )
     wrong = [
         (layer.name, layer.inputs)
         for layer in plan.layers

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from bases.progress import Progress
@@ -74,7 +74,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet_compressor() -> Iterator[list[str]]:
     """No bars and no log lines of llm-compressor inside; yields the warnings that it would have printed.
 
@@ -113,7 +113,8 @@ def quiet_compressor() -> Iterator[list[str]]:
     finally:
         bar_class.__init__ = drawn
         tracing.setLevel(level)
-        logger.remove(sink)
+        with contextlib.suppress(ValueError):  # a run within this one took it away
+            logger.remove(sink)
         if bars:
             transformers_logging.enable_progress_bar()
 

@@ -11,6 +11,7 @@ from quantize.schemes.scheme import Scheme, SchemeOptions
 
 RECIPE_NAME = "recipe.yaml"
 _SUPPORTED = frozenset({"AWQModifier", "GPTQModifier", "QuantizationModifier", "SmoothQuantModifier"})
+_UNSERVED_ORDERS = frozenset({"group", "dynamic"})
 _WRONG = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, ImportError)
 
 
@@ -93,6 +94,11 @@ def _parse(text: str, name: str) -> list[Any]:
     twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
     if twice:
         raise QuantizeSettingsError(f"The recipe {name} names {', '.join(twice)} more than once.")
+    if any(str(getattr(modifier, "actorder", None)) in _UNSERVED_ORDERS for modifier in modifiers):
+        raise QuantizeSettingsError(
+            f"The recipe {name} asks for `actorder: group`, which vLLM 0.32 loads no more for compressed-tensors. "
+            "`actorder: static` rounds in the same order."
+        )
     return modifiers
 
 

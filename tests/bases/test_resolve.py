@@ -6,7 +6,7 @@ import pytest
 
 from bases import resolve as resolve_module
 from bases.errors import BaseInvalidError, BaseNotFoundError
-from bases.resolve import resolve_base
+from bases.resolve import made_folder, resolve_base
 
 
 @pytest.fixture
@@ -132,3 +132,21 @@ def test_a_file_is_told_that_it_is_one(tmp_path):
     (tmp_path / "model.gguf").write_text("x")
     with pytest.raises(BaseNotFoundError, match="it is a file, not a folder"):
         resolve_base(str(tmp_path / "model.gguf"), home=tmp_path)
+
+
+def test_a_base_that_was_made_here_has_its_folders_name(tmp_path, base_copy, monkeypatch):
+    folder = made_folder(tmp_path) / "tiny-gptq-w4a16"
+    folder.parent.mkdir(parents=True)
+    base_copy("anything").rename(folder)
+    base = resolve_base("tiny-gptq-w4a16", home=tmp_path)
+    assert (base.name, base.path, base.source) == ("tiny-gptq-w4a16", folder, "folder")
+    for escape in ("../made/tiny-gptq-w4a16", ".tiny-gptq-w4a16"):
+        with pytest.raises(BaseNotFoundError):
+            resolve_base(escape, home=tmp_path)
+
+
+def test_a_folder_here_goes_before_a_base_that_was_made(tmp_path, base_copy, monkeypatch):
+    (made_folder(tmp_path) / "mine").mkdir(parents=True)
+    folder = base_copy("mine")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_base("mine", home=tmp_path).path == folder
