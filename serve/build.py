@@ -13,6 +13,7 @@ from adapters.store import AdapterStore
 from adapters.target import TargetBase, describe_target
 from adapters.targets import engine_modules
 from bases.architecture import ArchitectureFacts
+from bases.folder import read_json_object
 from bases.passport import Passport, read_passport
 from bases.resolve import ResolvedBase, resolve_base
 from serve.access import AdminAccess
@@ -22,6 +23,7 @@ from serve.engine.grammar import GrammarGuard
 from serve.engine.protocol import Engine
 from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
 from serve.engine.vllm.arguments import EngineWishes
+from serve.engine.vllm.quantisation import read_quantisation
 from serve.errors import EngineError, RequestAbortedError
 from serve.gateway import Gateway, Phase
 from serve.http.exchange import ExchangeLimits, Exchanges
@@ -240,6 +242,8 @@ def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passpor
         max_cpu_loras=settings.max_cpu_loras,
         max_lora_rank=settings.max_lora_rank,
         cpu_patches=settings.cpu_patches,
+        cpu_kernels=settings.cpu_kernels,
+        quantisation=read_quantisation(read_json_object(base.path / "config.json")),
         reasoning_parser=reasoning,
         tool_parser=settings.tool_parser,
         trust_remote_code=settings.trust_remote_code,

@@ -83,6 +83,10 @@ class ServeSettings(BaseSettings):
     cpu_patches: str = Field(
         "auto", description="Mends for vLLM on CPU: auto, none, or a comma list (docs/upstream-defects.md)."
     )
+    cpu_kernels: Literal["auto", "hotswap", "vllm"] = Field(
+        "auto",
+        description="Whose kernels compute quantised layers on CPU where both can: `auto`, `hotswap` or `vllm`.",
+    )
     reasoning: str = Field(
         "auto",
         description="Reasoning field: `auto` (recognised from the base), `off`, or the name of a vLLM parser.",

@@ -70,6 +70,7 @@ OTHER_VALUES: dict[str, tuple[str, Any]] = {
     "max_model_len": ("64", 64),
     "kv_cache_gib": ("1.5", 1.5),
     "cpu_patches": ("none", "none"),
+    "cpu_kernels": ("hotswap", "hotswap"),
     "reasoning": ("off", "off"),
     "tool_parser": ("hermes", "hermes"),
     "structured_outputs": ("false", False),

@@ -23,8 +23,8 @@ def linear_kernels(worker: Any) -> dict[str, int]:
     counts: dict[str, int] = {}
     for module in worker.get_model().modules():
         owners = (getattr(module, "scheme", None), getattr(module, "quant_method", None))
-        kernel = next((owner.kernel for owner in owners if hasattr(owner, "kernel")), None)
-        if kernel is not None:
-            name = type(kernel).__name__
-            counts[name] = counts.get(name, 0) + 1
+        for kernel in (getattr(owner, "kernel", None) for owner in owners):
+            if kernel is not None:
+                name = type(kernel).__name__
+                counts[name] = counts.get(name, 0) + 1
     return counts

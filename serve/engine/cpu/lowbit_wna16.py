@@ -5,7 +5,8 @@ Defect (vLLM 0.32.0, CPU; crash): `CPUWNA16LinearKernel.can_implement`
 operator `cpu_gemm_wna16` is missing in the one for AVX2. Nor does it look at the type of the activations, of
 which the operator has bfloat16 and float16 alone. Either way the engine starts, and its first request ends
 it. Layers of 8 bits, and sizes that are not multiples of 32, have no CPU kernel at all.
-`AutoGPTQConfig.get_supported_act_dtypes` leaves float32 out, with which a machine without bfloat16 serves.
+`AutoGPTQConfig` and `AutoAWQConfig` do not admit float32, with which a machine without bfloat16 serves, and
+GPTQ of 8 bits is refused by a check that is meant for the GPU kernel Marlin.
 
 Mend: a kernel of our own before vLLM's in the list that vLLM chooses from; which layers it takes is
 `kernel_choice.own_wna16`'s to say. It serves the layers of compressed-tensors, GPTQ and AWQ checkpoints.
@@ -28,6 +29,8 @@ from vllm.model_executor.kernels.linear.mixed_precision.MPLinearKernel import (
     MPLinearKernel,
     MPLinearLayerConfig,
 )
+from vllm.model_executor.layers.quantization import auto_gptq
+from vllm.model_executor.layers.quantization.auto_awq import AutoAWQConfig
 from vllm.model_executor.layers.quantization.auto_gptq import AutoGPTQConfig
 from vllm.model_executor.layers.quantization.utils.quant_utils import unpack_quantized_values_into_int32
 from vllm.platforms import PlatformEnum
@@ -40,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _WEIGHT_TYPES = (scalar_types.uint4, scalar_types.uint4b8, scalar_types.uint8, scalar_types.uint8b128)
 _VLLM_ACTIVATIONS = (torch.bfloat16, torch.float16)
+_ACTIVATIONS = (*_VLLM_ACTIVATIONS, torch.float32)
 
 
 def install() -> None:
@@ -47,9 +51,9 @@ def install() -> None:
     kernels = linear._POSSIBLE_KERNELS[PlatformEnum.CPU]
     if HotswapWNA16LinearKernel not in kernels:
         kernels.insert(0, HotswapWNA16LinearKernel)
-    if torch.float32 not in AutoGPTQConfig.get_supported_act_dtypes():
-        dtypes = [*AutoGPTQConfig.get_supported_act_dtypes(), torch.float32]
-        AutoGPTQConfig.get_supported_act_dtypes = classmethod(lambda _: dtypes)
+    for config in (AutoGPTQConfig, AutoAWQConfig):
+        config.get_supported_act_dtypes = classmethod(lambda _: list(_ACTIVATIONS))
+    auto_gptq.verify_marlin_supported = _accept_until_a_kernel_is_chosen
 
 
 def vllm_can(config: MPLinearLayerConfig) -> bool:
@@ -66,6 +70,10 @@ def fits_lowbit(bits: int, num_columns: int, group: int) -> bool:
     """Can `lowbit.ops` lay out [N, num_columns] in groups of `group` columns (-1: all of them)?"""
     columns = num_columns if group == -1 else group
     return bits in ops.BITS and num_columns % 32 == 0 and columns % 8 == 0 and num_columns % columns == 0
+
+
+def _accept_until_a_kernel_is_chosen(**_: Any) -> None:
+    """Stands for `verify_marlin_supported`, which vLLM's AWQ leaves out on CPUs: the kernels say what they can."""
 
 
 class HotswapWNA16LinearKernel(MPLinearKernel):  # type: ignore[misc]

@@ -91,11 +91,11 @@ def register() -> None:
         _use_punica_wrapper("serve.engine.cpu.lora_grouped.GroupedPunicaWrapper")
     elif parts & {CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION}:
         _use_isolation(vllm.__version__, verified)
+    importlib.import_module("serve.engine.cpu.kernel_report").install()
     if verified:
         for part, module in _MODULES.items():
             if part in parts:
                 importlib.import_module(f"serve.engine.cpu.{module}").install()
-        importlib.import_module("serve.engine.cpu.kernel_report").install()
     skipped = parts & {CpuPart.LORA_GROUPED, *_MODULES}
     if skipped and not verified:
         logger.warning(

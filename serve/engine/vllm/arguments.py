@@ -10,8 +10,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bases.processor import AVX2, simulated_isa
+from serve.engine.cpu.isa import AVX2_ENVIRONMENT
+from serve.engine.cpu.kernel_choice import KERNELS_VARIABLE
 from serve.engine.cpu.plugin import PATCHES_VARIABLE, CpuPart, requested_parts
 from serve.engine.vllm.machine import Machine
+from serve.engine.vllm.quantisation import Quantisation
 from serve.errors import SettingsError
 from serve.settings import GIB
 
@@ -80,6 +84,8 @@ class EngineWishes:
     lora_targets: tuple[str, ...] | None = None  # layers that take adapters, by the last part of their names
     model_type: str = ""  # as in the base's config.json
     head_size: int | None = None  # of queries and keys; None: not looked at
+    quantisation: Quantisation | None = None  # of the base's weights
+    cpu_kernels: str = "auto"  # whose kernels compute quantised layers
 
 
 @dataclass(slots=True)
@@ -108,6 +114,11 @@ class EngineArguments:
 def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
     """Everything vLLM is started with. Raises SettingsError for an argument that belongs to another setting."""
     chosen = EngineArguments()
+    if wishes.quantisation is not None:
+        problem = wishes.quantisation.problem(machine.device)
+        if problem is not None:
+            raise SettingsError(f"{wishes.model_name} cannot be served on this machine: {problem}.")
+        chosen.notes["quantisation"] = f"{wishes.quantisation.scheme} (weights of the base)"
     chosen.argument("model", wishes.model_path, "the base")
     chosen.argument("served-model-name", wishes.model_name, "public name of the base")
     chosen.argument("enable-lora", True, "adapters come and go while it runs")
@@ -190,9 +201,36 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
             f"--cpu-patches {wishes.cpu_patches}: {wishes.model_name} has experts, and vLLM would end with its "
             f"first request; add {CpuPart.MOE_EXPERTS.value} (docs/upstream-defects.md)"
         )
-    # Written whatever the environment says: there the variable holds the setting, which may be `auto`.
+    _refuse_without_kernel(machine, wishes, dtype, requested_parts(patches))
+    # Written whatever the environment says: there the variables hold the settings, which may be `auto`.
     chosen.environment[PATCHES_VARIABLE] = patches
-    chosen.notes["cpu-patches"] = f"{patches or 'none'} (mends of vLLM's adapters on CPU)"
+    chosen.notes["cpu-patches"] = f"{patches or 'none'} (mends of vLLM on CPU)"
+    chosen.environment[KERNELS_VARIABLE] = wishes.cpu_kernels
+    if simulated_isa() == AVX2:
+        for name, value in AVX2_ENVIRONMENT.items():
+            chosen.environment[name] = value
+            chosen.notes[name] = f"{value} (simulates a processor without AVX-512)"
+
+
+def _refuse_without_kernel(
+    machine: Machine, wishes: EngineWishes, dtype: str, parts: frozenset[CpuPart]
+) -> None:
+    """Raise SettingsError where vLLM would die while it loads a quantised base, or of its first request."""
+    base = wishes.quantisation
+    if base is None or base.scheme == base.method:  # a method that is not looked into
+        return
+    if not base.weight_only:
+        part, lack = CpuPart.LORA_DEVICE, "does not load such a base while adapters are enabled"
+    elif not machine.avx512 or dtype == "float32":
+        part = CpuPart.LOWBIT_WNA16
+        lack = f"has no kernel for it {'in float32' if machine.avx512 else 'without AVX-512'}"
+    else:
+        return
+    if part not in parts:
+        raise SettingsError(
+            f"--cpu-patches {wishes.cpu_patches}: {wishes.model_name} is quantised ({base.scheme}), and vLLM "
+            f"{lack}; add {part.value} (docs/upstream-defects.md)"
+        )
 
 
 def _refuse_for_cpu(wishes: EngineWishes) -> None:

@@ -15,6 +15,8 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from serve.engine.cpu.kernel_report import METHOD as KERNELS_METHOD
+from serve.engine.cpu.plugin import PATCHES_VARIABLE
 from serve.engine.protocol import AdapterHandle, EngineFacts, EngineOutput, EngineRequest
 from serve.engine.vllm.arguments import EngineWishes, choose_arguments, describe
 from serve.engine.vllm.codec import RequestCodec
@@ -92,6 +94,10 @@ class VllmEngine:
                 self._wishes.reasoning_parser
             )
         config = self._client.vllm_config
+        kernels = await self._quantised_kernels(config.device_config.device_type)
+        if kernels:
+            notes["kernels"] = f"{kernels} (of quantised layers)"
+            logger.info("quantised layers are computed by %s", kernels)
         self._facts = EngineFacts(
             model_name=self._wishes.model_name,
             context_tokens=config.model_config.max_model_len,
@@ -115,6 +121,13 @@ class VllmEngine:
             self._facts.max_num_seqs,
             self._facts.max_loras,
         )
+
+    async def _quantised_kernels(self, device: str) -> str:
+        """Number of quantised layers by kernel, asked of the worker; empty without them, or without the plugin."""
+        if self._wishes.quantisation is None or device != "cpu" or not os.environ.get(PATCHES_VARIABLE):
+            return ""
+        counts: dict[str, int] = (await self._client.collective_rpc(KERNELS_METHOD))[0]
+        return ", ".join(f"{name} x {number}" for name, number in sorted(counts.items()))
 
     def _prepare(self) -> tuple[argparse.Namespace, dict[str, str]]:
         chosen = choose_arguments(read_machine(), self._wishes)

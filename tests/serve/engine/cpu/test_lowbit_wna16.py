@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from vllm.model_executor.kernels import linear
 from vllm.model_executor.kernels.linear.mixed_precision.cpu import CPUWNA16LinearKernel
 from vllm.model_executor.kernels.linear.mixed_precision.MPLinearKernel import MPLinearLayerConfig
-from vllm.model_executor.layers.quantization.auto_gptq import AutoGPTQConfig
+from vllm.model_executor.layers.quantization import auto_gptq
+from vllm.model_executor.layers.quantization.auto_awq import AutoAWQConfig
+from vllm.model_executor.layers.quantization.auto_gptq import AutoGPTQConfig, AutoGPTQLinearMethod
 from vllm.platforms import PlatformEnum, current_platform
 from vllm.scalar_type import scalar_types
 
@@ -234,10 +236,15 @@ def test_installed_it_is_asked_before_vllms_kernel(monkeypatch):
         if kernel is not HotswapWNA16LinearKernel
     ]
     monkeypatch.setitem(linear._POSSIBLE_KERNELS, PlatformEnum.CPU, list(stock))
-    monkeypatch.setattr(AutoGPTQConfig, "get_supported_act_dtypes", AutoGPTQConfig.get_supported_act_dtypes)
+    for config in (AutoGPTQConfig, AutoAWQConfig):
+        monkeypatch.setattr(config, "get_supported_act_dtypes", config.__dict__["get_supported_act_dtypes"])
+    monkeypatch.setattr(auto_gptq, "verify_marlin_supported", auto_gptq.verify_marlin_supported)
     assert linear.choose_mp_linear_kernel(config_of(32, 64)) is CPUWNA16LinearKernel
     lowbit_wna16.install()
     lowbit_wna16.install()
     assert linear._POSSIBLE_KERNELS[PlatformEnum.CPU] == [HotswapWNA16LinearKernel, *stock]
     assert linear.choose_mp_linear_kernel(config_of(32, 64)) is HotswapWNA16LinearKernel
     assert torch.float32 in AutoGPTQConfig.get_supported_act_dtypes()
+    assert torch.float32 in AutoAWQConfig.get_supported_act_dtypes()
+    settings_of_8_bits = {"bits": 8, "group_size": 32, "desc_act": False, "sym": True}
+    AutoGPTQLinearMethod(AutoGPTQConfig.from_config(settings_of_8_bits))

@@ -106,13 +106,14 @@ def test_vllm_by_itself_still_packs_a_copy_of_the_embedding():
 
 
 def test_an_embedding_is_packed_when_it_is_multiplied_and_an_output_layer_at_once(monkeypatch):
-    packed = []
+    packed: list[torch.nn.Module] = []
     dispatch = utils.dispatch_cpu_unquantized_gemm
-    monkeypatch.setattr(
-        utils,
-        "dispatch_cpu_unquantized_gemm",
-        lambda layer, **given: (packed.append(layer), dispatch(layer, **given)),
-    )
+
+    def noted(layer: torch.nn.Module, **given: bool) -> None:
+        packed.append(layer)
+        dispatch(layer, **given)
+
+    monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", noted)
     embedding_copy.install()
     embedding_copy.install()
     values = table(exact=False)

@@ -10,6 +10,7 @@ import pytest
 
 from serve.engine.vllm.arguments import EngineArguments, EngineWishes, choose_arguments, describe
 from serve.engine.vllm.machine import Machine
+from serve.engine.vllm.quantisation import Quantisation
 from serve.errors import SettingsError
 from serve.settings import GIB
 
@@ -23,7 +24,12 @@ VARIABLES = (
     "VLLM_CPU_OMP_THREADS_BIND",
     "VLLM_MLA_DISABLE",
     "HOTSWAP_CPU_PATCHES",
+    "HOTSWAP_CPU_KERNELS",
+    "HOTSWAP_CPU_ISA",
 )
+W4A16 = Quantisation("compressed-tensors", "W4A16 group 64", weight_only=True, floats=False)
+W8A8 = replace(W4A16, scheme="W8A8 per channel", weight_only=False)
+FP8 = replace(W4A16, scheme="FP8", weight_only=False, floats=True)
 
 
 @pytest.fixture(autouse=True)
@@ -247,3 +253,58 @@ def test_experts_on_a_cpu_need_their_mend(patches: str) -> None:
     chosen = choose_arguments(OLD_CPU, wishes(lora_targets=("q_proj",), cpu_patches="moe-experts,uniproc"))
     assert "moe-experts" in chosen.environment["HOTSWAP_CPU_PATCHES"]
     assert choose_arguments(OLD_CPU, wishes(cpu_patches="none")).environment["HOTSWAP_CPU_PATCHES"] == ""
+
+
+def test_a_quantised_base_is_named_and_its_kernels_are_the_settings_to_choose() -> None:
+    chosen = choose_arguments(OLD_CPU, wishes(quantisation=W4A16, cpu_kernels="vllm"))
+    assert chosen.notes["quantisation"] == "W4A16 group 64 (weights of the base)"
+    assert chosen.environment["HOTSWAP_CPU_KERNELS"] == "vllm"
+    assert values(chosen)["dtype"] == "float32"
+    assert choose(NEW_CPU, quantisation=W4A16)["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("quantisation", "reason"),
+    [
+        (FP8, "cannot be served on this machine: FP8 needs a GPU"),
+        (replace(W4A16, order="group"), "actorder=group.*static activation order"),
+    ],
+)
+def test_a_scheme_that_vllm_cannot_serve_is_refused_before_the_start(
+    quantisation: Quantisation, reason: str
+) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        choose_arguments(NEW_CPU, wishes(quantisation=quantisation))
+    if quantisation.order is None:
+        assert choose_arguments(GPU, wishes(quantisation=quantisation)).arguments
+
+
+@pytest.mark.parametrize(
+    ("machine", "quantisation", "dtype", "needed"),
+    [
+        (OLD_CPU, W4A16, "auto", "lowbit-wna16"),
+        (OLD_CPU, W4A16, "bfloat16", "lowbit-wna16"),
+        (NEW_CPU, W4A16, "float32", "lowbit-wna16"),
+        (NEW_CPU, W4A16, "auto", None),
+        (NEW_CPU, W8A8, "auto", "lora-device"),
+        (OLD_CPU, None, "auto", None),
+    ],
+)
+def test_without_the_mend_that_its_base_needs_the_engine_is_not_started(
+    machine: Machine, quantisation: Quantisation | None, dtype: str, needed: str | None
+) -> None:
+    plain = wishes(quantisation=quantisation, dtype=dtype, cpu_patches="uniproc")
+    if needed is None:
+        choose_arguments(machine, plain)
+        return
+    with pytest.raises(SettingsError, match=f"is quantised .*; add {needed}"):
+        choose_arguments(machine, plain)
+    choose_arguments(machine, replace(plain, cpu_patches=f"uniproc,{needed}"))
+
+
+def test_a_simulated_processor_is_simulated_for_torch_and_onednn_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "ATEN_CPU_CAPABILITY" not in choose_arguments(OLD_CPU, wishes()).environment
+    monkeypatch.setenv("HOTSWAP_CPU_ISA", "avx2")
+    chosen = choose_arguments(OLD_CPU, wishes())
+    assert chosen.environment["ATEN_CPU_CAPABILITY"] == "avx2"
+    assert chosen.environment["ONEDNN_MAX_CPU_ISA"] == "AVX2"
