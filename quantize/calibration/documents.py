@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +61,14 @@ class DocumentEncoder:
                 documents.examples.extend([index] * len(sequences))
         return documents
 
-    def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
-        """What each example asks, up to where its last answer begins; texts that ask nothing are left out."""
-        return [prompt for example in examples if (prompt := self._encoder.encode_prompt(example))]
+    def prompts(self, examples: Sequence[Example], *, seed: int) -> list[list[int]]:
+        """What each example asks, up to where its last answer begins, in an order that the seed decides.
+
+        Texts that ask nothing are left out.
+        """
+        prompts = [prompt for example in examples if (prompt := self._encoder.encode_prompt(example))]
+        random.Random(seed).shuffle(prompts)  # noqa: S311 - an order, no secret
+        return prompts
 
     def answered(self, examples: Sequence[Example], *, home: Path, progress: Progress) -> Documents:
         """Each example with the base's own words in place of the last answer."""

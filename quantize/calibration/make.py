@@ -17,7 +17,7 @@ from quantize.calibration.documents import DocumentEncoder
 from quantize.calibration.errors import CalibrationError
 from quantize.calibration.own_answers import MAX_PARAMETERS
 from quantize.calibration.packing import pack_rows
-from quantize.calibration.texts import DEFAULT_SOURCE, Texts, shipped_texts, user_texts, with_evaluation
+from quantize.calibration.texts import DEFAULT_SOURCE, Texts, evaluated_texts, shipped_texts, user_texts
 
 Answers = Literal["own", "reference"]
 
@@ -99,21 +99,23 @@ def make_calibration(
     return CalibrationSet(
         rows=packed.rows,
         held_out_rows=held_rows,
-        held_out_prompts=encoder.prompts(texts.held_out),
+        held_out_prompts=encoder.prompts(texts.held_out, seed=seed),
         stats=stats,
         warnings=(*_warnings(stats, num_samples, least_tokens(facts)), *encoder.warnings()),
     )
 
 
 def _texts(data: Sequence[Path], evaluation: Sequence[Path], encoder: DocumentEncoder, seed: int) -> Texts:
-    texts = user_texts(data, seed) if data else shipped_texts()
+    """The examples, those of the shipped set in a form that the base can be given."""
     if evaluation:
-        texts = with_evaluation(texts, evaluation, data)
+        texts = evaluated_texts(data, evaluation)
+    else:
+        texts = user_texts(data, seed) if data else shipped_texts()
+        texts = replace(texts, compared=encoder.shipped(texts.compared))
     if not data:
         texts = replace(texts, calibration=encoder.shipped(texts.calibration))
-    if not evaluation:
-        compared = encoder.shipped(texts.compared)
-        texts = replace(texts, compared=compared, held_out=texts.held_out if data else compared)
+        if not evaluation:
+            texts = replace(texts, held_out=texts.compared)
     return texts
 
 

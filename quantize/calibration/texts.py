@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.data.content import content_digest
@@ -40,10 +40,9 @@ def user_texts(data: Sequence[Path], seed: int) -> Texts:
     They are compared with the shipped held-out chat, which stands for what a served base is asked. Raises
     CalibrationError for fewer than two different examples.
     """
-    examples = _read(data)
-    source = ", ".join(path.name for path in data)
+    source = _source(data)
     split = split_examples(
-        examples, validation_share=HELD_OUT_SHARE, test_share=0.0, seed=seed, stratify=False
+        _read(data), validation_share=HELD_OUT_SHARE, test_share=0.0, seed=seed, stratify=False
     )
     if not split.validation:
         raise CalibrationError(
@@ -53,18 +52,26 @@ def user_texts(data: Sequence[Path], seed: int) -> Texts:
     return Texts(source, list(split.train), list(split.validation), default_held_out())
 
 
-def with_evaluation(texts: Texts, evaluation: Sequence[Path], data: Sequence[Path]) -> Texts:
-    """The same, measured on and compared with the `evaluation` files; what is in them is not calibrated with."""
+def evaluated_texts(data: Sequence[Path], evaluation: Sequence[Path]) -> Texts:
+    """Measured on and compared with the `evaluation` files; what is in them is not calibrated with.
+
+    `data` are the user's files; none of them is the shipped set. Raises CalibrationError where nothing is left.
+    """
     held_out = _read(evaluation)
     known = {content_digest(example) for example in held_out}
-    everything = _read(data) if data else texts.calibration
+    everything = _read(data) if data else default_examples()
+    source = _source(data) if data else DEFAULT_SOURCE
     calibration = [example for example in everything if content_digest(example) not in known]
     if not calibration:
         raise CalibrationError(
-            f"All examples of the calibration text ({texts.source}) are in the evaluation text too: nothing "
-            "is left to calibrate with. Give another file for one of them."
+            f"All examples of the calibration text ({source}) are in the evaluation text too: nothing is left to "
+            "calibrate with. Give another file for one of them."
         )
-    return replace(texts, calibration=calibration, held_out=held_out, compared=held_out)
+    return Texts(source, calibration, held_out, held_out)
+
+
+def _source(data: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in data)
 
 
 def _read(paths: Sequence[Path]) -> list[Example]:
