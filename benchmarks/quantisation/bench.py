@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.closed_loop.server import Server
@@ -16,11 +17,12 @@ from benchmarks.quantisation.figures import (
     SubjectName,
     TaskFigures,
 )
-from benchmarks.quantisation.fleet import Say, ask_capital
+from benchmarks.quantisation.fleet import Say, ask_capital, up
 from benchmarks.quantisation.plan import ReportPlan
 from benchmarks.quantisation.record import Record
 from benchmarks.quantisation.served import Served
 from benchmarks.quantisation.task import Task, ask_task, read_task
+from benchmarks.surroundings import read_surroundings
 
 MACHINES = "machines"
 _SAY_EVERY = 100
@@ -49,6 +51,20 @@ class Bench:
             plan = self.plan
             self._notes = read_task(plan.data, label_pattern=plan.label_pattern, limit=plan.task_examples)
         return self._notes
+
+    @contextlib.contextmanager
+    def up(
+        self, served: Sequence[Served], *, adapter_rank: int, place: str = ""
+    ) -> Iterator[dict[str, Server]]:
+        """Servers by name, all ready; the machine is written down as it is before they start.
+
+        Raises ServerStartError.
+        """
+        machine = Machine(line=read_surroundings().line(), isa=self.plan.isa)
+        self.machine.put("machine", self.plan.label, machine)
+        folder = self.folder / place
+        with up(served, self.plan, folder=folder, adapter_rank=adapter_rank, say=self.say) as servers:
+            yield servers
 
     def subject(self, served: Served, adapter: MadeAdapter | None = None) -> str:
         """What figures of a server are of: another base, adapter or size makes other figures."""

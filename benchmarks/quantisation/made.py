@@ -46,7 +46,7 @@ class Maker:
         base = self._form(plan.base, None)
         merged_folder = plan.made.get("merged/original") or self._beside(base, adapter.name)
         if not merged_folder.is_dir():
-            self._need(may_make, f"the base with {plan.adapter} merged in", merged_folder)
+            self._need(may_make, f"the base with {adapter.name} merged in", merged_folder)
             hotswap(
                 *("adapters", "merge", adapter.folder, "--base", plan.base, "--out", str(merged_folder)),
                 home=plan.home,

@@ -8,7 +8,6 @@ from bases.processor import available_memory_bytes
 from benchmarks.closed_loop.server import Server
 from benchmarks.quantisation.bench import Bench, item_name, rank_for
 from benchmarks.quantisation.figures import Made
-from benchmarks.quantisation.fleet import up
 from benchmarks.quantisation.memory import read_memory
 from benchmarks.quantisation.served import Served, groups_that_fit, memory_file, servers_of
 from benchmarks.quantisation.speed import measure_apart, measure_together
@@ -26,7 +25,7 @@ def measure_merged(bench: Bench, made: Made) -> None:
         todo = group if wants_speed and together else [each for each in group if _lacks(bench, each)]
         if not todo:
             continue
-        with up(todo, plan, folder=bench.folder, adapter_rank=rank_for(()), say=bench.say) as servers:
+        with bench.up(todo, adapter_rank=rank_for(())) as servers:
             for each in todo:
                 bench.ask_capital(each, servers[each.name], "merged")
             if wants_speed and together:

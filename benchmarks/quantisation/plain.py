@@ -10,7 +10,6 @@ from benchmarks.closed_loop.server import Server
 from benchmarks.quantisation.bench import Bench, adapter_folder, item_name, rank_for
 from benchmarks.quantisation.equality import BaseReference
 from benchmarks.quantisation.figures import Made, MadeAdapter
-from benchmarks.quantisation.fleet import up
 from benchmarks.quantisation.served import Served, groups_that_fit, servers_of
 from serve.client import GatewayClient
 
@@ -22,7 +21,7 @@ def measure_plain(bench: Bench, made: Made) -> None:
     todo = [each for each in served if _lacks(bench, each, made)]
     rank = rank_for((made.adapter, *made.recovered.values()))
     for group in groups_that_fit(todo, plan.kv_cache_gib, available_memory_bytes()):
-        with up(group, plan, folder=bench.folder / "plain", adapter_rank=rank, say=bench.say) as servers:
+        with bench.up(group, adapter_rank=rank, place="plain") as servers:
             for each in group:
                 server = servers[each.name]
                 bench.ask_capital(each, server, "plain")

@@ -43,6 +43,7 @@ class ReportPlan:
     quality_rows: int = 24
     row_tokens: int = 256
     kv_cache_gib: float = 0.25
+    settle_seconds: float = 1.5
     ready_seconds: float = 420.0
     recover: bool = True
     quick: bool = False
@@ -55,7 +56,7 @@ class ReportPlan:
             rounds=self.rounds,
             requests=self.requests,
             max_tokens=self.max_tokens,
-            settle_seconds=1.5,
+            settle_seconds=self.settle_seconds,
             ready_seconds=self.ready_seconds,
         )
 

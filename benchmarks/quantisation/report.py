@@ -54,10 +54,10 @@ class MachineFigures(Figures):
 
 
 class Report(Figures):
-    """`quality` is keyed by form and text, `gptq-w4a16/chat`, of the unmerged base `plain/gptq-w4a16/chat`; `machines` by label.
+    """`quality` is keyed by form and text: `gptq-w4a16/chat`, of the unmerged base `plain/gptq-w4a16/chat`.
 
-    Of `made`, `merged` is the base with the adapter merged in, `plain` the base itself, on which the adapter is
-    put.
+    `machines` is keyed by label. Of `made`, `merged` is the base with the adapter merged in, `plain` the base
+    itself, on which the adapter is put.
     """
 
     schema_version: str = SCHEMA

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from benchmarks.quantisation.bench import MACHINES, Bench
 from benchmarks.quantisation.errors import RecordError
-from benchmarks.quantisation.figures import Machine, Made
+from benchmarks.quantisation.figures import Made
 from benchmarks.quantisation.fleet import Say
 from benchmarks.quantisation.plan import ReportPlan
 from benchmarks.quantisation.record import Record
@@ -34,11 +34,8 @@ def run_report(plan: ReportPlan, *, command: str, say: Say) -> Report:
     if SERVER_PARTS & set(plan.parts):
         from benchmarks.quantisation.merged import measure_merged
         from benchmarks.quantisation.plain import measure_plain
-        from benchmarks.surroundings import read_surroundings
 
         bench = Bench(plan, say)
-        machine = Machine(line=read_surroundings().line(), isa=plan.isa)
-        bench.machine.put("machine", plan.label, machine)
         measure_merged(bench, made)
         measure_plain(bench, made)
     return assemble(plan, made, command=command)

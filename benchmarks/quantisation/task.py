@@ -90,10 +90,17 @@ def kept_share(ours: TaskFigures, original: TaskFigures) -> Measured | None:
     """Our accuracy over the original's on the same notes, with a paired bootstrap interval; None without a base."""
     if len(ours.right) != len(original.right) or "1" not in original.right:
         return None
+    import numpy as np
+
     left, right = _hits(ours.right), _hits(original.right)
-    interval = bootstrap(
-        lambda weights: (weights @ left) / (weights @ right), len(left), draws=_DRAWS, seed=0
-    )
+
+    def share(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        hits = weights @ right  # a draw may hold none of what the original has right
+        found = np.full(len(hits), np.nan)
+        np.divide(weights @ left, hits, out=found, where=hits > 0)
+        return found
+
+    interval = bootstrap(share, len(left), draws=_DRAWS, seed=0)
     low, high = interval if interval is not None else (None, None)
     return Measured(value=float(left.sum() / right.sum()), low=low, high=high, count=len(left))
 
