@@ -61,7 +61,7 @@ def measure(
     task_examples: Annotated[int, typer.Option(help="Notes asked of each server.")] = 500,
     prompts: Annotated[int, typer.Option(help="Prompts compared with transformers.")] = 50,
     quality_rows: Annotated[int, typer.Option(help="Rows of 256 tokens of each text.")] = 16,
-    kv_cache_gib: Annotated[float, typer.Option(help="KV cache of each server, in GiB.")] = 0.25,
+    kv_cache_gib: Annotated[float, typer.Option(help="KV cache of each server, in GiB.")] = 0.5,
     cpu_isa: Annotated[
         str | None, typer.Option(help="avx2: all servers as if the processor had no more.")
     ] = None,

@@ -35,16 +35,16 @@ class ReportPlan:
     rounds: int = 3
     requests: int = 8
     max_tokens: int = 32
-    speed_seconds: float = 660.0
+    speed_seconds: float = 600.0
     task_examples: int = 500
     task_tokens: int = 48
     equality_prompts: int = 50
     equality_tokens: int = 16
-    quality_rows: int = 24
+    quality_rows: int = 16
     row_tokens: int = 256
-    kv_cache_gib: float = 0.25
+    kv_cache_gib: float = 0.5
     settle_seconds: float = 1.5
-    ready_seconds: float = 420.0
+    ready_seconds: float = 600.0
     recover: bool = True
     quick: bool = False
 

@@ -20,6 +20,7 @@ _INK = "#010203"
 # Okabe and Ito's palette, told apart by people who see red and green alike; shapes differ too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_ORIGINAL = "original"
 _WIDTH_INCHES, _HEIGHT_INCHES = 7.2, 4.0
 
 
@@ -36,28 +37,28 @@ class Point:
 
 
 def size_points(report: Report, text: str = "chat") -> list[Point]:
-    """Mean KL in nats over MiB on disk, of each quantised form."""
+    """Mean KL in nats over MiB on disk, of each quantised form, and the original at 0; none without a form."""
     found = []
     for form in report.made.merged:
         figures = report.quality.get(f"{form.scheme}/{text}")
-        if figures is not None and form.scheme is not None:
+        if form.scheme is not None and figures is not None:
             kl = figures.mean_kl_nats
             found.append(Point(form.scheme, form.scheme, form.disk_bytes / MIB, kl.value, kl.low, kl.high))
-    return found
+    original = report.made.merged[0].disk_bytes / MIB
+    return [Point(_ORIGINAL, _ORIGINAL, original, 0.0), *found] if found else []
 
 
 def speed_points(report: Report, figures: MachineFigures, text: str = "chat") -> list[Point]:
-    """Mean KL in nats over tokens per second against float32, of each quantised server at each concurrency."""
+    """Mean KL in nats over tokens per second against float32, of each other server at each concurrency."""
     found = []
     for cell in figures.speed.cells if figures.speed is not None else ():
         scheme, slash, dtype = cell.served.partition("/")
         quality = report.quality.get(f"{scheme}/{text}")
-        if slash and quality is not None and cell.throughput_ratio is not None:
+        if quality is not None and cell.throughput_ratio is not None:
             kl = quality.mean_kl_nats
-            label = f"c={cell.concurrency}"
-            found.append(
-                Point(label, f"{scheme}, {dtype}", cell.throughput_ratio.value, kl.value, kl.low, kl.high)
-            )
+            name = f"{scheme}, {dtype}" if slash else f"{_ORIGINAL}, {scheme}"
+            times = cell.throughput_ratio.value
+            found.append(Point(f"c={cell.concurrency}", name, times, kl.value, kl.low, kl.high))
     return found
 
 

@@ -120,6 +120,7 @@ def test_a_promise_is_met_missed_or_undecided_on_a_busy_machine():
 def test_plots_have_a_point_for_every_quantised_form_and_cell():
     report = example_report()
     assert [(point.label, point.x, point.y) for point in size_points(report)] == [
+        ("original", 512.0, 0.0),
         (INT8, 160.0, 0.01),
         (W4, 128.0, 0.1),
     ]
