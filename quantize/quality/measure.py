@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.evaluation.interval import bootstrap
 from bases.progress import Progress, log_progress
+from quantize.quality.errors import QualityError
 from quantize.quality.figures import Figure, QualityFigures
 from quantize.quality.log_odds import base_rounding
 
@@ -47,7 +48,7 @@ def measure_quality(
     The models are transformers or PEFT models on the CPU (`load_as_served`), or anything that takes `input_ids`
     and gives `.logits`. `prompts` are token ids of chat prompts that end where the assistant's turn begins; with
     them `base_rounding` is measured. Needs the logits of one row of both models in memory. Raises ValueError
-    without rows.
+    without rows, QualityError where a model gives no numbers.
     """
     import torch
 
@@ -80,8 +81,9 @@ def _measure_row(original: Any, quantised: Any, row: Sequence[int]) -> _RowFigur
         part = slice(start, start + _POSITIONS)
         left, right = (torch.log_softmax(logits[part].float(), dim=-1) for logits in both)
         index = targets[part][:, None]
-        # log p of a token that cannot come is -inf, its share 0: torch's kl_div takes the product for 0.
-        kl = torch.nn.functional.kl_div(right, left, log_target=True, reduction="none").sum(-1)
+        shares = left.exp()
+        # A token that cannot come has a share of 0 and a log of -inf, whose product is taken for 0.
+        kl = torch.where(shares > 0, shares * (left - right), torch.zeros(())).sum(-1)
         for values, kept in zip(
             (-left.gather(1, index)[:, 0], -right.gather(1, index)[:, 0], kl.clamp(min=0.0)),
             parts,
@@ -89,7 +91,17 @@ def _measure_row(original: Any, quantised: Any, row: Sequence[int]) -> _RowFigur
         ):
             kept.append(values.double().numpy())
         parts[3].append((left.argmax(-1) == right.argmax(-1)).double().numpy())
-    return _RowFigures(*(np.concatenate(part) for part in parts))
+    figures = _RowFigures(*(np.concatenate(part) for part in parts))
+    for name, values in (
+        ("original", figures.original_nats),
+        ("quantised", figures.quantised_nats + figures.kl_nats),
+    ):
+        if not np.isfinite(values).all():
+            raise QualityError(
+                f"The {name} base gives log probabilities that are no finite numbers, so that nothing can be "
+                "measured; its weights are broken, or the scheme does not suit it."
+            )
+    return figures
 
 
 def _summarise(

@@ -65,7 +65,8 @@ def read_gptq(folder: Path) -> dict[str, np.ndarray]:
     mask = (1 << bits) - 1
 
     def bits_of(words: np.ndarray, place: int) -> np.ndarray:
-        return (words.astype(np.int64) >> (place * bits)) & mask
+        found: np.ndarray = (words.astype(np.int64) >> (place * bits)) & mask
+        return found
 
     weights = {}
     for name in [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]:
@@ -146,13 +147,13 @@ def test_layers_spread_over_files_are_joined(w4: Path, tmp_path: Path) -> None:
             (sharded / file.name).write_bytes(file.read_bytes())
     tensors = load_file(w4 / "model.safetensors")
     names = sorted(tensors)
-    index = {}
+    index: dict[str, str] = {}
     for number in (0, 1):  # every second tensor: the parts of a layer lie in both files
-        file = f"model-{number}.safetensors"
+        part = f"model-{number}.safetensors"
         save_file(
-            {name: tensors[name] for name in names[number::2]}, sharded / file, metadata={"format": "pt"}
+            {name: tensors[name] for name in names[number::2]}, sharded / part, metadata={"format": "pt"}
         )
-        index |= dict.fromkeys(names[number::2], file)
+        index |= dict.fromkeys(names[number::2], part)
     (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     write_gptq_layout(w4, whole)
     write_gptq_layout(sharded, tmp_path / "joined")
