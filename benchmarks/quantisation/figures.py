@@ -33,6 +33,7 @@ class MadeForm(Figures):
     name: str
     fingerprint: str
     scheme: str | None = None
+    takes_adapters: bool = Field(default=True, description="Whether adapters of the original fit.")
     disk_bytes: int
     seconds: float | None = Field(default=None, description="Time it took to make; None: it was there.")
 

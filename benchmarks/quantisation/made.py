@@ -54,6 +54,12 @@ class Maker:
             )
         merged = self._form(str(merged_folder), None)
         forms = self._forms("plain", base, may_make=may_make)
+        self._notes += [
+            f"{form.name}: {form.scheme} moves scales between layers, so that adapters of {base.name} do not fit "
+            "it and none is put on top"
+            for form in forms
+            if not form.takes_adapters
+        ]
         recovery = self._recovery(base, forms)
         return Made(
             merged=(merged, *self._forms("merged", merged, may_make=may_make)),
@@ -63,7 +69,7 @@ class Maker:
             recovered={
                 str(form.scheme): self._recovered(form, made, adapter, may_make=may_make)
                 for form in forms
-                if (made := recovery.get(str(form.scheme))) is not None
+                if form.takes_adapters and (made := recovery.get(str(form.scheme))) is not None
             },
             notes=tuple(self._notes),
         )
@@ -155,13 +161,13 @@ class Maker:
     ) -> MadeForm:
         base = resolve_base(reference, home=self._plan.home, progress=self._say)
         fingerprint = read_passport(base, home=self._plan.home, progress=self._say).fingerprint
-        if original is not None:
-            _check_made_from(base.path, original, str(scheme))
+        fits = original is None or _check_made_from(base.path, original, str(scheme))
         return MadeForm(
             folder=str(base.path),
             name=base.name,
             fingerprint=fingerprint,
             scheme=scheme,
+            takes_adapters=fits,
             disk_bytes=sum(file.stat().st_size for file in weight_files(base.path)),
             seconds=seconds if seconds is not None else self._seconds.get(fingerprint),
         )
@@ -180,16 +186,20 @@ def recovery_name(base_name: str, scheme: str) -> str:
     return f"recovery-{base_name}-{scheme}".lower()
 
 
-def _check_made_from(folder: Path, original: MadeForm, scheme: str) -> None:
+def _check_made_from(folder: Path, original: MadeForm, scheme: str) -> bool:
+    """Whether adapters of the original fit the form in `folder`. Raises MadeBaseError for another base's form."""
     lineage = read_lineage(folder)
-    if lineage is None or original.fingerprint not in lineage.stands_in_for():
+    step = lineage.steps[-1] if lineage is not None else None
+    if lineage is None or step is None or step.parent.fingerprint != original.fingerprint:
         raise MadeBaseError(
             f"{folder} was not made by quantising {original.name} ({original.fingerprint[:12]}); remove it, or "
             "name the right folder with --made"
         )
-    made = lineage.steps[-1].scheme
-    if made != scheme:
-        raise MadeBaseError(f"{folder} was made with {made!r}, not with {scheme!r}; name another with --made")
+    if step.scheme != scheme:
+        raise MadeBaseError(
+            f"{folder} was made with {step.scheme!r}, not with {scheme!r}; remove it, or name another with --made"
+        )
+    return original.fingerprint in lineage.stands_in_for()
 
 
 def _read_adapter(folder: Path, name: str) -> MadeAdapter:

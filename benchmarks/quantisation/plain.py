@@ -17,7 +17,8 @@ from serve.client import GatewayClient
 def measure_plain(bench: Bench, made: Made) -> None:
     """What the plan wants and the records lack, in float32. An adapter that a gateway refuses is an error."""
     plan = bench.plan
-    served = servers_of(made.plain[0], made.plain[1:], ("float32",))
+    forms = [form for form in made.plain[1:] if form.takes_adapters]
+    served = servers_of(made.plain[0], forms, ("float32",))
     todo = [each for each in served if _lacks(bench, each, made)]
     rank = rank_for((made.adapter, *made.recovered.values()))
     for group in groups_that_fit(todo, plan.kv_cache_gib, available_memory_bytes()):

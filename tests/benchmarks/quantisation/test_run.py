@@ -57,11 +57,13 @@ class Tiny:
         base = resolve_base(str(folder), home=self.home, progress=lambda _: None)
         return read_passport(base, home=self.home, progress=lambda _: None)
 
-    def quantised(self, folder: Path, original: Path, scheme: str = W4) -> Path:
+    def quantised(
+        self, folder: Path, original: Path, scheme: str = W4, *, moves_scales: bool = False
+    ) -> Path:
         """The same weights, said to be rounded ones."""
         shutil.copytree(original, folder)
         parent = ParentBase(fingerprint=self.passport(original).fingerprint, name="tiny")
-        step = BaseStep(kind="quantise", parent=parent, scheme=scheme)
+        step = BaseStep(kind="quantise", parent=parent, scheme=scheme, moves_scales=moves_scales)
         write_lineage(folder, Lineage(steps=(step,)))
         return folder
 
@@ -149,6 +151,17 @@ def test_a_form_of_another_scheme_is_refused(tiny, tmp_path):
     plan = replace(tiny.plan(tmp_path), made={"merged/original": tiny.base, f"plain/{W4}": wrong})
     with pytest.raises(MadeBaseError, match="was made with 'int8-w8a8', not with 'gptq-w4a16'"):
         Maker(plan, None, lambda _: None).make(may_make=False)
+
+
+def test_a_form_that_adapters_do_not_fit_is_said_to_be_one(tiny, tmp_path):
+    smooth = tiny.quantised(tmp_path / "smooth", tiny.base, moves_scales=True)
+    plan = replace(
+        tiny.plan(tmp_path),
+        made={"merged/original": tiny.base, f"merged/{W4}": smooth, f"plain/{W4}": smooth},
+    )
+    found = Maker(plan, None, lambda _: None).make(may_make=False)
+    assert [form.takes_adapters for form in found.plain] == [True, False]
+    assert "moves scales between layers" in found.notes[0]
 
 
 def test_what_is_missing_is_made_in_the_place_of_the_commands(tiny, tmp_path, monkeypatch):
