@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 class CpuPart(StrEnum):
     """A part that can be switched on by name."""
 
+    DIRECT_ATTENTION = "direct-attention"
+    DIRECT_LINEAR = "direct-linear"
     EMBEDDING_COPY = "embedding-copy"
     LM_HEAD_16 = "lm-head-16"
     LORA_DEVICE = "lora-device"
@@ -36,6 +38,7 @@ class CpuPart(StrEnum):
     LOWBIT_W8A8 = "lowbit-w8a8"
     LOWBIT_WNA16 = "lowbit-wna16"
     MOE_EXPERTS = "moe-experts"
+    NATIVE_NORMS = "native-norms"
     ROTARY = "rotary"
     UNIPROC = "uniproc"
 
@@ -51,6 +54,9 @@ _MODULES = {
     CpuPart.LOWBIT_W8A8: "lowbit_w8a8",
     CpuPart.EMBEDDING_COPY: "embedding_copy",
     CpuPart.LM_HEAD_16: "lm_head_16",
+    CpuPart.DIRECT_LINEAR: "direct_linear",
+    CpuPart.DIRECT_ATTENTION: "direct_attention",
+    CpuPart.NATIVE_NORMS: "native_norms",
 }
 
 
