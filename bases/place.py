@@ -13,36 +13,66 @@ from bases.progress import Progress, log_progress
 
 
 @contextmanager
-def made_in_place(folder: Path, *, progress: Progress = log_progress) -> Iterator[Path]:
+def made_in_place(
+    folder: Path, *, replace: bool = False, progress: Progress = log_progress
+) -> Iterator[Path]:
     """An empty folder beside `folder` that becomes `folder` when the block ends, and goes where it raises.
 
-    What killed processes left beside it is removed first. Raises BaseConversionError where `folder` exists, where
-    another process makes it, and where its place cannot be written.
+    What killed processes left beside it is removed first. With `replace` a folder that exists is replaced, and
+    stays as it is where the block raises. Raises BaseConversionError where `folder` exists otherwise, where another
+    process makes it, and where its place cannot be written.
     """
-    prefix = f".{folder.name}.partial-"
-    _refuse_existing(folder)
+    if not replace:
+        _refuse_existing(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.parent.glob(f"{prefix}*"):
-            owner = leftover.name.removeprefix(prefix)
-            if owner.isdigit() and Path(f"/proc/{owner}").exists():
-                raise BaseConversionError(
-                    f"Process {owner} is making {folder}. Wait for it, or name another folder."
-                )
-            progress("Removing what an interrupted run left behind")
-            shutil.rmtree(leftover)
-        partial = folder.parent / f"{prefix}{os.getpid()}"
-        partial.mkdir()
-        try:
-            yield partial
-            _settle(partial)
-            _refuse_existing(folder)
-            partial.rename(folder)
-            _flush(folder.parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with _only_process(folder):
+            for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
+                progress("Removing what an interrupted run left behind")
+                shutil.rmtree(leftover)
+            partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+            partial.mkdir()
+            try:
+                yield partial
+                _settle(partial)
+                _move(partial, folder, replace=replace)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise BaseConversionError(f"{folder} cannot be written: {error}") from error
+
+
+@contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, which ends with the process whatever happens to it."""
+    from filelock import FileLock, Timeout
+
+    lock_file = folder.parent / f".{folder.name}.lock"
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BaseConversionError(
+            f"Another process is making {folder}. Wait for it, or name another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        # Nobody waits for it: who comes now makes a new one, who came before was refused.
+        lock_file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _move(partial: Path, folder: Path, *, replace: bool) -> None:
+    if replace and folder.is_dir():
+        replaced = folder.parent / f".{folder.name}.partial-replaced"
+        folder.rename(replaced)
+        partial.rename(folder)
+        shutil.rmtree(replaced)
+    else:
+        _refuse_existing(folder)
+        partial.rename(folder)
+    _flush(folder.parent)
 
 
 def _refuse_existing(folder: Path) -> None:

@@ -90,6 +90,8 @@ def show_outcome(outcome: QuantizeOutcome, base_name: str, home: Path) -> None:
             table.add_row("recovery", line)
     table.add_row("time", duration(outcome.seconds))
     table.add_row("folder", str(outcome.folder))
+    if outcome.layout_folder is not None:
+        table.add_row("in GPTQ layout", str(outcome.layout_folder))
     Console().print(table)
     reference = outcome.folder.name if outcome.folder.parent == made_folder(home) else str(outcome.folder)
     sys.stdout.write(f"Next: hotswap serve --base {reference}\n")

@@ -23,6 +23,8 @@ class QuantizeOutcome:
     calibration: CalibrationStats | None
     """None for a scheme that looks at no text."""
     recovery: RecoveryOutcome | None
+    layout_folder: Path | None
+    """The same numbers in the GPTQ layout, where that was asked for."""
     layers_taken_over: int
     """Layers that an interrupted run had finished."""
     seconds: float

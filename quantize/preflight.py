@@ -45,13 +45,15 @@ def check_run(base: ResolvedBase, settings: QuantizeSettings, *, home: Path) -> 
     problems = [*_base_problems(base, facts)]
     out = settings.out or made_folder(home) / f"{base.name}-{_name(scheme, settings)}"
     problems += _place_problems(out, base, settings)
+    if settings.layout == "gptq":
+        problems += _place_problems(layout_folder(out), base, settings)
     options, wrong = _options(scheme, facts, settings)
     problems += wrong
     if facts.quant_method is not None or facts.num_experts:
         raise PreflightError(base.name, problems)
     recipe = _recipe(scheme, options, settings)
     plan = make_plan(base.path, recipe.modifiers())
-    problems += _plan_problems(recipe, plan, group_told=settings.group_size is not None and bool(wrong))
+    problems += _plan_problems(recipe, plan, layout=settings.layout)
     needs = estimate_needs(
         facts,
         plan,
@@ -64,6 +66,11 @@ def check_run(base: ResolvedBase, settings: QuantizeSettings, *, home: Path) -> 
     if problems:
         raise PreflightError(base.name, problems)
     return Preflight(facts, recipe, plan, out, needs, tuple(_notes(recipe, facts, plan, options)))
+
+
+def layout_folder(out: Path) -> Path:
+    """Where the same base lies in the GPTQ layout."""
+    return out.with_name(f"{out.name}-gptq-layout")
 
 
 def _name(scheme: Scheme | None, settings: QuantizeSettings) -> str:
@@ -89,7 +96,7 @@ def _place_problems(out: Path, base: ResolvedBase, settings: QuantizeSettings) -
             yield f"{out} is in the way and not a folder. Name another place with --out."
         elif out.resolve() == base.path.resolve() or out.resolve() in base.path.resolve().parents:
             yield f"{out} is the base itself or holds it. Name another place with --out."
-        elif not settings.force and any(out.iterdir()):
+        elif not settings.force:
             yield f"{out} exists. Name another place with --out, or replace it with --force."
         elif any(out.iterdir()) and not (out / "config.json").is_file():
             yield f"{out} is not a base: --force would remove what is in it. Name another place with --out."
@@ -156,7 +163,7 @@ def _recipe(scheme: Scheme | None, options: SchemeOptions, settings: QuantizeSet
     return read_recipe(settings.recipe)
 
 
-def _plan_problems(recipe: ResolvedRecipe, plan: QuantisationPlan, *, group_told: bool) -> Iterator[str]:
+def _plan_problems(recipe: ResolvedRecipe, plan: QuantisationPlan, *, layout: str) -> Iterator[str]:
     if not plan.layers:
         yield f"The recipe {recipe.name} rounds no linear layer of this base: check its targets and ignores."
     if plan.embeddings:
@@ -169,8 +176,14 @@ def _plan_problems(recipe: ResolvedRecipe, plan: QuantisationPlan, *, group_told
         for layer in plan.layers
         if layer.group_size is not None and layer.inputs % layer.group_size
     ]
-    if wrong and not group_told and recipe.scheme is None:
+    if wrong and recipe.scheme is None:
         yield f"The recipe's group size does not divide the inputs of {_listed(wrong)}."
+
+    if layout == "gptq" and (plan.rounds_inputs or any(layer.group_size is None for layer in plan.layers)):
+        yield (
+            f"{recipe.name} has no form in the GPTQ layout, which holds integer weights with groups alone: leave "
+            "--layout out, or choose gptq-w4a16 or gptq-w8a16."
+        )
 
 
 def _resource_problems(needs: Needs, out: Path, home: Path) -> Iterator[str]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from bases.lineage import BaseStep, ParentBase, extend_lineage, write_lineage
 from bases.passport import Passport, read_passport
+from bases.place import made_in_place
 from bases.progress import Progress, log_progress
 from bases.resolve import ResolvedBase
 from quantize.calibration.calibration_set import CalibrationSet, split_rows
 from quantize.calibration.make import make_calibration
 from quantize.compress import compress
 from quantize.errors import QuantizeError
+from quantize.layout.checkpoint import write_gptq_layout
 from quantize.outcome import QuantizeOutcome
-from quantize.place import building
-from quantize.preflight import Preflight, check_run
+from quantize.preflight import Preflight, check_run, layout_folder
 from quantize.progress import quiet_compressor
 from quantize.quality.figures import QualityFigures
 from quantize.quality.measure import measure_quality
@@ -89,7 +91,7 @@ def _make(
     rows, held_out = split_rows(calibration, settings.held_out_rows)
     key = run_key(passport.fingerprint, preflight.recipe.text, settings.store_dtype, rows)
     kept = KeptLayers(home, preflight.out, key) if settings.resume and calibrated else None
-    with building(preflight.out, home=home, say=progress) as partial:
+    with made_in_place(preflight.out, replace=settings.force, progress=progress) as partial:
         forget_others(home, preflight.out, key)
         try:
             model, heard = compress(
@@ -119,6 +121,7 @@ def _make(
         _write_lineage(partial, base, passport, preflight, calibration, quality)
     if kept is not None:
         kept.forget()
+    layout = _write_layout(preflight.out, settings, progress)
     outcome = QuantizeOutcome(
         folder=preflight.out,
         scheme=preflight.recipe.name,
@@ -127,11 +130,23 @@ def _make(
         quality=quality,
         calibration=calibration.stats if calibrated else None,
         recovery=None,
+        layout_folder=layout,
         layers_taken_over=kept.taken_over if kept is not None else 0,
         seconds=time.monotonic() - started,
         notes=(*preflight.notes, *heard, *(calibration.warnings if calibrated else ())),
     )
     return outcome, rows, held_out
+
+
+def _write_layout(out: Path, settings: QuantizeSettings, progress: Progress) -> Path | None:
+    if settings.layout != "gptq":
+        return None
+    folder = layout_folder(out)
+    progress(f"Writing the same numbers in the GPTQ layout to {folder}")
+    if settings.force:
+        shutil.rmtree(folder, ignore_errors=True)
+    write_gptq_layout(out, folder)
+    return folder
 
 
 def _check_enough(calibration: CalibrationSet, preflight: Preflight) -> None:

@@ -42,7 +42,9 @@ class QuantizeSettings(BaseSettings):
         "bfloat16", description="Number format of what stays unquantised: embeddings, norms, biases."
     )
     layout: Literal["compressed-tensors", "gptq"] = Field(
-        "compressed-tensors", description="Layout of the weights on disk."
+        "compressed-tensors",
+        description="`gptq` writes the same numbers a second time, in <out>-gptq-layout, for servers that read no "
+        "compressed-tensors.",
     )
     out: Path | None = Field(
         None, description="New folder for the base. Default: <home>/bases/made/<base>-<scheme>."

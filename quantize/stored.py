@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bases.folder import TOKENIZER_FILES
+from quantize.errors import QuantizeError
 from quantize.plan import QuantisationPlan
 
 # What a base is made of besides weights and config. Copied byte for byte, so that the passport's tokenizer is the
@@ -48,6 +49,7 @@ def save_quantised(
     they were rounded to; scales per output as float32, in which vLLM computes with them.
     """
     import torch
+    from safetensors import SafetensorError
 
     dtype = getattr(torch, store_dtype)
     grouped = {layer.name for layer in plan.layers if layer.group_size is not None}
@@ -62,7 +64,10 @@ def save_quantised(
     model.config.dtype = dtype
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
-        model.save_pretrained(folder, save_compressed=True)
+        try:
+            model.save_pretrained(folder, save_compressed=True)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise QuantizeError(f"The weights cannot be written to {folder}: {error}") from error
     for name in _COMPANIONS:
         (folder / name).unlink(missing_ok=True)
         if (parent / name).is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -51,10 +50,25 @@ def test_what_a_killed_process_left_is_removed_and_said(tmp_path: Path) -> None:
 
 
 def test_another_process_at_the_same_folder_is_waited_for_by_the_user(tmp_path: Path) -> None:
-    (tmp_path / f".made.partial-{os.getppid()}").mkdir()
-    with (
-        pytest.raises(BaseConversionError, match=f"Process {os.getppid()} is making"),
-        made_in_place(tmp_path / "made"),
-    ):
-        pass
-    assert (tmp_path / f".made.partial-{os.getppid()}").exists()
+    with made_in_place(tmp_path / "made") as partial:
+        with (
+            pytest.raises(BaseConversionError, match="Another process is making"),
+            made_in_place(tmp_path / "made"),
+        ):
+            pass
+        assert partial.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_folder_is_replaced_in_one_step_and_stays_where_the_block_raises(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "old").touch()
+    with pytest.raises(ValueError, match="broken"), made_in_place(folder, replace=True):
+        raise ValueError("broken")
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    with made_in_place(folder, replace=True) as partial:
+        (partial / "new").touch()
+        assert (folder / "old").exists()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bases.errors import BaseConversionError
 from bases.passport import read_passport
 from bases.resolve import resolve_base
 from quantize.calibration.errors import CalibrationError
@@ -79,6 +80,19 @@ def test_the_same_settings_and_the_saved_recipe_make_the_same_bytes(
     assert weights(again) == weights(first)
     assert weights(by_recipe) == weights(first)
     assert (by_recipe / "recipe.yaml").read_bytes() == (first / "recipe.yaml").read_bytes()
+
+
+def test_the_gptq_layout_is_written_beside_it_where_it_can_be(
+    tiny_original: Path, quantise_home: Path, tmp_path: Path
+) -> None:
+    outcome = run(tiny_original, quantise_home, out=tmp_path / "small", scheme="rtn-w4a16", layout="gptq")
+    assert outcome.layout_folder == tmp_path / "small-gptq-layout"
+    config = json.loads((outcome.layout_folder / "config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == "gptq"
+    with pytest.raises(PreflightError, match="small-gptq-layout exists"):
+        run(tiny_original, quantise_home, out=tmp_path / "small", scheme="rtn-w4a16", layout="gptq")
+    with pytest.raises(PreflightError, match="no form in the GPTQ layout"):
+        run(tiny_original, quantise_home, out=tmp_path / "other", scheme="int8-dynamic", layout="gptq")
 
 
 def test_force_replaces_a_base_and_without_it_nothing_is_touched(
@@ -163,7 +177,7 @@ def test_two_runs_do_not_make_the_same_folder(
 ) -> None:
     def second(text: str) -> None:
         if text.startswith("Loading"):
-            with pytest.raises(QuantizeError, match="Another process is making"):
+            with pytest.raises(BaseConversionError, match="Another process is making"):
                 run(tiny_original, quantise_home, out=tmp_path / "small")
             raise StoppedError
 
