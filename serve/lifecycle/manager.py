@@ -89,7 +89,7 @@ class AdapterManager:
         self._metrics = metrics
         self._engine_ids = itertools.count(1)
         strengths = Strengths(engine, store, lambda: next(self._engine_ids))
-        self._probe = AdapterProbe(engine, hold=hold, at_strength=strengths.at)
+        self._probe = AdapterProbe(engine, hold=hold, at_strength=strengths.at, rounded=rules.target.rounded)
         self._desired: dict[str, str] = {}  # alias -> digest, as the registry has it
         # Two names may share one folder of the store: none is written while another's leftovers are removed.
         self._files = asyncio.Lock()

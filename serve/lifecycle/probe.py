@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from adapters.errors import AdapterError
 from adapters.probe import Probe, ProbeCase
+from adapters.target import NOT_ROUNDED, RoundedBase
 from serve.engine.protocol import AdapterHandle, Engine, EngineRequest, Sampling
 from serve.errors import LifecycleError, ProbeFailedError
 from serve.lifecycle.strength import AtStrength, likely_factors
@@ -60,14 +61,18 @@ class AdapterProbe:
         *,
         hold: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         at_strength: AtStrength | None = None,
+        rounded: RoundedBase = NOT_ROUNDED,
     ) -> None:
-        """`hold` keeps new requests from the engine while it is entered (Admission.hold).
+        """`rounded` says what the served base was quantised from: probes of that one are judged with its rounding.
+
+        `hold` keeps new requests from the engine while it is entered (Admission.hold).
 
         `at_strength` loads an adapter at another strength; without it causes are told from the numbers alone.
         """
         self._engine = engine
         self._hold = hold
         self._at_strength = at_strength
+        self._rounded = rounded
         self._request_ids = itertools.count(1)
 
     async def effect(self, adapter: AdapterHandle) -> ProbeResult:
@@ -105,6 +110,7 @@ class AdapterProbe:
         turn = Turn(self._hold)
         measured = await turn.take(self._measure(adapter, cases, turn))
         seconds = round(time.perf_counter() - started, 3)
+        rounded = self._rounded if probe.base_fingerprint in self._rounded.originals else None
         try:
             return judge(
                 adapter.name,
@@ -112,21 +118,31 @@ class AdapterProbe:
                 tolerance=probe.tolerance,
                 facts=self._engine.facts,
                 seconds=seconds,
+                rounded=rounded,
             )
         except ProbeRefusedError as error:
             if error.cause not in (Cause.OTHER, Cause.WRONG_SCALE) or self._at_strength is None:
                 raise
-            await turn.take(self._raise_strength(adapter, measured, error.result, turn))
+            slope = error.result.slope if rounded is None else None
+            await turn.take(self._raise_strength(adapter, measured, error.result, slope, turn))
             raise
 
     async def _raise_strength(
-        self, adapter: AdapterHandle, measured: Sequence[Measurement], result: ProbeResult, turn: Turn
+        self,
+        adapter: AdapterHandle,
+        measured: Sequence[Measurement],
+        result: ProbeResult,
+        slope: float | None,
+        turn: Turn,
     ) -> None:
-        """Raise the refusal for a wrong scale when another strength makes the adapter answer as in training."""
+        """Raise the refusal for a wrong scale when another strength makes the adapter answer as in training.
+
+        `slope` is where it is looked for first; None: the numbers say nothing about it.
+        """
         if self._at_strength is None:
             return
         few = measured[:STRENGTH_CASES]
-        for factor in await asyncio.to_thread(likely_factors, adapter.path, result.slope):
+        for factor in await asyncio.to_thread(likely_factors, adapter.path, slope):
             try:
                 async with self._at_strength(adapter, factor) as scaled:
                     tried = [

@@ -11,6 +11,12 @@ much, by half of what the base may be off by at most, or by the file's tolerance
 the default base, recorded in float32 and answered by vLLM in bfloat16, in root mean square log-odds: the base is
 off by 0.11, the adapter by 0.08; an adapter of which two layers were exchanged by 0.27, at 0.8 of its strength by
 0.50, at half of it by 1.8.
+
+A quantised base may serve an adapter whose probe was recorded on the base that it was quantised from. The lineage
+beside its weights then says by how much quantising moved it: with a margin, that is what the base may be off by.
+The adapter is judged by the same yardstick, twice what the base is off by, as long as that is small against its
+effect. Where half the effect would pass for rounding nothing is told from the numbers, and the adapter has to be
+proven on the quantised base first.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from enum import StrEnum
 from typing import Literal
 
 from adapters.probe import ProbeCase
+from adapters.target import RoundedBase
 from serve.engine.protocol import EngineFacts
 from serve.errors import ProbeFailedError
 
@@ -33,8 +40,13 @@ ROUNDING_FACTOR = 2.0
 # docs/architecture.md. Another base of the same shape is off by 1 and more.
 MAX_BASE_ROUNDING: dict[str, float] = {"float32": 0.05, "float16": 0.2, "bfloat16": 0.3}
 MAX_QUANTISED_ROUNDING = 0.6
+# Of what the lineage of a quantised base says it is off by: its tokens are not the probe's.
+LINEAGE_MARGIN = 2.0
+# The effect of an adapter from another base must be so many times what it may be off by.
+EFFECT_OVER_LIMIT = 2.0
 # Below this share of the recorded effect there is none.
 NO_EFFECT_SHARE = 0.1
+REPROVE = "prove it on this base first: hotswap adapters export FOLDER --base QUANTISED --out NEW"
 # The strength is called another one when it is off by this share and explains the numbers this well.
 MIN_SCALE_ERROR = 0.1
 MIN_SCALE_FIT = 0.95
@@ -44,6 +56,7 @@ class Cause(StrEnum):
     """Why a probe was refused."""
 
     BASE_DIFFERS = "base_differs"
+    BASE_ROUNDED = "base_rounded"
     NO_EFFECT = "no_effect"
     WRONG_SCALE = "wrong_scale"
     OTHER = "unlike_training"
@@ -116,13 +129,18 @@ def judge(
     tolerance: float,
     facts: EngineFacts,
     seconds: float = 0.0,
+    rounded: RoundedBase | None = None,
 ) -> ProbeResult:
     """The numbers of an adapter that answers as in training. Raises ProbeFailedError with the cause otherwise.
 
-    `tolerance` is the file's, in nats; `seconds` is what measuring took.
+    `tolerance` is the file's, in nats; `seconds` is what measuring took. `rounded` is given where the probe was
+    recorded on the base that the served one was quantised from.
     """
     numbers = _Numbers(measured)
     allowed = MAX_QUANTISED_ROUNDING if facts.quantisation else MAX_BASE_ROUNDING.get(facts.dtype, 0.3)
+    limit = max(tolerance, allowed / 2, ROUNDING_FACTOR * numbers.base_off)
+    if rounded is not None:
+        allowed = max(allowed, LINEAGE_MARGIN * (rounded.rounding or 0.0))
     result = ProbeResult(
         kind="replay",
         num_cases=len(measured),
@@ -130,7 +148,7 @@ def judge(
         max_difference_nats=max(numbers.nats_off),
         mean_difference_nats=math.fsum(numbers.nats_off) / len(numbers.nats_off),
         base_difference_nats=max(numbers.base_nats_off),
-        limit=max(tolerance, allowed / 2, ROUNDING_FACTOR * numbers.base_off),
+        limit=limit,
         difference=numbers.adapter_off,
         slope=numbers.slope,
         fit=numbers.fit,
@@ -143,7 +161,8 @@ def judge(
             f"the base that serves is not the base of the training, or its precision ({facts.dtype}{scheme}) "
             f"loses too much: without adapter {name} its log probabilities are off by up to "
             f"{result.base_difference_nats:.3g} nats ({numbers.base_off:.3g} in log-odds, at most "
-            f"{max(tolerance, allowed):.3g} is rounding); serve the base it was trained on",
+            f"{max(tolerance, allowed):.3g} is rounding); serve the base it was trained on"
+            + (f", or {REPROVE}" if rounded is not None else ""),
             result,
         )
     if numbers.recorded_effect > result.limit and numbers.effect < NO_EFFECT_SHARE * numbers.recorded_effect:
@@ -154,9 +173,19 @@ def judge(
             "apply it, or its weights are not those that were trained",
             result,
         )
-    if numbers.adapter_off <= result.limit:
+    if rounded is not None and numbers.recorded_effect < EFFECT_OVER_LIMIT * limit:
+        raise ProbeRefusedError(
+            Cause.BASE_ROUNDED,
+            f"adapter {name} was proven on the base that this one was quantised from, and the "
+            f"rounding ({rounded.scheme or 'unnamed scheme'}) hides it: without adapter the log-odds are off by "
+            f"{numbers.base_off:.3g}, in training it moved them by {numbers.recorded_effect:.3g}; {REPROVE}",
+            result,
+        )
+    if numbers.adapter_off <= limit:
         return result
-    off_scale = numbers.slope is not None and abs(numbers.slope - 1) > MIN_SCALE_ERROR
+    # Rounding of the base takes from the slope itself, so that it names no strength there.
+    has_slope = numbers.slope is not None and rounded is None
+    off_scale = has_slope and abs((numbers.slope or 0.0) - 1) > MIN_SCALE_ERROR
     if off_scale and numbers.fit is not None and numbers.fit >= MIN_SCALE_FIT:
         raise ProbeRefusedError(Cause.WRONG_SCALE, scale_message(name, numbers.slope or 0.0, result), result)
     case, token, difference = numbers.worst

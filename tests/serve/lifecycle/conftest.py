@@ -12,6 +12,7 @@ import pytest
 
 from adapters.registry.registry import Registry
 from adapters.store import AdapterStore
+from adapters.target import NOT_ROUNDED, RoundedBase
 from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.manager import AdapterManager, AdapterRules
@@ -58,6 +59,7 @@ def make_bench(
     drain_seconds: float = 30.0,
     max_lora_rank: int = 64,
     fingerprint: str = SCRIPTED_TARGET.fingerprint,
+    rounded: RoundedBase = NOT_ROUNDED,
     max_resident: int = 64,
 ) -> Bench:
     """A manager on `registry` and on the store in `folder`."""
@@ -75,7 +77,7 @@ def make_bench(
         metrics=metrics,
         rules=AdapterRules(
             root=root,
-            target=replace(SCRIPTED_TARGET, fingerprint=fingerprint),
+            target=replace(SCRIPTED_TARGET, fingerprint=fingerprint, rounded=rounded),
             max_lora_rank=max_lora_rank,
             max_bytes=2**20,
             probe=probe,

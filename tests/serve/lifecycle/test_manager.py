@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from adapters.config import CONFIG_NAME
 from adapters.errors import AdapterCheckError, AdapterNameError, AdapterSourceError, RegistryError
 from adapters.name import AdapterReference, AdapterVersion
 from adapters.probe import Probe, ProbeCase, write_probe
+from adapters.target import RoundedBase
 from serve.engine.protocol import AdapterHandle
 from serve.engine.scripted import SCRIPTED_TARGET, Script, ScriptedEngine
 from serve.errors import (
@@ -356,6 +358,32 @@ async def test_a_probe_that_was_refused_does_not_stay_with_the_weights(bench: Ma
     assert (behind.version, behind.state) == (outcome.managed.version, AdapterState.LIVE)
     assert behind.probe is not None
     assert behind.probe.kind == "replay"
+
+
+async def test_an_adapter_of_the_original_is_live_on_a_quantised_base_with_a_warning_and_after_a_restart(
+    bench: MakeBench,
+) -> None:
+    def quantised() -> Bench:
+        engine = ScriptedEngine(Script(base_shift=0.3))
+        engine.facts = replace(engine.facts, quantisation="compressed-tensors")
+        rounded = RoundedBase({SCRIPTED_TARGET.fingerprint: "scripted"}, "int8-w8a8", 0.2)
+        return bench(engine=engine, fingerprint="9" * 64, rounded=rounded)
+
+    made = quantised()
+    source = made.source("probed", seed=1)
+    await record_probe(made.root / source)
+    outcome = await made.manager.load("risk", source, actor="test")
+    assert [warning.code for warning in outcome.report.warnings] == ["base_quantised"]
+    assert outcome.managed.probe is not None
+    assert outcome.managed.probe.kind == "replay"
+    made.engine.script.strength = 0.5
+    with pytest.raises(ProbeFailedError, match=r"acts at 0\.50 of its trained strength"):
+        await made.manager.load("again", source, actor="test")
+    restarted = quantised()
+    await restarted.manager.converge()
+    behind = restarted.board.behind("risk")
+    assert behind is not None
+    assert behind.state is AdapterState.LIVE
 
 
 async def test_without_a_probe_an_adapter_without_effect_is_served(bench: MakeBench) -> None:

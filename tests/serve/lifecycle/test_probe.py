@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from adapters.probe import Probe, ProbeCase
+from adapters.target import RoundedBase
 from serve.engine.protocol import AdapterHandle, EngineRequest
 from serve.engine.scripted import Script, ScriptedEngine
 from serve.errors import ProbeFailedError
@@ -145,6 +146,40 @@ async def test_rounding_of_the_base_widens_what_the_adapter_may_be_off_by() -> N
     result = await AdapterProbe(engine).replay(HANDLE, await recorded())
     assert result.limit == pytest.approx(0.08)
     assert result.difference == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("script", "rounding", "cause"),
+    [
+        (Script(base_shift=0.3), 0.2, None),
+        (Script(base_shift=0.3, strength=0.5), 0.2, Cause.OTHER),
+        (Script(base_shift=0.3, strength=2.0), 0.2, Cause.OTHER),
+        (Script(base_shift=0.3, no_effect=True), 0.2, Cause.NO_EFFECT),
+        (Script(base_shift=0.9), 0.2, Cause.BASE_DIFFERS),
+        (Script(base_shift=0.9), 0.9, Cause.BASE_ROUNDED),
+    ],
+)
+async def test_a_probe_of_the_original_is_judged_with_the_rounding_of_the_quantised_base(
+    script: Script, rounding: float, cause: Cause | None
+) -> None:
+    engine = ScriptedEngine(script)
+    engine.facts = replace(engine.facts, quantisation="compressed-tensors")
+    probe = AdapterProbe(engine, rounded=RoundedBase({"f": "the original"}, "int8-w8a8", rounding))
+    if cause is None:
+        assert (await probe.replay(HANDLE, await recorded())).kind == "replay"
+        return
+    with pytest.raises(ProbeFailedError) as caught:
+        await probe.replay(HANDLE, await recorded())
+    assert caught.value.cause == cause
+
+
+async def test_a_probe_of_the_quantised_base_itself_is_judged_strictly() -> None:
+    engine = ScriptedEngine(Script(base_shift=0.9))
+    engine.facts = replace(engine.facts, quantisation="compressed-tensors")
+    probe = AdapterProbe(engine, rounded=RoundedBase({"another": "the original"}, "int8-w8a8", 0.9))
+    with pytest.raises(ProbeFailedError) as caught:
+        await probe.replay(HANDLE, await recorded())
+    assert caught.value.cause == Cause.BASE_DIFFERS
 
 
 async def test_tokens_outside_the_vocabulary_are_another_tokenizer_s() -> None:

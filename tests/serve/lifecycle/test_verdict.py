@@ -6,16 +6,19 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adapters.probe import ProbeCase
+from adapters.target import RoundedBase
 from serve.engine.protocol import EngineFacts
 from serve.errors import ProbeFailedError
 from serve.lifecycle.verdict import (
+    LINEAGE_MARGIN,
     MAX_BASE_ROUNDING,
     MAX_LOG_ODDS,
     MAX_QUANTISED_ROUNDING,
+    REPROVE,
     Cause,
     Measurement,
     ProbeRefusedError,
@@ -63,14 +66,17 @@ def measure(
     return [Measurement(case, here_base, here)]
 
 
-def cause_of(measured: list[Measurement], given: EngineFacts) -> Cause | None:
+def cause_of(
+    measured: list[Measurement], given: EngineFacts, rounded: RoundedBase | None = None
+) -> Cause | None:
     try:
-        judge("risk@3f2a91c0", measured, tolerance=TOLERANCE, facts=given)
+        judge("risk@3f2a91c0", measured, tolerance=TOLERANCE, facts=given, rounded=rounded)
     except ProbeRefusedError as error:
         return Cause(error.cause)
     return None
 
 
+@settings(deadline=None)
 @given(st.floats(-30, 30))
 def test_log_odds_turn_a_logprob_back_up_to_a_thousand_to_one(value: float) -> None:
     assert log_odds(logprob(value)) == pytest.approx(min(value, MAX_LOG_ODDS), abs=1e-6)
@@ -80,6 +86,7 @@ def test_log_odds_of_certainty_and_of_rounding_above_it_are_the_largest() -> Non
     assert log_odds(0.0) == log_odds(1e-3) == MAX_LOG_ODDS
 
 
+@settings(deadline=None)
 @given(effects)
 def test_the_same_numbers_pass(tokens: list[tuple[float, float]]) -> None:
     result = judge("a", measure(tokens), tolerance=TOLERANCE, facts=facts())
@@ -87,6 +94,7 @@ def test_the_same_numbers_pass(tokens: list[tuple[float, float]]) -> None:
     assert result.max_difference_nats < 1e-6
 
 
+@settings(deadline=None)
 @given(effects, st.sampled_from([0.25, 0.5, 2.0, 4.0]), st.sampled_from(sorted(MAX_BASE_ROUNDING)))
 def test_a_wrong_strength_never_passes_however_the_engine_rounds(
     tokens: list[tuple[float, float]], strength: float, dtype: str
@@ -100,6 +108,7 @@ def test_a_wrong_strength_never_passes_however_the_engine_rounds(
     assert cause_of(measured, facts(dtype)) in (Cause.WRONG_SCALE, Cause.OTHER)
 
 
+@settings(deadline=None)
 @given(effects, st.floats(-1, 1))
 def test_an_adapter_that_rounds_as_the_base_does_passes(
     tokens: list[tuple[float, float]], share: float
@@ -162,3 +171,57 @@ def test_the_error_carries_the_numbers() -> None:
 
 def test_distance_is_that_of_the_adapter_alone() -> None:
     assert distance(measure(TOKENS, base=1.0, adapter=0.25)) == pytest.approx(0.25)
+
+
+QUANTISED = facts("float32", "compressed-tensors")
+STRONG = [(start, 4 * effect) for start, effect in TOKENS]  # moves log-odds by 7.6, root mean square
+
+
+def original(rounding: float | None) -> RoundedBase:
+    return RoundedBase({"f": "the original"}, "gptq-w4a16", rounding)
+
+
+def test_a_probe_of_the_original_allows_the_base_what_quantising_was_measured_to_move_it() -> None:
+    within = measure(STRONG, base=1.4, adapter=1.4)
+    assert cause_of(within, QUANTISED) is Cause.BASE_DIFFERS
+    assert cause_of(within, QUANTISED, original(None)) is Cause.BASE_DIFFERS
+    assert cause_of(within, QUANTISED, original(1.4 / LINEAGE_MARGIN + 0.01)) is None
+    assert cause_of(within, QUANTISED, original(1.4 / LINEAGE_MARGIN - 0.01)) is Cause.BASE_DIFFERS
+
+
+@pytest.mark.parametrize("strength", [0.25, 0.5, 2.0, 4.0])
+def test_a_wrong_strength_does_not_hide_in_the_rounding_of_the_base(strength: float) -> None:
+    flat = [(start, effect / 2) for start, effect in STRONG if start + 2 * effect < MAX_LOG_ODDS]
+    measured = measure(flat, strength=strength, base=0.5, adapter=0.5)
+    assert cause_of(measured, QUANTISED, original(0.5)) is Cause.OTHER
+
+
+def test_no_effect_and_another_adapter_are_told_on_a_rounded_base_too() -> None:
+    silent = measure(STRONG, strength=0.0, base=1.4, adapter=1.4)
+    assert cause_of(silent, QUANTISED, original(1.0)) is Cause.NO_EFFECT
+    other = measure(STRONG, base=1.4, adapter=[-12, 8, -6, 3, 9, -7])
+    assert cause_of(other, QUANTISED, original(1.0)) is Cause.OTHER
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 2.0))
+def test_where_rounding_could_hide_half_the_effect_the_adapter_has_to_be_proven_anew(rounding: float) -> None:
+    measured = measure(TOKENS, base=rounding, adapter=rounding)
+    effect = 1.9  # root mean square of TOKENS
+    cause = cause_of(measured, QUANTISED, original(rounding))
+    if 2 * rounding > effect / 2 + 0.05:
+        assert cause is Cause.BASE_ROUNDED
+    elif 2 * rounding < effect / 2 - 0.05:
+        assert cause is None
+
+
+def test_the_refusal_says_how_to_prove_it_anew() -> None:
+    for base in (1.0, 3.0):
+        with pytest.raises(ProbeRefusedError, match=REPROVE):
+            judge(
+                "a",
+                measure(TOKENS, base=base, adapter=base),
+                tolerance=TOLERANCE,
+                facts=QUANTISED,
+                rounded=original(1.0),
+            )
