@@ -51,6 +51,11 @@ def install(name: str, shortener: Shortener) -> None:
     CPUModelRunner.load_model = load_model
 
 
+def installed() -> dict[str, Shortener]:
+    """The shorteners in use in this process, by the name of their part."""
+    return dict(_shorteners)
+
+
 def shorten(model: Any, shorteners: Iterable[Shortener]) -> Counter[str]:
     """Replace the forward of each module that a shortener knows; the numbers, by the module's class."""
     counts: Counter[str] = Counter()
