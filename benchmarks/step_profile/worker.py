@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.step_profile.decode import Decoder
 from benchmarks.step_profile.task import Breakdown, ProfileResult, ProfileTask, StepTimes
 from benchmarks.step_profile.timers import Timers
-from serve.engine.cpu import layer_paths
+from serve.engine.cpu import direct_decoder, layer_paths
 from serve.engine.cpu.kernel_report import linear_kernels
 
 VLLM = "vLLM's own paths"
@@ -33,9 +33,13 @@ def run(task: ProfileTask) -> ProfileResult:
     shortened = layer_paths.shorten(model, parts.values())
     decoder = Decoder(engine, task.prompt_tokens, _lora_request(task.adapter))
 
-    def use(variant: str) -> None:
+    def use(variant: str, between: Callable[[], None] = _nothing) -> None:
+        """Shorten what the variant says; `between` comes before whole layers, which hold their parts."""
         layer_paths.restore(model)
-        layer_paths.shorten(model, [parts[name] for name in variants[variant]])
+        names = variants[variant]
+        layer_paths.shorten(model, [parts[name] for name in names if name != direct_decoder.PART])
+        between()
+        layer_paths.shorten(model, [parts[name] for name in names if name == direct_decoder.PART])
 
     steps, breakdowns = [], []
     for concurrency in task.concurrencies:
@@ -75,7 +79,7 @@ def run(task: ProfileTask) -> ProfileResult:
 def _break_down(
     engine: Any,
     decoder: Decoder,
-    use: Callable[[str], None],
+    use: Callable[..., None],
     variant: str,
     concurrency: int,
     number: int,
@@ -84,8 +88,7 @@ def _break_down(
     timers = Timers(engine)
     use(VLLM)
     timers.attach_products()
-    use(variant)
-    timers.attach()
+    use(variant, timers.attach)
     try:
         with decoder.decoding(concurrency):
             watch = timers.stopwatch
@@ -101,6 +104,10 @@ def _break_down(
             )
     finally:
         timers.detach()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _make_engine(arguments: list[str]) -> Any:

@@ -10,7 +10,7 @@ method, whichever that is, and then asks the LoRA operations. Same operators, sa
 those of vLLM.
 
 Can go when vLLM's wrapper keeps its base layer as a plain attribute.
-Importing this module imports vLLM: only the plugin does, inside vLLM's processes.
+Importing this module imports torch and vLLM: only the plugin does, inside vLLM's processes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from vllm.lora.layers import (
     ColumnParallelLinearWithLoRA,
     MergedColumnParallelLinearWithLoRA,
@@ -28,6 +29,8 @@ from vllm.lora.layers import (
 from vllm.model_executor.layers.linear import MergedColumnParallelLinear, UnquantizedLinearMethod
 
 from serve.engine.cpu import layer_paths
+from serve.engine.cpu.lowbit import ops
+from serve.engine.cpu.lowbit_wna16 import HotswapWNA16LinearKernel
 
 _COLUMNS = frozenset(
     {
@@ -37,6 +40,9 @@ _COLUMNS = frozenset(
         QKVParallelLinearWithLoRA,
     }
 )
+
+
+_DTYPES = frozenset({torch.float32, torch.bfloat16})  # of the low-bit kernels
 
 
 def install() -> None:
@@ -66,16 +72,11 @@ def _has_own_forward(base: Any) -> bool:
 
 
 def _forward(layer: Any, base: Any) -> Callable[..., Any]:
-    multiply = base.quant_method.apply
+    multiply = _multiplication(base)
     bias = base.bias
     added_bias, returned_bias = (None, bias) if base.skip_bias_add else (bias, None)
     returns_pair = base.return_bias
     before = layer.forward
-    if type(base.quant_method) is UnquantizedLinearMethod and hasattr(base, "cpu_linear"):
-        parameters = base._parameters
-
-        def multiply(base: Any, x: Any, bias: Any) -> Any:  # what `apply` comes to on a CPU
-            return base.cpu_linear(x, parameters["weight"], bias)
 
     def forward(input_: Any) -> Any:
         if input_.dim() != 2:
@@ -87,3 +88,34 @@ def _forward(layer: Any, base: Any) -> Callable[..., Any]:
         return (output, returned_bias) if returns_pair else output
 
     return forward
+
+
+def _multiplication(base: Any) -> Callable[[Any, Any, Any], Any]:
+    """What `base.quant_method.apply` comes to for this layer on a CPU."""
+    parameters = base._parameters
+    apply: Callable[[Any, Any, Any], Any] = base.quant_method.apply
+    if type(base.quant_method) is UnquantizedLinearMethod and hasattr(base, "cpu_linear"):
+        return lambda base, x, bias: base.cpu_linear(x, parameters["weight"], bias)
+    kernel = getattr(getattr(base, "scheme", None), "kernel", None)
+    if (
+        ops.available() != "native"
+        or not isinstance(kernel, HotswapWNA16LinearKernel)
+        or not kernel.is_packed
+    ):
+        return apply
+    # Our own kernel checks its arguments in every call; of a layer that has been loaded they are right.
+    multiply = torch.ops.hotswap_lowbit.linear_wna16.default
+    config = kernel.config
+    num_columns, num_rows = config.partition_weight_shape
+    bits = config.weight_type.size_bits
+    group = num_columns if config.group_size == -1 else config.group_size
+    weight, scales, zeros = kernel.w_q_name, kernel.w_s_name, kernel.w_zp_name or ""
+
+    def multiply_wna16(base: Any, x: Any, bias: Any) -> Any:
+        if bias is not None or x.dtype not in _DTYPES or not x.is_contiguous():
+            return apply(base, x, bias)
+        return multiply(
+            x, parameters[weight], parameters[scales], parameters.get(zeros), None, num_rows, bits, group
+        )
+
+    return multiply_wna16

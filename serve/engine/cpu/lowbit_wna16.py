@@ -126,6 +126,11 @@ class HotswapWNA16LinearKernel(MPLinearKernel):  # type: ignore[misc]
         if self.w_zp_name is not None and hasattr(layer, self.w_zp_name):
             _replace(layer, self.w_zp_name, zeros)
 
+    @property
+    def is_packed(self) -> bool:
+        """Is the layer computed by the low-bit kernels, and not dequantised?"""
+        return self._is_packed
+
     def apply_weights(
         self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None
     ) -> torch.Tensor:

@@ -29,6 +29,7 @@ class CpuPart(StrEnum):
     """A part that can be switched on by name."""
 
     DIRECT_ATTENTION = "direct-attention"
+    DIRECT_DECODER = "direct-decoder"
     DIRECT_LINEAR = "direct-linear"
     EMBEDDING_COPY = "embedding-copy"
     LM_HEAD_16 = "lm-head-16"
@@ -57,6 +58,7 @@ _MODULES = {
     CpuPart.DIRECT_LINEAR: "direct_linear",
     CpuPart.DIRECT_ATTENTION: "direct_attention",
     CpuPart.NATIVE_NORMS: "native_norms",
+    CpuPart.DIRECT_DECODER: "direct_decoder",
 }
 
 

@@ -46,6 +46,7 @@ def test_answers_are_the_same_with_shorter_paths_and_without(tmp_path: Path):
         "RotaryEmbedding": 1,
         "RMSNorm": 2 * NUM_LAYERS + 1,
         "SiluAndMul": NUM_LAYERS,
+        "LlamaDecoderLayer": NUM_LAYERS,
     }
     assert found["left"] == {}
     for short, long in zip(found["short"], found["long"], strict=True):

@@ -36,7 +36,7 @@ def test_names_are_split_at_commas_and_all_means_every_part():
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     with pytest.raises(
-        UnknownCpuPartError, match=r"unknown parts lora-fast; use direct-attention, direct-linear"
+        UnknownCpuPartError, match=r"unknown parts lora-fast; use direct-attention, direct-decoder"
     ):
         requested_parts("lora-fast")
 
