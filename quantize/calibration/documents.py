@@ -70,21 +70,25 @@ class DocumentEncoder:
         random.Random(seed).shuffle(prompts)  # noqa: S311 - an order, no secret
         return prompts
 
-    def answered(self, examples: Sequence[Example], *, home: Path, progress: Progress) -> Documents:
-        """Each example with the base's own words in place of the last answer."""
-        prompts = [self._encoder.encode_prompt(example) for example in examples]
+    def answered(
+        self, examples: Sequence[Example], *, num_tokens: int, home: Path, progress: Progress
+    ) -> Documents:
+        """Some of the examples, with the base's own words in place of the last answer: `num_tokens` and a bit more,
+        or all examples."""
+        order = list(range(len(examples)))
+        random.Random(_OWN_ANSWER_SEED).shuffle(order)  # noqa: S311 - a choice of examples, no secret
+        prompts = [self._encoder.encode_prompt(examples[index]) for index in order]
         answers = own_answers(
             self._base,
             prompts,
-            max_tokens=OWN_ANSWER_TOKENS,
+            num_tokens=num_tokens,
+            max_answer_tokens=OWN_ANSWER_TOKENS,
             seed=_OWN_ANSWER_SEED,
             home=home,
             progress=progress,
         )
-        return Documents(
-            [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)],
-            list(range(len(prompts))),
-        )
+        documents = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=False)]
+        return Documents(documents, order[: len(documents)])
 
     def warnings(self) -> tuple[str, ...]:
         """What is unusual about the template, as far as the examples so far have used it."""

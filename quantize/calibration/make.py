@@ -23,7 +23,7 @@ Answers = Literal["own", "reference"]
 
 # The second moments of a layer's inputs cannot have full rank on fewer tokens than the layer has inputs, and are
 # noisy on few times as many (docs/calibration.md).
-TOKENS_PER_INPUT = 4
+TOKENS_PER_INPUT = 6
 # Of the evaluation text's tokens; see docs/calibration.md for what was measured.
 MAX_UNCOVERED_SHARE = 0.2
 _ALL_ROWS = 1 << 60
@@ -70,7 +70,12 @@ def make_calibration(
         and facts.num_parameters <= MAX_PARAMETERS
     )
     if own:
-        documents = encoder.answered(texts.calibration, home=home or BasesSettings().home, progress=progress)
+        documents = encoder.answered(
+            texts.calibration,
+            num_tokens=num_samples * row_tokens,
+            home=home or BasesSettings().home,
+            progress=progress,
+        )
     else:
         progress(f"Encoding {len(texts.calibration):,} examples to calibrate with")
         documents = encoder.encode(texts.calibration)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from adapters.training.base_model import load_training_model
 from bases.passport import read_passport
@@ -16,61 +17,79 @@ from bases.progress import Progress
 from bases.resolve import ResolvedBase
 
 # Raise when the same prompts would be answered otherwise: kept answers are then made anew.
-_FORMAT = 1
+_FORMAT = 2
 _BATCH = 48
-_SAY_SECONDS = 2.0
 # A base of more parameters would take minutes on a CPU, and is calibrated on the reference answers.
 MAX_PARAMETERS = 600_000_000
+
+_Answers = TypeAdapter(list[list[int]])
 
 
 def own_answers(
     base: ResolvedBase,
     prompts: Sequence[Sequence[int]],
     *,
-    max_tokens: int,
+    num_tokens: int,
+    max_answer_tokens: int,
     seed: int,
     home: Path,
     progress: Progress,
 ) -> list[list[int]]:
-    """What the base says to each prompt (token ids), sampled at temperature 1 and cut at `max_tokens`.
+    """What the base says to the first prompts (token ids), sampled at temperature 1.
 
-    An answer that ended has the end token at its end. Kept in `<home>/calibration/` by the base's fingerprint, so
-    that a second call costs nothing.
+    As many prompts are answered, in batches, as make `num_tokens` tokens with their answers, or all. An answer is
+    cut at `max_answer_tokens`; one that ended before has the end token at its end. Kept in `<home>/calibration/` by
+    the base's fingerprint, so that a second call costs nothing.
     """
     fingerprint = read_passport(base, home=home, progress=progress).fingerprint
-    asked = json.dumps([_FORMAT, fingerprint, [list(prompt) for prompt in prompts], max_tokens, seed])
+    asked = json.dumps([_FORMAT, fingerprint, [list(prompt) for prompt in prompts], max_answer_tokens, seed])
     kept = home / "calibration" / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
-    if (answers := _load(kept, len(prompts))) is not None:
-        return answers
-    answers = _generate(base, prompts, max_tokens=max_tokens, seed=seed, progress=progress)
-    _keep(answers, kept)
-    return answers
+    answers = _load(kept)
+    needed = _needed(prompts, answers, num_tokens)
+    if needed is None:
+        progress(f"{base.name} answers prompts to be calibrated on")
+        for more in _more_answers(base, prompts, answers, max_answer_tokens, seed):
+            answers = more
+            _keep(answers, kept)
+            made = sum(map(len, answers)) + sum(map(len, prompts[: len(answers)]))
+            progress(f"{base.name} has answered {len(answers)} prompts: {made:,} of {num_tokens:,} tokens")
+            if (needed := _needed(prompts, answers, num_tokens)) is not None:
+                break
+    return answers[:needed]
 
 
-def _generate(
-    base: ResolvedBase, prompts: Sequence[Sequence[int]], *, max_tokens: int, seed: int, progress: Progress
-) -> list[list[int]]:
+def _needed(
+    prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], num_tokens: int
+) -> int | None:
+    """How many of the first answers make `num_tokens` tokens with their prompts; None where more must be made.
+
+    What an earlier call with more rows left behind is thus not used by one with fewer.
+    """
+    made = 0
+    for count, (prompt, answer) in enumerate(zip(prompts, answers, strict=False), start=1):
+        made += len(prompt) + len(answer)
+        if made >= num_tokens:
+            return count
+    return len(prompts) if len(answers) >= len(prompts) else None
+
+
+def _more_answers(
+    base: ResolvedBase,
+    prompts: Sequence[Sequence[int]],
+    answers: list[list[int]],
+    max_answer_tokens: int,
+    seed: int,
+) -> Iterator[list[list[int]]]:
+    """The answers and those of one more batch, again and again; a batch does not depend on those before it."""
     import torch
 
-    progress(f"{base.name} answers {len(prompts)} prompts to be calibrated on")
     model = load_training_model(base, dtype=torch.float32).model.eval()
-    answers: list[list[int]] = [[] for _ in prompts]
-    # Prompts of about one length are answered together: little padding.
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    started = said_at = time.monotonic()
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        torch.manual_seed(seed)
-        for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
-            said = _answer_batch(model, [prompts[index] for index in batch], max_tokens)
-            for index, answer in zip(batch, said, strict=True):
-                answers[index] = answer
-            if time.monotonic() - said_at > _SAY_SECONDS:
-                said_at = time.monotonic()
-                done = start + len(batch)
-                left = (said_at - started) * (len(order) - done) / done
-                progress(f"{base.name} has answered {done} of {len(order)} prompts, about {left:.0f} s left")
-    return answers
+    for start in range(len(answers) // _BATCH * _BATCH, len(prompts), _BATCH):
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            torch.manual_seed(seed + start)
+            said = _answer_batch(model, prompts[start : start + _BATCH], max_answer_tokens)
+        answers = [*answers[:start], *said]
+        yield answers
 
 
 def _answer_batch(model: Any, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
@@ -105,12 +124,12 @@ def _answer_batch(model: Any, prompts: Sequence[Sequence[int]], max_tokens: int)
     return answers
 
 
-def _load(path: Path, num_prompts: int) -> list[list[int]] | None:
+def _load(path: Path) -> list[list[int]]:
+    """Kept answers; none where the file is missing or broken."""
     try:
-        answers = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return answers if isinstance(answers, list) and len(answers) == num_prompts else None
+        return _Answers.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return []
 
 
 def _keep(answers: list[list[int]], path: Path) -> None:
