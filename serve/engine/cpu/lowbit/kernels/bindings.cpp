@@ -121,7 +121,7 @@ Tensor linear_wna16(const Tensor& x, const Tensor& packed, const Tensor& scales,
   float* to = out.mutable_data_ptr<float>();
   const float* from = wide.const_data_ptr<float>();
   const Kernels& use = kernels();
-  if (tokens > use.few_tokens) {
+  if (tokens > use.wna16_few_tokens) {
     share_out(tokens, n, columns, [&](int64_t token, int64_t count, int64_t begin, int64_t end) {
       use.wna16_many(w, from + token * columns, count, to + token * n, begin, end);
     });
@@ -198,7 +198,7 @@ Tensor linear_stored16(const Tensor& x, const Tensor& weight, const OptionalTens
   Tensor out = empty_floats({tokens, n});
   const float* from = wide.const_data_ptr<float>();
   float* to = out.mutable_data_ptr<float>();
-  if (tokens > use.few_tokens) {
+  if (tokens > use.stored16_few_tokens) {
     share_out(tokens, n, columns, [&](int64_t token, int64_t count, int64_t begin, int64_t end) {
       use.stored16_many(w, from + token * columns, count, to + token * n, begin, end);
     });

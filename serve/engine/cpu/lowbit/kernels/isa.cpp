@@ -13,7 +13,8 @@ namespace hotswap_lowbit {
 
 static constexpr Kernels KERNELS = {
     NAME(HOTSWAP_ISA),
-    8,
+    16,
+    32,
     HOTSWAP_ISA::wna16_few,
     HOTSWAP_ISA::wna16_many,
     HOTSWAP_ISA::ROUNDED_BYTES,

@@ -42,8 +42,9 @@ struct Stored16 {
 struct Kernels {
   const char* name;
 
-  // Tokens that the `few` kernels take at most.
-  int64_t few_tokens;
+  // Up to so many tokens the `few` kernels, which unpack weights in registers, are faster than the `many` ones, which
+  // unpack them into a panel first (measured; either is right for any number).
+  int64_t wna16_few_tokens, stored16_few_tokens;
 
   // out[tokens][n] of the tiles [begin, end). x: [tokens][columns], scaled by `field_scale`.
   void (*wna16_few)(const Wna16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);

@@ -6,21 +6,19 @@
 namespace hotswap_lowbit {
 namespace HOTSWAP_ISA {
 
-// One vector of column pairs of OUTPUTS rows times TOKENS tokens. All weights come before all tokens: an order in
-// which the sums stay in registers.
+// One vector of column pairs of OUTPUTS rows times TOKENS tokens, in an order in which the sums stay in registers.
 template <int OUTPUTS, int TOKENS>
 INLINE void dot_step(const Ints (&pairs)[OUTPUTS], const float* x, int64_t half, Floats (&sums)[OUTPUTS][TOKENS]) {
-  Floats even[OUTPUTS], odd[OUTPUTS];
+  Floats values[TOKENS];
+  UNROLL for (int t = 0; t < TOKENS; ++t) values[t] = load(x + t * 2 * half);
   UNROLL for (int o = 0; o < OUTPUTS; ++o) {
-    even[o] = even_bfloats(pairs[o]);
-    odd[o] = odd_bfloats(pairs[o]);
+    const Floats even = even_bfloats(pairs[o]);
+    UNROLL for (int t = 0; t < TOKENS; ++t) sums[o][t] = multiply_add(even, values[t], sums[o][t]);
   }
-  UNROLL for (int t = 0; t < TOKENS; ++t) {
-    const Floats x_even = load(x + t * 2 * half), x_odd = load(x + (t * 2 + 1) * half);
-    UNROLL for (int o = 0; o < OUTPUTS; ++o) {
-      sums[o][t] = multiply_add(even[o], x_even, sums[o][t]);
-      sums[o][t] = multiply_add(odd[o], x_odd, sums[o][t]);
-    }
+  UNROLL for (int t = 0; t < TOKENS; ++t) values[t] = load(x + (t * 2 + 1) * half);
+  UNROLL for (int o = 0; o < OUTPUTS; ++o) {
+    const Floats odd = odd_bfloats(pairs[o]);
+    UNROLL for (int t = 0; t < TOKENS; ++t) sums[o][t] = multiply_add(odd, values[t], sums[o][t]);
   }
 }
 
@@ -53,7 +51,7 @@ INLINE void dot_rows(const Stored16& w, int64_t row, const float* x, int64_t hal
 
 template <int TOKENS>
 static void dot_tile(const Stored16& w, int64_t begin, int64_t end, const float* x, int64_t half, float* out) {
-  constexpr int OUTPUTS = TOKENS == 1 ? 4 : 2;
+  constexpr int OUTPUTS = TOKENS <= 2 ? 4 : 2;
   int64_t row = begin;
   for (; row + OUTPUTS <= end; row += OUTPUTS) dot_rows<OUTPUTS, TOKENS>(w, row, x, half, out);
   for (; row < end; ++row) dot_rows<1, TOKENS>(w, row, x, half, out);

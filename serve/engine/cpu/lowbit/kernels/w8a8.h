@@ -1,5 +1,5 @@
-// int8 weights and int8 activations, exact int32 sums. The sum of 8 or more products of two int8 does not fit the
-// 16 bits that AVX2's byte multiply has, so bytes are widened first; VNNI has no such bound.
+// int8 weights and int8 activations, exact int32 sums. AVX2's byte multiply adds pairs of products in 16 bits, where
+// they saturate, so bytes are widened to 16 bits first; VNNI adds in 32 bits, but one side has to be unsigned.
 #pragma once
 
 #include "vector.h"
@@ -66,6 +66,11 @@ INLINE void put_columns(uint8_t* to, __m256i values) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to + 8), _mm256_extracti128_si256(ordered, 1));
 }
 
+// Two int16 in all lanes, straight from memory.
+INLINE Ints all_pairs(const uint8_t* from) {
+  return _mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float*>(from)));
+}
+
 #endif
 
 static float round_token(const float* x, int64_t columns, int64_t pieces, uint8_t* rounded) {
@@ -107,15 +112,18 @@ INLINE void int8_rows(const W8a8& w, const uint8_t* rounded, const float* scales
   }
   packed += PIECE_BYTES;
   for (int64_t piece = 0; piece < w.pieces; ++piece) {
+    Ints even[TILE_VECTORS], odd[TILE_VECTORS];
     UNROLL for (int v = 0; v < TILE_VECTORS; ++v) {
       const Ints bytes = load_ints(packed + piece * PIECE_BYTES + v * 32);
-      const Ints even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
-      const Ints odd = _mm256_srai_epi16(bytes, 8);
-      UNROLL for (int r = 0; r < ROWS; ++r) {
-        int32_t pairs[2];
-        std::memcpy(pairs, rounded + r * stride + piece * ROUNDED_BYTES, sizeof pairs);
-        sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(_mm256_set1_epi32(pairs[0]), even));
-        sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(_mm256_set1_epi32(pairs[1]), odd));
+      even[v] = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
+      odd[v] = _mm256_srai_epi16(bytes, 8);
+    }
+    UNROLL for (int r = 0; r < ROWS; ++r) {
+      const uint8_t* at = rounded + r * stride + piece * ROUNDED_BYTES;
+      const Ints evens = all_pairs(at), odds = all_pairs(at + 4);
+      UNROLL for (int v = 0; v < TILE_VECTORS; ++v) {
+        sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(evens, even[v]));
+        sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(odds, odd[v]));
       }
     }
   }
@@ -142,8 +150,8 @@ static void w8a8(const W8a8& w, const uint8_t* rounded, const float* scales, int
   for (; token + ROWS <= tokens; token += ROWS) {                                                               \
     int8_rows<ROWS>(w, rounded + token * stride, scales + token, out + token * w.n, tile, weight_scale);        \
   }
+#ifdef __AVX512VNNI__
     TAKE(MAX_ROWS)
-#ifdef __AVX512F__
     TAKE(8)
 #endif
     TAKE(4)

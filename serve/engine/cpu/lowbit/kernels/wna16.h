@@ -32,6 +32,9 @@ constexpr int position_index(int field) {  // index of the bit position at which
   return BITS == 4 ? (field < 5 ? field : field - 3) : field % 2;
 }
 
+// A sum runs over so many columns at most before it is added to the total, which keeps float32's error small.
+constexpr int64_t RUN_COLUMNS = 128;
+
 // Scales and zeros of some groups of a tile, [groups][16], so that a vector holds those of its outputs.
 constexpr int64_t HELD_GROUPS = 16;
 
@@ -77,10 +80,9 @@ struct GroupFactors {
 };
 
 template <int BITS, int ROWS, int TILES>
-INLINE void few_tiles(const Wna16& w, const float* x, float* out, int64_t tile) {
+__attribute__((noinline)) static void few_tiles(const Wna16& w, const float* x, float* out, int64_t tile) {
   using F = Fields<BITS>;
   constexpr int VECTORS = TILES * TILE_VECTORS;
-  const int64_t group_pieces = w.group / F::COUNT;
   const int64_t tile_bytes = w.columns / F::COUNT * PIECE_BYTES;
   const uint8_t* packed = w.packed + tile * tile_bytes;
   const Ints magic = all_ints(MAGIC_BITS);
@@ -106,37 +108,42 @@ INLINE void few_tiles(const Wna16& w, const float* x, float* out, int64_t tile) 
           }
         }
       }
-      Floats sums[ROWS][VECTORS];
-      UNROLL for (int r = 0; r < ROWS; ++r) {
-        UNROLL for (int v = 0; v < VECTORS; ++v) sums[r][v] = zero();
-      }
-      for (int64_t piece = 0; piece < group_pieces; ++piece) {
-        Ints bits[VECTORS];
-        UNROLL for (int v = 0; v < VECTORS; ++v) {
-          bits[v] = load_ints(packed + v / TILE_VECTORS * tile_bytes + v % TILE_VECTORS * LANES * 4);
-        }
-        UNROLL for (int f = 0; f < F::COUNT; ++f) {
-          if (f == F::FIRST_SHIFTED) {
-            UNROLL for (int v = 0; v < VECTORS; ++v) bits[v] = shift_right<F::SHIFT>(bits[v]);
-          }
-          constexpr auto position = position_index<BITS>;
-          const Ints mask = all_ints(F::MASK << (position(f) * F::STEP));
-          // All weights before all tokens: an order in which the sums stay in registers.
-          Floats weights[VECTORS];
-          UNROLL for (int v = 0; v < VECTORS; ++v) {
-            weights[v] = subtract(mask_or(bits[v], mask, magic), offsets[position(f)][v]);
-          }
-          UNROLL for (int r = 0; r < ROWS; ++r) {
-            const Floats value = all(x[r * w.columns + column + f]);
-            UNROLL for (int v = 0; v < VECTORS; ++v) sums[r][v] = multiply_add(value, weights[v], sums[r][v]);
-          }
-        }
-        packed += PIECE_BYTES;
-        column += F::COUNT;
-      }
+      Floats scales[VECTORS];
       UNROLL for (int v = 0; v < VECTORS; ++v) {
-        const Floats scales = load(factors[v / TILE_VECTORS].scales + g * TILE + v % TILE_VECTORS * LANES);
-        UNROLL for (int r = 0; r < ROWS; ++r) totals[r][v] = multiply_add(sums[r][v], scales, totals[r][v]);
+        scales[v] = load(factors[v / TILE_VECTORS].scales + g * TILE + v % TILE_VECTORS * LANES);
+      }
+      for (int64_t left = w.group / F::COUNT; left > 0; left -= RUN_COLUMNS / F::COUNT) {
+        Floats sums[ROWS][VECTORS];
+        UNROLL for (int r = 0; r < ROWS; ++r) {
+          UNROLL for (int v = 0; v < VECTORS; ++v) sums[r][v] = zero();
+        }
+        for (int64_t piece = smaller(left, RUN_COLUMNS / F::COUNT); piece > 0; --piece) {
+          Ints bits[VECTORS];
+          UNROLL for (int v = 0; v < VECTORS; ++v) {
+            bits[v] = load_ints(packed + v / TILE_VECTORS * tile_bytes + v % TILE_VECTORS * LANES * 4);
+          }
+          UNROLL for (int f = 0; f < F::COUNT; ++f) {
+            if (f == F::FIRST_SHIFTED) {
+              UNROLL for (int v = 0; v < VECTORS; ++v) bits[v] = shift_right<F::SHIFT>(bits[v]);
+            }
+            constexpr auto position = position_index<BITS>;
+            const Ints mask = all_ints(F::MASK << (position(f) * F::STEP));
+            // All weights before all tokens: an order in which the sums stay in registers.
+            Floats weights[VECTORS];
+            UNROLL for (int v = 0; v < VECTORS; ++v) {
+              weights[v] = subtract(mask_or(bits[v], mask, magic), offsets[position(f)][v]);
+            }
+            UNROLL for (int r = 0; r < ROWS; ++r) {
+              const Floats value = all(x[r * w.columns + column + f]);
+              UNROLL for (int v = 0; v < VECTORS; ++v) sums[r][v] = multiply_add(value, weights[v], sums[r][v]);
+            }
+          }
+          packed += PIECE_BYTES;
+          column += F::COUNT;
+        }
+        UNROLL for (int v = 0; v < VECTORS; ++v) {
+          UNROLL for (int r = 0; r < ROWS; ++r) totals[r][v] = multiply_add(sums[r][v], scales[v], totals[r][v]);
+        }
       }
     }
   }
@@ -148,26 +155,25 @@ INLINE void few_tiles(const Wna16& w, const float* x, float* out, int64_t tile) 
   }
 }
 
-template <int BITS, int ROWS, int TILES>
-static void few_rows(const Wna16& w, const float* x, float* out, int64_t begin, int64_t end) {
-  int64_t tile = begin;
-  for (; tile + TILES <= end; tile += TILES) few_tiles<BITS, ROWS, TILES>(w, x, out, tile);
-  if constexpr (TILES > 1) {
-    for (; tile < end; ++tile) few_tiles<BITS, ROWS, 1>(w, x, out, tile);
-  }
-}
-
+// A tile's weights stay in the cache for all tokens. One token alone takes two tiles at a time, which hides the
+// latency of its sums.
 template <int BITS>
 static void few_bits(const Wna16& w, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end) {
-  int64_t token = 0;
-  for (; token + 4 <= tokens; token += 4) {
-    few_rows<BITS, 4, 1>(w, x + token * w.columns, out + token * w.n, begin, end);
+  int64_t tile = begin;
+  if (tokens == 1) {
+    for (; tile + 2 <= end; tile += 2) few_tiles<BITS, 1, 2>(w, x, out, tile);
   }
-  x += token * w.columns;
-  out += token * w.n;
-  if (tokens - token == 1) few_rows<BITS, 1, 2>(w, x, out, begin, end);
-  if (tokens - token == 2) few_rows<BITS, 2, 1>(w, x, out, begin, end);
-  if (tokens - token == 3) few_rows<BITS, 3, 1>(w, x, out, begin, end);
+  for (; tile < end; ++tile) {
+    int64_t token = 0;
+    for (; token + 4 <= tokens; token += 4) {
+      few_tiles<BITS, 4, 1>(w, x + token * w.columns, out + token * w.n, tile);
+    }
+    const float* rest = x + token * w.columns;
+    float* to = out + token * w.n;
+    if (tokens - token == 1) few_tiles<BITS, 1, 1>(w, rest, to, tile);
+    if (tokens - token == 2) few_tiles<BITS, 2, 1>(w, rest, to, tile);
+    if (tokens - token == 3) few_tiles<BITS, 3, 1>(w, rest, to, tile);
+  }
 }
 
 static void wna16_few(const Wna16& w, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end) {
@@ -185,8 +191,7 @@ struct Wna16Panel {
 
   INLINE void make(int64_t tile, int64_t from, int64_t count, float* panel) const {
     using F = Fields<BITS>;
-    const uint8_t* packed = w.packed + (tile * w.columns + from) / F::COUNT * PIECE_BYTES;
-    packed = w.packed + (tile * (w.columns / F::COUNT) + from / F::COUNT) * PIECE_BYTES;
+    const uint8_t* packed = w.packed + (tile * (w.columns / F::COUNT) + from / F::COUNT) * PIECE_BYTES;
     const Ints magic = all_ints(MAGIC_BITS);
     GroupFactors factors;
     for (int64_t done = 0; done < count;) {
