@@ -87,7 +87,7 @@ def quiet_compressor() -> Iterator[list[str]]:
     heard: list[str] = []
 
     def hear(message: Any) -> None:
-        text = str(message).strip()
+        text = str(message).strip().removesuffix(" Set logging to DEBUG to view full list.")
         if message.record["level"].name == "WARNING" and text not in heard and not text.startswith(_EXPECTED):
             heard.append(text)
 

@@ -20,6 +20,7 @@ from bases.resolve import resolve_base
 from quantize.calibration.errors import CalibrationError
 from quantize.errors import CompressorError, PreflightError, QuantizeError
 from quantize.outcome import QuantizeOutcome
+from quantize.recovery.settings import RecoverySettings
 from quantize.resume import KeptLayers
 from quantize.run import quantize_base
 from quantize.settings import load_quantize_settings
@@ -93,6 +94,21 @@ def test_the_gptq_layout_is_written_beside_it_where_it_can_be(
         run(tiny_original, quantise_home, out=tmp_path / "small", scheme="rtn-w4a16", layout="gptq")
     with pytest.raises(PreflightError, match="no form in the GPTQ layout"):
         run(tiny_original, quantise_home, out=tmp_path / "other", scheme="int8-dynamic", layout="gptq")
+
+
+def test_recovery_follows_and_lies_where_adapters_do(
+    tiny_original: Path, quantise_home: Path, tmp_path: Path
+) -> None:
+    settings = load_quantize_settings(
+        **SMALL | {"held_out_rows": 8}, scheme="rtn-w4a16", out=tmp_path / "small", recover=True
+    )
+    base = resolve_base(str(tiny_original), home=quantise_home)
+    recovery = RecoverySettings(recover_method="closed-form", recover_name="back")
+    outcome = quantize_base(base, settings=settings, recovery=recovery, home=quantise_home)
+    assert outcome.recovery is not None
+    assert outcome.recovery.before.mean_kl_nats == outcome.quality.mean_kl_nats
+    if outcome.recovery.folder is not None:
+        assert outcome.recovery.folder.parent == quantise_home / "adapters" / "back"
 
 
 def test_force_replaces_a_base_and_without_it_nothing_is_touched(
