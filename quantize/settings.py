@@ -57,6 +57,15 @@ class QuantizeSettings(BaseSettings):
         description="File of examples to calibrate with, as for `hotswap train`; repeatable. "
         "Default: the shipped set.",
     )
+    answers: Literal["reference", "own"] = Field(
+        "reference",
+        description="Answers of the shipped set: as written, or the base's `own`, which it gives first.",
+    )
+    evaluation: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="File of examples to measure with; repeatable. "
+        "Default: a fifth of --data, or the shipped held-out part.",
+    )
     samples: int = Field(64, ge=1, le=100_000, description="Calibration rows.")
     row_tokens: int = Field(256, ge=2, le=131_072, description="Length of a calibration row in tokens.")
     held_out_rows: int = Field(
@@ -74,7 +83,7 @@ class QuantizeSettings(BaseSettings):
         None, description="Folder for what Hotswap makes. Default: HOTSWAP_HOME, else ~/.cache/hotswap."
     )
 
-    @field_validator("data", mode="before")
+    @field_validator("data", "evaluation", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
