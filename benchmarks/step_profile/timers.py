@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.step_profile.stopwatch import Stopwatch
+from serve.engine.cpu import direct_linear
 
 PRODUCTS = "large products"
 ATTENTION = "attention"
@@ -66,16 +67,17 @@ class Timers:
 
     def attach_products(self) -> None:
         """Time what multiplies in each linear layer; before the layers' paths are shortened, which hold it."""
-        seen = set()
+        multiplication = direct_linear.multiplication
+        self._taken.append((direct_linear, "multiplication", multiplication))
+        direct_linear.multiplication = lambda base: self.stopwatch.timed(PRODUCTS, multiplication(base))
         for module in self._runner.model.modules():
-            if not type(module).__name__.endswith("LinearWithLoRA"):
-                continue
-            base = module.base_layer
-            if "cpu_linear" in base.__dict__:
-                self._time(base, "cpu_linear", PRODUCTS)
-            elif id(base.quant_method) not in seen:
-                seen.add(id(base.quant_method))
-                self._time(base.quant_method, "apply", PRODUCTS)
+            if type(module).__name__.endswith("LinearWithLoRA"):
+                base = module.base_layer
+                owner, name = (
+                    (base, "cpu_linear") if "cpu_linear" in base.__dict__ else (base.quant_method, "apply")
+                )
+                if not hasattr(getattr(owner, name), "__wrapped__"):
+                    self._time(owner, name, PRODUCTS)
 
     def detach(self) -> None:
         """Take every timer off."""

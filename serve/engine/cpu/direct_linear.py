@@ -72,7 +72,7 @@ def _has_own_forward(base: Any) -> bool:
 
 
 def _forward(layer: Any, base: Any) -> Callable[..., Any]:
-    multiply = _multiplication(base)
+    multiply = multiplication(base)
     bias = base.bias
     added_bias, returned_bias = (None, bias) if base.skip_bias_add else (bias, None)
     returns_pair = base.return_bias
@@ -90,8 +90,8 @@ def _forward(layer: Any, base: Any) -> Callable[..., Any]:
     return forward
 
 
-def _multiplication(base: Any) -> Callable[[Any, Any, Any], Any]:
-    """What `base.quant_method.apply` comes to for this layer on a CPU."""
+def multiplication(base: Any) -> Callable[[Any, Any, Any], Any]:
+    """What `base.quant_method.apply` comes to for this layer on a CPU: (base, x, bias) to the product."""
     parameters = base._parameters
     apply: Callable[[Any, Any, Any], Any] = base.quant_method.apply
     if type(base.quant_method) is UnquantizedLinearMethod and hasattr(base, "cpu_linear"):
