@@ -26,6 +26,12 @@ USER hotswap
 
 # --- packages, then the project, then the default base: each a layer that the next one's changes leave alone -----
 FROM runtime AS cpu-packages
+USER root
+# g++ compiles the kernels for quantised bases below; the image itself needs no compiler.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+USER hotswap
 COPY --chown=hotswap requirements requirements
 COPY --chown=hotswap scripts scripts
 COPY --chown=hotswap pyproject.toml ./

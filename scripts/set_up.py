@@ -1,4 +1,4 @@
-"""Everything that `make serve` and `make test` need, from nothing: environment, packages, default base.
+"""Everything that `make serve` and `make test` need, from nothing: environment, packages, default base, kernels.
 
 Does only what has not been done: a second run takes a fraction of a second, and one after an
 interruption goes on.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +26,11 @@ from scripts.stamp import file_digest, read_stamp
 
 BASE_MEMO_NAME = "hotswap-base.json"
 """In the environment: where the default base was when set-up last looked, so that looking again is cheap."""
+
+KERNELS_MEMO_NAME = "hotswap-kernels.json"
+"""In the environment: the compiled kernels, or the compiler that failed on them, so that it is tried once."""
+
+_KERNELS_SOURCE = Path("serve", "engine", "cpu", "lowbit")
 
 
 class SetUpError(Exception):
@@ -44,6 +51,7 @@ def main(arguments: list[str]) -> int:
             _set_up_packages(folder, repository, given.device, project=not given.no_project)
             if not (given.no_base or given.no_project):
                 _set_up_base(folder, repository)
+                _set_up_kernels(folder, repository)
     except (SetUpError, PipError, OSError, subprocess.CalledProcessError) as error:
         print(f"\nset-up failed: {error}\nThe next run goes on from here.", file=sys.stderr)
         return 1
@@ -92,6 +100,55 @@ def _base_is_there(memo: Path, key: dict[str, str]) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return bool(known == key) and (base / "config.json").is_file() and (base / "model.safetensors").is_file()
+
+
+def _set_up_kernels(folder: Path, repository: Path) -> None:
+    """Compile the kernels for quantised bases on CPUs. Never fails the set-up: PyTorch can do their work."""
+    held = read_stamp(folder)
+    if held is None or held.device != "cpu":
+        return
+    memo = folder / KERNELS_MEMO_NAME
+    key = _kernels_key(repository, held.lock_digest)
+    if _kernels_were_tried(memo, key):
+        return
+    started = time.monotonic()
+    print("Kernels for quantised bases:", flush=True)
+    command: list[str | Path] = [folder / "bin" / "python", "-m", "serve.engine.cpu.lowbit.build"]
+    done = subprocess.run(command, cwd=repository, stdout=subprocess.PIPE, text=True, check=False)
+    library = done.stdout.splitlines()[-1] if done.returncode == 0 and done.stdout else ""
+    try:
+        memo.write_text(json.dumps({**key, "library": library}) + "\n")
+    except OSError as error:
+        print(f"  ({memo} cannot be written: {error})", flush=True)
+    text = (
+        "ready" if library else "not built, see above; everything works without them, quantised bases slower"
+    )
+    print(f"The kernels are {text} ({time.monotonic() - started:.0f} s).", flush=True)
+
+
+def _kernels_key(repository: Path, lock_digest: str) -> dict[str, str]:
+    """What decides whether compiling again could come to something else."""
+    files = sorted(
+        path for path in (repository / _KERNELS_SOURCE).rglob("*") if path.suffix in {".py", ".cpp", ".h"}
+    )
+    named = os.environ.get("CXX", "").strip()
+    return {
+        "home": os.environ.get("HOTSWAP_HOME", ""),
+        "lock": lock_digest,
+        "source": hashlib.sha256("".join(file_digest(path) for path in files).encode()).hexdigest(),
+        "compiler": next(
+            (path for name in ([named] if named else ["g++", "c++"]) if (path := shutil.which(name))), ""
+        ),
+    }
+
+
+def _kernels_were_tried(memo: Path, key: dict[str, str]) -> bool:
+    try:
+        known = json.loads(memo.read_text())
+        library = known.pop("library")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(known == key) and (library == "" or Path(library).is_file())
 
 
 @contextmanager

@@ -52,6 +52,7 @@ def build_library(home: Path, *, progress: Progress = log_progress, compiler: st
 
     Processes that start together compile once; the others wait and say so.
     """
+    _torch_folder()
     target = source.library_folder(home)
     if found := source.find_library(home):
         return found

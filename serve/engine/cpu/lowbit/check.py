@@ -1,7 +1,7 @@
 """Is a compiled library right on this machine? Run by the build: `python -m serve.engine.cpu.lowbit.check FILE`.
 
-Prints the instruction set that was chosen, or nothing on a processor without AVX2, and exits with 1 where a
-result differs from PyTorch's.
+Prints the best instruction set of this processor, or nothing where it has no AVX2, and exits with 1 where a result
+differs from PyTorch's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from serve.engine.cpu.lowbit import torch_ops
+from serve.engine.cpu.lowbit import source, torch_ops
 
 TOLERANCE = 1e-5
 """Largest difference from PyTorch, relative to the largest output: float32 in another order of summation."""
@@ -21,14 +21,17 @@ TOKENS = (1, 3, 9)
 
 
 def differences(library: Path) -> tuple[str, list[str]]:
-    """The instruction set in use and what differs, one line each."""
+    """The best instruction set of this processor, and what differs with any that it has, one line each."""
     torch.ops.load_library(library)
+    select = torch.ops.hotswap_lowbit.select
+    found = [f"{isa}: {line}" for isa in source.ISA_FLAGS if select(isa) for line in _differences()]
+    return str(select("")), found
+
+
+def _differences() -> list[str]:
     native = torch.ops.hotswap_lowbit
-    isa = str(native.select(""))
-    if not isa:
-        return "", []
     generator = torch.Generator().manual_seed(0)
-    found = []
+    found: list[str] = []
     for bits in (4, 8):
         values = torch.randint(0, 2**bits, (ROWS, COLUMNS), dtype=torch.uint8, generator=generator)
         zeros = torch.randint(0, 2**bits, (ROWS, COLUMNS // GROUP), dtype=torch.uint8, generator=generator)
@@ -52,7 +55,7 @@ def differences(library: Path) -> tuple[str, list[str]]:
         found += _difference(
             f"bfloat16, {tokens} tokens", got, torch_ops.linear_stored16(x, stored, None), TOLERANCE
         )
-    return isa, found
+    return found
 
 
 def _difference(what: str, got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> list[str]:
