@@ -37,7 +37,8 @@ _DEFECTS: tuple[tuple[str, str | None, tuple[str, ...], str], ...] = (
         "",
         None,
         ("cpu",),
-        "W8A8 bases do not load on CPU while adapters are enabled; mended by lora-device",
+        "W8A8 bases do not load on CPU while adapters are enabled, and are computed wrongly without VNNI; mended "
+        "by lora-device and lowbit-w8a8",
     ),
     (
         "",

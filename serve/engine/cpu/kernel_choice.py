@@ -45,11 +45,6 @@ def own_wna16(choice: KernelChoice, *, vllm_can: bool) -> bool:
     return choice == KernelChoice.HOTSWAP or not vllm_can
 
 
-def own_w8a8(choice: KernelChoice, *, vnni: bool, native: bool) -> bool:
-    """Layers of 8 bits with inputs rounded per token: vLLM's work everywhere, but slowly without VNNI.
-
-    There oneDNN is slower than float32, so the compiled kernel (`native`) is taken.
-    """
-    if choice == KernelChoice.AUTO:
-        return native and not vnni
-    return choice == KernelChoice.HOTSWAP
+def own_w8a8(choice: KernelChoice, *, vllm_can: bool) -> bool:
+    """Layers of 8 bits, rounded inputs: vLLM's kernel where its sums are right, unless ours is asked for."""
+    return choice == KernelChoice.HOTSWAP or not vllm_can

@@ -19,12 +19,19 @@ def install() -> None:
 
 
 def linear_kernels(worker: Any) -> dict[str, int]:
-    """Number of quantised layers for each class of kernel, by the class's name."""
-    counts: dict[str, int] = {}
+    """Number of quantised layers by class of kernel; ours with what computes them, as in `HotswapX[native]`."""
+    from serve.engine.cpu.lowbit import ops
+
+    kernels: dict[int, Any] = {}  # a layer and its wrapper for adapters name the same one
     for module in worker.get_model().modules():
-        owners = (getattr(module, "scheme", None), getattr(module, "quant_method", None))
-        for kernel in (getattr(owner, "kernel", None) for owner in owners):
+        for owner in (getattr(module, "scheme", None), getattr(module, "quant_method", None)):
+            kernel = getattr(owner, "kernel", None)
             if kernel is not None:
-                name = type(kernel).__name__
-                counts[name] = counts.get(name, 0) + 1
+                kernels[id(kernel)] = kernel
+    counts: dict[str, int] = {}
+    for kernel in kernels.values():
+        name = type(kernel).__name__
+        if type(kernel).__module__.startswith("serve."):
+            name = f"{name}[{ops.available()}]"
+        counts[name] = counts.get(name, 0) + 1
     return counts

@@ -1,16 +1,18 @@
-"""Layers of 8 bits whose inputs are rounded per token (W8A8), where vLLM's kernel is slower than float32.
+"""Layers of 8 bits whose inputs are rounded per token (W8A8), where vLLM's kernel gives wrong sums.
 
-Defect (vLLM 0.32.0, CPU; speed): `CPUInt8ScaledMMLinearKernel` multiplies by oneDNN, which without VNNI
-widens its integers and takes longer than the product of the same layer in float32.
+Defect (vLLM 0.32.0, CPU; wrong answers): `CPUInt8ScaledMMLinearKernel` multiplies by oneDNN, which without VNNI
+adds two products of 8 bits in 16 bits and cuts off what does not fit. Random int8 weights and inputs are off by
+a quarter of the largest sum, and the greedy answers of a tiny base are others. It is slower than float32 there,
+too.
 
 Mend: a kernel of our own before vLLM's in the list that vLLM chooses from, for inputs that are rounded
-symmetrically and at run time; which layers it takes is `kernel_choice.own_w8a8`'s to say. Schemes with scales
-fixed at calibration or with zero points of the inputs stay vLLM's. The sums of integers are exact in both;
-the scale of a token is its largest magnitude / 127.5 here, as in compressed-tensors, with which bases are
-quantised and measured, and / 127 in vLLM.
+symmetrically and at run time; which layers it takes is `kernel_choice.own_w8a8`'s to say. Its sums of integers
+are exact. The scale of a token is its largest magnitude / 127.5, as in compressed-tensors, with which bases are
+quantised and measured; in vLLM it is / 127. Schemes with fixed scales or zero points of the inputs stay vLLM's;
+the gateway refuses them without VNNI.
 
-Can go when oneDNN is fast without VNNI. Importing this module imports torch and vLLM: only the plugin does,
-inside vLLM's processes.
+Can go when vLLM's sums are right without VNNI.
+Importing this module imports torch and vLLM: only the plugin does, inside vLLM's processes.
 """
 
 from __future__ import annotations
@@ -46,9 +48,8 @@ class HotswapW8A8LinearKernel(Int8ScaledMMLinearKernel):  # type: ignore[misc]
     def can_implement(cls, c: Int8ScaledMMLinearLayerConfig) -> tuple[bool, str | None]:
         if c.is_static_input_scheme or not c.input_symmetric:
             return False, "inputs with fixed scales or zero points are vLLM's"
-        vnni = torch.cpu._is_vnni_supported()
-        if not own_w8a8(kernel_choice(), vnni=vnni, native=ops.available() == "native"):
-            return False, "vLLM's own kernel is taken"
+        if not own_w8a8(kernel_choice(), vllm_can=torch.cpu._is_vnni_supported()):
+            return False, "vLLM's own kernel works here"
         return True, None
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:

@@ -219,18 +219,27 @@ def _refuse_without_kernel(
     base = wishes.quantisation
     if base is None or base.scheme == base.method:  # a method that is not looked into
         return
-    if not base.weight_only:
-        part, lack = CpuPart.LORA_DEVICE, "does not load such a base while adapters are enabled"
-    elif not machine.avx512 or dtype == "float32":
-        part = CpuPart.LOWBIT_WNA16
-        lack = f"has no kernel for it {'in float32' if machine.avx512 else 'without AVX-512'}"
-    else:
-        return
-    if part not in parts:
+    if base.fixed_inputs and not machine.vnni:
         raise SettingsError(
-            f"--cpu-patches {wishes.cpu_patches}: {wishes.model_name} is quantised ({base.scheme}), and vLLM "
-            f"{lack}; add {part.value} (docs/upstream-defects.md)"
+            f"{wishes.model_name} cannot be served on this machine: it rounds inputs with fixed scales "
+            f"({base.scheme}), which vLLM computes wrongly on a processor without VNNI. Quantise it with scales "
+            "per token, e.g. int8-dynamic."
         )
+    needed: list[tuple[CpuPart, str]] = []
+    if base.weight_only and (not machine.avx512 or dtype == "float32"):
+        how = "in float32" if machine.avx512 else "without AVX-512"
+        needed.append((CpuPart.LOWBIT_WNA16, f"has no kernel for it {how}"))
+    if base.rounds_inputs:
+        if machine.vnni:
+            needed.append((CpuPart.LORA_DEVICE, "does not load such a base while adapters are enabled"))
+        else:
+            needed.append((CpuPart.LOWBIT_W8A8, "computes it wrongly without VNNI"))
+    for part, lack in needed:
+        if part not in parts:
+            raise SettingsError(
+                f"--cpu-patches {wishes.cpu_patches}: {wishes.model_name} is quantised ({base.scheme}), and vLLM "
+                f"{lack}; add {part.value} (docs/upstream-defects.md)"
+            )
 
 
 def _refuse_for_cpu(wishes: EngineWishes) -> None:

@@ -19,6 +19,7 @@ class Machine:
     avx512: bool
     available_bytes: int
     processor: str
+    vnni: bool = False  # multiplies int8 in one step, for 512 bits
 
 
 def read_machine() -> Machine:
@@ -32,6 +33,7 @@ def read_machine() -> Machine:
         avx512="avx512f" in flags,
         available_bytes=available_memory_bytes(),
         processor=processor,
+        vnni="avx512_vnni" in flags,
     )
 
 

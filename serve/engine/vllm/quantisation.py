@@ -18,7 +18,9 @@ class Quantisation:
     method: str  # quant_method of the config
     scheme: str  # e.g. "W4A16 group 64 asymmetric"
     weight_only: bool  # integers times inputs that are not rounded, in at least one layer
+    rounds_inputs: bool  # integers times inputs that are rounded to integers, in at least one layer
     floats: bool  # FP8, FP4: weights that vLLM multiplies on GPUs
+    fixed_inputs: bool = False  # inputs of integers with scales fixed at calibration, or with zero points
     order: str | None = None  # activation order that vLLM cannot serve
     fault: str | None = None  # another reason why vLLM cannot serve it
 
@@ -44,7 +46,9 @@ def read_quantisation(config: Mapping[str, Any]) -> Quantisation | None:
         return _packed(method, found)
     if method == "compressed-tensors":
         return _compressed_tensors(found)
-    return Quantisation(method, method, weight_only=False, floats="fp8" in method or "fp4" in method)
+    return Quantisation(
+        method, method, weight_only=False, rounds_inputs=False, floats="fp8" in method or "fp4" in method
+    )
 
 
 def _packed(method: str, found: Mapping[str, Any]) -> Quantisation:
@@ -59,6 +63,7 @@ def _packed(method: str, found: Mapping[str, Any]) -> Quantisation:
         method,
         f"{method.upper()} {_integers(bits, None if group == -1 else group, symmetric, None)}",
         weight_only=True,
+        rounds_inputs=False,
         floats=False,
         order="group" if moving else None,
         fault=fault,
@@ -67,7 +72,8 @@ def _packed(method: str, found: Mapping[str, Any]) -> Quantisation:
 
 def _compressed_tensors(found: Mapping[str, Any]) -> Quantisation:
     groups = found.get("config_groups")
-    schemes, weight_only, floats, order = [], False, False, None
+    schemes, order = [], None
+    weight_only = rounds_inputs = floats = fixed = False
     for group in groups.values() if isinstance(groups, Mapping) else ():
         weights, inputs = group.get("weights") or {}, group.get("input_activations")
         if str(weights.get("actorder")).lower() in _MOVING_ORDERS:
@@ -76,14 +82,17 @@ def _compressed_tensors(found: Mapping[str, Any]) -> Quantisation:
             floats = True
             schemes.append(f"FP{weights.get('num_bits', '?')}")
             continue
-        weight_only = weight_only or not inputs
+        weight_only, rounds_inputs = weight_only or not inputs, rounds_inputs or bool(inputs)
+        fixed = fixed or bool(inputs and not (inputs.get("dynamic") and inputs.get("symmetric", True)))
         size = weights.get("group_size") if weights.get("strategy") == "group" else None
         bits = inputs.get("num_bits") if inputs else None
         schemes.append(
             _integers(weights.get("num_bits", "?"), size, bool(weights.get("symmetric", True)), bits)
         )
     scheme = ", ".join(dict.fromkeys(schemes)) or "compressed-tensors"
-    return Quantisation("compressed-tensors", scheme, weight_only=weight_only, floats=floats, order=order)
+    return Quantisation(
+        "compressed-tensors", scheme, weight_only, rounds_inputs, floats, fixed_inputs=fixed, order=order
+    )
 
 
 def _integers(bits: object, group: object, symmetric: bool, activation_bits: object) -> str:

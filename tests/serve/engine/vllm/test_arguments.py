@@ -15,7 +15,9 @@ from serve.errors import SettingsError
 from serve.settings import GIB
 
 OLD_CPU = Machine("cpu", (0, 1), native_bf16=False, avx512=False, available_bytes=16 * GIB, processor="old")
-NEW_CPU = replace(OLD_CPU, native_bf16=True, avx512=True, cores=(0, 2, 4), available_bytes=256 * GIB)
+NEW_CPU = replace(
+    OLD_CPU, native_bf16=True, avx512=True, cores=(0, 2, 4), available_bytes=256 * GIB, vnni=True
+)
 GPU = replace(NEW_CPU, device="cuda")
 VARIABLES = (
     "VLLM_LOGGING_LEVEL",
@@ -27,8 +29,10 @@ VARIABLES = (
     "HOTSWAP_CPU_KERNELS",
     "HOTSWAP_CPU_ISA",
 )
-W4A16 = Quantisation("compressed-tensors", "W4A16 group 64", weight_only=True, floats=False)
-W8A8 = replace(W4A16, scheme="W8A8 per channel", weight_only=False)
+W4A16 = Quantisation(
+    "compressed-tensors", "W4A16 group 64", weight_only=True, rounds_inputs=False, floats=False
+)
+W8A8 = replace(W4A16, scheme="W8A8 per channel", weight_only=False, rounds_inputs=True)
 FP8 = replace(W4A16, scheme="FP8", weight_only=False, floats=True)
 
 
@@ -287,6 +291,7 @@ def test_a_scheme_that_vllm_cannot_serve_is_refused_before_the_start(
         (NEW_CPU, W4A16, "float32", "lowbit-wna16"),
         (NEW_CPU, W4A16, "auto", None),
         (NEW_CPU, W8A8, "auto", "lora-device"),
+        (OLD_CPU, W8A8, "auto", "lowbit-w8a8"),
         (OLD_CPU, None, "auto", None),
     ],
 )
@@ -300,6 +305,14 @@ def test_without_the_mend_that_its_base_needs_the_engine_is_not_started(
     with pytest.raises(SettingsError, match=f"is quantised .*; add {needed}"):
         choose_arguments(machine, plain)
     choose_arguments(machine, replace(plain, cpu_patches=f"uniproc,{needed}"))
+
+
+def test_fixed_scales_of_inputs_are_refused_where_their_sums_would_be_wrong() -> None:
+    fixed = replace(W8A8, fixed_inputs=True)
+    with pytest.raises(SettingsError, match="computes wrongly on a processor without VNNI"):
+        choose_arguments(OLD_CPU, wishes(quantisation=fixed))
+    for machine in (NEW_CPU, GPU):
+        assert choose_arguments(machine, wishes(quantisation=fixed)).arguments
 
 
 def test_a_simulated_processor_is_simulated_for_torch_and_onednn_too(monkeypatch: pytest.MonkeyPatch) -> None:

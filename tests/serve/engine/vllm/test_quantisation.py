@@ -88,5 +88,16 @@ def test_weights_of_floating_point_need_a_gpu(config):
     assert read(config).problem("cuda") is None
 
 
+@pytest.mark.parametrize(
+    ("given", "fixed"),
+    [({}, False), ({"dynamic": False, "strategy": "tensor"}, True), ({"symmetric": False}, True)],
+)
+def test_inputs_are_rounded_with_scales_per_token_or_with_fixed_ones(given, fixed):
+    inputs = {"input_activations": TOKENS["input_activations"] | given}
+    found = read(groups(weights(8, None) | inputs))
+    assert (found.rounds_inputs, found.fixed_inputs) == (True, fixed)
+    assert not read(groups(weights())).rounds_inputs
+
+
 def test_gptqs_layout_with_zero_points_is_refused():
     assert "symmetric GPTQ checkpoints alone" in str(read(gptq(sym=False)).problem("cpu"))
