@@ -81,7 +81,7 @@ def quiet_compressor() -> Iterator[list[str]]:
     Its log stays silent afterwards too: what it prints by itself is set up at its import, in this process.
     """
     _import_quietly()
-    from loguru import logger
+    from llmcompressor.logger import logger
     from transformers.utils import logging as transformers_logging
 
     heard: list[str] = []
