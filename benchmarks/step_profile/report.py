@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from benchmarks.statistics import Spread, spread
-from benchmarks.step_profile.task import ProfileResult
+from benchmarks.step_profile.task import SHORTER, VLLM, ProfileResult
 from benchmarks.step_profile.timers import LABELS
-from benchmarks.step_profile.worker import SHORTER, VLLM
 
 
 def markdown(results: Sequence[ProfileResult], surroundings: str) -> str:

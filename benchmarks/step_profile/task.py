@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+# The two ways that are compared.
+VLLM = "vLLM's own paths"
+SHORTER = "shorter paths"
+
 
 class ProfileTask(BaseModel):
     """One base in one number format."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.step_profile.stopwatch import Stopwatch
-from serve.engine.cpu import direct_linear
 
 PRODUCTS = "large products"
 ATTENTION = "attention"
@@ -67,6 +66,8 @@ class Timers:
 
     def attach_products(self) -> None:
         """Time what multiplies in each linear layer; before the layers' paths are shortened, which hold it."""
+        from serve.engine.cpu import direct_linear
+
         multiplication = direct_linear.multiplication
         self._taken.append((direct_linear, "multiplication", multiplication))
         direct_linear.multiplication = lambda base: self.stopwatch.timed(PRODUCTS, multiplication(base))

@@ -10,18 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.step_profile.decode import Decoder
-from benchmarks.step_profile.task import Breakdown, ProfileResult, ProfileTask, StepTimes
+from benchmarks.step_profile.task import SHORTER, VLLM, Breakdown, ProfileResult, ProfileTask, StepTimes
 from benchmarks.step_profile.timers import Timers
-from serve.engine.cpu import direct_decoder, layer_paths
-from serve.engine.cpu.kernel_report import linear_kernels
-
-VLLM = "vLLM's own paths"
-SHORTER = "shorter paths"
 
 
 def run(task: ProfileTask) -> ProfileResult:
     """Measure the steps with each part alone, with all and with none, in turns; then where the time goes."""
     import torch
+
+    from serve.engine.cpu import direct_decoder, layer_paths
+    from serve.engine.cpu.kernel_report import linear_kernels
 
     engine = _make_engine(task.arguments)
     core = engine.engine_core.engine_core
