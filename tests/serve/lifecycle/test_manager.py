@@ -364,7 +364,7 @@ async def test_an_adapter_of_the_original_is_live_on_a_quantised_base_with_a_war
     bench: MakeBench,
 ) -> None:
     def quantised() -> Bench:
-        engine = ScriptedEngine(Script(base_shift=0.3))
+        engine = ScriptedEngine(Script(base_shift=0.2))
         engine.facts = replace(engine.facts, quantisation="compressed-tensors")
         rounded = RoundedBase({SCRIPTED_TARGET.fingerprint: "scripted"}, "int8-w8a8", 0.2)
         return bench(engine=engine, fingerprint="9" * 64, rounded=rounded)

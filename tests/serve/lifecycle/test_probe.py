@@ -151,10 +151,10 @@ async def test_rounding_of_the_base_widens_what_the_adapter_may_be_off_by() -> N
 @pytest.mark.parametrize(
     ("script", "rounding", "cause"),
     [
-        (Script(base_shift=0.3), 0.2, None),
-        (Script(base_shift=0.3, strength=0.5), 0.2, Cause.OTHER),
-        (Script(base_shift=0.3, strength=2.0), 0.2, Cause.OTHER),
-        (Script(base_shift=0.3, no_effect=True), 0.2, Cause.NO_EFFECT),
+        (Script(base_shift=0.2), 0.2, None),
+        (Script(base_shift=0.2, strength=0.5), 0.2, Cause.OTHER),
+        (Script(base_shift=0.2, strength=2.0), 0.2, Cause.OTHER),
+        (Script(base_shift=0.2, no_effect=True), 0.2, Cause.NO_EFFECT),
         (Script(base_shift=0.9), 0.2, Cause.BASE_DIFFERS),
         (Script(base_shift=0.9), 0.9, Cause.BASE_ROUNDED),
     ],
