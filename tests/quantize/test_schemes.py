@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 
+from adapters.tiny import make_tiny_adapter
 from adapters.training.base_model import quiet_loading
 from bases.lineage import read_lineage
+from bases.passport import read_passport
+from bases.resolve import resolve_base
 from quantize.errors import QuantizeSettingsError
+from quantize.quality.served_model import load_as_served
 from quantize.schemes.registry import SCHEMES, find_scheme
 
 Quantised = Callable[[str], Path]
@@ -110,3 +115,28 @@ def test_config_and_tokenizer_are_the_originals(
 def test_an_unknown_scheme_is_refused_with_those_there_are() -> None:
     with pytest.raises(QuantizeSettingsError, match=r"no scheme 'gptq-w3'.*\n(.*\n)*  gptq-w4a16: "):
         find_scheme("gptq-w3")
+
+
+def test_an_adapter_of_the_original_fits_unless_scales_were_moved(
+    tiny_original: Path, tiny_quantised: Quantised, quantise_home: Path, tmp_path: Path
+) -> None:
+    base = resolve_base(str(tiny_original), home=quantise_home)
+    facts = read_passport(base, home=quantise_home).facts
+    adapter = make_tiny_adapter(tmp_path / "adapter", linear_modules=facts.linear_modules)
+    ids = torch.arange(40, 104)[None]
+
+    def says(folder: Path, *, adapted: bool) -> torch.Tensor:
+        model = load_as_served(resolve_base(str(folder), home=quantise_home))
+        with torch.inference_mode():
+            return (PeftModel.from_pretrained(model, adapter) if adapted else model)(ids).logits
+
+    effect = says(tiny_original, adapted=True) - says(tiny_original, adapted=False)
+    off = {
+        name: float(
+            (says(folder, adapted=True) - says(folder, adapted=False) - effect).norm() / effect.norm()
+        )
+        for name in ("int8-w8a8", "int8-w8a8-smooth")
+        for folder in [tiny_quantised(name)]
+    }
+    assert off["int8-w8a8"] < 0.2
+    assert off["int8-w8a8-smooth"] > 0.5
