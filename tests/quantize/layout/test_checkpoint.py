@@ -62,25 +62,23 @@ def read_gptq(folder: Path) -> dict[str, np.ndarray]:
     """Dequantise as the format is described: values along inputs, zero points along outputs, lowest bits first."""
     settings = json.loads((folder / "quantize_config.json").read_text())
     bits, tensors = settings["bits"], load_file(folder / "model.safetensors")
-    mask = (1 << bits) - 1
+    per_word, less_one = 32 // bits, settings["checkpoint_format"] == "gptq"
 
-    def bits_of(words: np.ndarray, place: int) -> np.ndarray:
-        found: np.ndarray = (words.astype(np.int64) >> (place * bits)) & mask
+    def value(words: np.ndarray, place: np.ndarray | int) -> np.ndarray:
+        found: np.ndarray = (words.astype(np.int64) >> (place * bits)) & ((1 << bits) - 1)
         return found
 
     weights = {}
     for name in [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]:
         qweight, qzeros = tensors[f"{name}.qweight"].numpy(), tensors[f"{name}.qzeros"].numpy()
         scales, groups = tensors[f"{name}.scales"].float().numpy(), tensors[f"{name}.g_idx"].numpy()
-        weight = np.zeros((len(groups), scales.shape[1]), np.float32)
-        for i in range(weight.shape[0]):
-            values = bits_of(qweight[i // (32 // bits)], i % (32 // bits))
-            for j in range(weight.shape[1]):
-                zero = bits_of(qzeros[groups[i], j // (32 // bits)], j % (32 // bits))
-                if settings["checkpoint_format"] == "gptq":
-                    zero = zero + 1
-                weight[i, j] = np.float32(values[j] - zero) * scales[groups[i], j]
-        weights[name] = weight.T
+        outputs = np.arange(scales.shape[1])
+        zeros = value(qzeros[:, outputs // per_word], outputs % per_word) + less_one
+        rows = [
+            (value(qweight[i // per_word], i % per_word) - zeros[group]).astype(np.float32) * scales[group]
+            for i, group in enumerate(groups)
+        ]
+        weights[name] = np.stack(rows, axis=1)
     return weights
 
 
