@@ -34,10 +34,9 @@ def run(task: ProfileTask) -> ProfileResult:
     def use(variant: str, between: Callable[[], None] = _nothing) -> None:
         """Shorten what the variant says; `between` comes before whole layers, which hold their parts."""
         layer_paths.restore(model)
-        names = variants[variant]
-        layer_paths.shorten(model, [parts[name] for name in names if name != direct_decoder.PART])
+        layer_paths.shorten(model, [parts[name] for name in variants[variant] if name != direct_decoder.PART])
         between()
-        layer_paths.shorten(model, [parts[name] for name in names if name == direct_decoder.PART])
+        layer_paths.shorten(model, [parts[name] for name in variants[variant] if name == direct_decoder.PART])
 
     steps, breakdowns = [], []
     for concurrency in task.concurrencies:

@@ -59,17 +59,15 @@ def installed() -> dict[str, Shortener]:
 def shorten(model: Any, shorteners: Iterable[Shortener]) -> Counter[str]:
     """Replace the forward of each module that a shortener knows; the numbers, by the module's class.
 
-    Inner modules come first, so that the function for an outer one can hold theirs.
+    One shortener after the other, so that a later one can hold what an earlier one made of inner modules.
     """
     counts: Counter[str] = Counter()
-    shorteners = tuple(shorteners)
-    for module in reversed(list(model.modules())):
-        for shortener in shorteners:
+    for shortener in shorteners:
+        for module in model.modules():
             forward = shortener(module)
             if forward is not None:
                 module.__dict__["forward"] = forward
                 counts[type(module).__name__] += 1
-                break
     return counts
 
 

@@ -58,7 +58,7 @@ _MODULES = {
     CpuPart.DIRECT_LINEAR: "direct_linear",
     CpuPart.DIRECT_ATTENTION: "direct_attention",
     CpuPart.NATIVE_NORMS: "native_norms",
-    CpuPart.DIRECT_DECODER: "direct_decoder",
+    CpuPart.DIRECT_DECODER: "direct_decoder",  # after the three above, whose paths it holds
 }
 
 

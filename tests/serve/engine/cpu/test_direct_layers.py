@@ -142,3 +142,22 @@ def test_rotations_with_a_forward_of_their_own_are_left_alone():
         embedding = get_rope(64, max_position=64, rope_parameters=parameters)
     assert type(embedding).__name__ == "DeepseekScalingRotaryEmbedding"
     assert direct_attention.shorten(embedding) is None
+
+
+def test_what_comes_later_finds_shared_modules_shortened():
+    """The rotary embedding is one for all layers, and the first layer's by order."""
+    shared = torch.nn.Linear(2, 2)
+    model = torch.nn.ModuleList([torch.nn.Sequential(shared), torch.nn.Sequential(shared)])
+    held = []
+
+    def inner(module: Any) -> Any:
+        return (lambda x: x) if type(module) is torch.nn.Linear else None
+
+    def outer(module: Any) -> Any:
+        if type(module) is not torch.nn.Sequential:
+            return None
+        held.append("forward" in module[0].__dict__)
+        return module.forward
+
+    layer_paths.shorten(model, [inner, outer])
+    assert held == [True, True]
