@@ -16,11 +16,14 @@ from adapters.training.fused_lora import fuse_lora
 from adapters.training.schedule import RunClock, rate_factor
 from bases.progress import Progress
 from quantize.recovery.divergence import Head, last_states, token_divergences
+from quantize.recovery.gain import row_divergences
 from quantize.recovery.outcome import Distillation
 
 _WARMUP = 0.05
 _CLIP_NORM = 1.0
 _SAY_SECONDS = 10.0
+# The rows apart are looked at each time that so much of the run is over.
+_CHECK_SHARE = 0.2
 # The original's last states are kept for the next time that a row comes up, up to so many bytes.
 _KEPT_STATES_BYTES = 512 * 1024**2
 
@@ -30,6 +33,7 @@ def distil(
     student: Any,
     rows: Sequence[Sequence[int]],
     *,
+    check_rows: Sequence[Sequence[int]] = (),
     learning_rate: float,
     budget_seconds: float,
     max_steps: int | None,
@@ -41,8 +45,10 @@ def distil(
     """Train the LoRA of the PEFT model `student` (see student.put_on) against the causal model `teacher`.
 
     Both are on one device, in one vocabulary. `rows` are token ids of one length, read in an order that `seed`
-    gives. Ends after `max_steps`, or when `budget_seconds` are over; at least one step is made. With the steps
-    given and time enough, the result depends on the seed alone.
+    gives. Ends after `max_steps`, or when `budget_seconds` are over; at least one step is made. With `check_rows`
+    the divergence on them is measured before, now and then, and at the end, and the best state is what stays: few
+    rows read many times are learned by heart. With the steps given and time enough, the result depends on the seed
+    alone.
     """
     import torch
 
@@ -54,11 +60,13 @@ def distil(
     heads = (Head.of(teacher), Head.of(student.get_base_model()))
     clock = RunClock(max_steps or 0, budget_seconds=budget_seconds, now=now)
     clock.start()
+    best = _BestState(teacher, student, trained, check_rows)
     said_at, tokens = clock.read(), 0
     losses: list[float] = []
     for batch in _batches(rows, max(1, batch_tokens // len(rows[0])), seed):
         step = len(losses)
         done = clock.progress(step) if max_steps else clock.elapsed_seconds / budget_seconds
+        best.check(step, done)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * rate_factor("cosine", progress=max(done, 1e-3), warmup=_WARMUP)
         losses.append(_step(reader, student, heads, rows, batch))
@@ -72,6 +80,8 @@ def distil(
             progress(_state(losses, elapsed, clock, max_steps))
         if clock.is_over() or len(losses) == max_steps:
             break
+    best.check(len(losses), 1.0)
+    best.restore()
     tenth = max(1, len(losses) // 10)
     return Distillation(
         steps=len(losses),
@@ -79,8 +89,40 @@ def distil(
         seconds=clock.elapsed_seconds,
         divergence_at_start_nats=math.fsum(losses[:tenth]) / tenth,
         divergence_at_end_nats=math.fsum(losses[-tenth:]) / tenth,
+        best_step=best.step,
         end_reason="steps" if len(losses) == max_steps else "time",
     )
+
+
+class _BestState:
+    """The trained parameters where the divergence on rows apart was least, and the step that it was after."""
+
+    def __init__(self, teacher: Any, student: Any, trained: Sequence[Any], rows: Sequence[Any]) -> None:
+        self._teacher, self._student, self._trained, self._rows = teacher, student, trained, rows
+        self._least = math.inf
+        self._values: list[Any] = []
+        self._next = 0.0
+        self.step = 0
+
+    def check(self, step: int, done: float) -> None:
+        """Measure when another part of the run is over; `done` is its share."""
+        if done < self._next or not self._rows:
+            self.step = self.step if self._rows else step
+            return
+        self._next = min(1.0, done + _CHECK_SHARE)
+        found = row_divergences(self._teacher, self._student, self._rows)
+        mean = math.fsum(found) / len(found)
+        if mean < self._least:
+            self._least, self.step = mean, step
+            self._values = [value.detach().clone() for value in self._trained]
+
+    def restore(self) -> None:
+        """Put the best state in place."""
+        import torch
+
+        with torch.no_grad():
+            for value, kept in zip(self._trained, self._values, strict=False):
+                value.copy_(kept)
 
 
 class _Teacher:

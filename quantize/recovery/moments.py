@@ -55,7 +55,7 @@ def _watching(model: Any, modules: Collection[str], moments: Moments) -> Iterato
         if states is not last[0]:
             last[:] = [states, name]
             rows = states.detach().reshape(-1, states.shape[-1]).float()
-            product = (rows.T @ rows).double().cpu()
+            product = (rows.T @ rows).double()
             if name in moments.sums:
                 moments.sums[name] += product
             else:

@@ -10,11 +10,15 @@ from quantize.quality.figures import Figure, QualityFigures
 
 
 class Distillation(BaseModel):
-    """What the training did; divergences are means per token over the first and the last tenth of its steps."""
+    """What the training did; divergences are means per token over the first and the last tenth of its steps.
+
+    `best_step` is the one whose state was kept, 0 where training only made it worse.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int
+    best_step: int
     tokens: int
     seconds: float
     divergence_at_start_nats: float

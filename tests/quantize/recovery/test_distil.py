@@ -37,7 +37,7 @@ def run(
     options: dict[str, Any] = {
         "learning_rate": 5e-3,
         "budget_seconds": 600.0,
-        "max_steps": 24,
+        "max_steps": 40,
         "batch_tokens": 512,
         "seed": 0,
         "progress": quiet,
@@ -52,7 +52,7 @@ def test_the_divergence_falls_on_rows_that_were_not_trained_on(
     student, done = run(original, four_bits, rows)
     after = row_divergences(load(original), student, held_out)
     assert sum(after) < 0.95 * sum(before)
-    assert done.steps == 24 and done.tokens == 24 * 512 and done.end_reason == "steps"
+    assert done.steps == 40 and done.tokens == 40 * 512 and done.end_reason == "steps"
     assert done.divergence_at_end_nats < done.divergence_at_start_nats
 
 
@@ -77,6 +77,19 @@ def test_it_ends_when_time_is_up_and_makes_at_least_one_step(
     assert 1 <= done.steps <= 3 and done.end_reason == "time"
     _, once = run(original, four_bits, rows, max_steps=None, budget_seconds=1e-9)
     assert once.steps == 1
+
+
+def test_the_state_that_was_best_on_rows_apart_is_what_stays(
+    original: ResolvedBase, four_bits: ResolvedBase, rows: list[list[int]], held_out: list[list[int]]
+) -> None:
+    start = row_divergences(load(original), load(four_bits), held_out)
+    ruined, done = run(original, four_bits, rows, learning_rate=3.0, max_steps=5, check_rows=held_out)
+    assert done.best_step == 0
+    assert row_divergences(load(original), ruined, held_out) == pytest.approx(start, rel=1e-5)
+    _, kept = run(original, four_bits, rows, max_steps=10, check_rows=held_out)
+    assert kept.best_step > 0
+    _, unchecked = run(original, four_bits, rows, max_steps=2)
+    assert unchecked.best_step == 2
 
 
 def test_progress_says_what_is_left(

@@ -29,12 +29,14 @@ from tests.quantize.recovery.conftest import quantise, quiet
 def recover(original: ResolvedBase, rows: list[list[int]], held_out: list[list[int]], tmp_path: Path) -> Any:
     """make_recovery with a home of its own; keyword arguments are settings."""
 
-    def make(quantised: ResolvedBase, of: ResolvedBase = original, **given: Any) -> RecoveryOutcome:
+    def make(
+        quantised: ResolvedBase, of: ResolvedBase = original, *, num_rows: int = 512, **given: Any
+    ) -> RecoveryOutcome:
         chosen = {"recover_rank": 8, "recover_steps": 8, "recover_batch_tokens": 256} | given
         return make_recovery(
             quantised,
             of,
-            rows=rows,
+            rows=rows[:num_rows],
             held_out=held_out,
             settings=RecoverySettings(**chosen),
             home=tmp_path / "home",
@@ -81,14 +83,24 @@ def test_eight_bits_are_measured_with_activations_rounded(recover: Any, eight_bi
 def test_an_adapter_that_does_harm_is_not_published(
     recover: Any, four_bits: ResolvedBase, tmp_path: Path
 ) -> None:
+    # Too few rows to set some apart: nothing notices while it trains.
     outcome: RecoveryOutcome = recover(
-        four_bits, recover_method="distil", recover_learning_rate=3.0, recover_steps=4
+        four_bits, num_rows=9, recover_method="distil", recover_learning_rate=3.0, recover_steps=4
     )
     assert not outcome.published and outcome.digest is None
     assert outcome.after.mean_kl_nats.value > outcome.before.mean_kl_nats.value
     assert outcome.recovered_share < 0
     assert not (tmp_path / "home" / "adapters").exists()
     assert "not published" in outcome.describe()[-1]
+
+
+def test_training_that_only_does_harm_is_taken_back(recover: Any, four_bits: ResolvedBase) -> None:
+    outcome: RecoveryOutcome = recover(
+        four_bits, recover_method="distil", recover_learning_rate=3.0, recover_steps=5
+    )
+    assert outcome.distillation is not None and outcome.distillation.best_step == 0
+    assert not outcome.published
+    assert outcome.after.mean_kl_nats.value == pytest.approx(outcome.before.mean_kl_nats.value, rel=1e-4)
 
 
 def test_with_a_task_adapter_on_top_the_figures_are_of_both_together(
