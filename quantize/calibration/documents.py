@@ -18,7 +18,7 @@ from quantize.calibration.own_answers import own_answers
 OWN_ANSWER_TOKENS = 64
 _OWN_ANSWER_SEED = 0
 _NO_LIMIT = 1 << 60
-_BATCH = 1024
+_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +51,24 @@ class DocumentEncoder:
         """The shipped conversations in a form that this base can be given."""
         return list(examples) if self.has_template else as_plain_text(examples)
 
-    def encode(self, examples: Sequence[Example]) -> Documents:
-        """Raises DataError for an example that the template does not take."""
+    def encode(self, examples: Sequence[Example], *, most_tokens: int | None = None) -> Documents:
+        """Documents of the examples in order, of as many as make `most_tokens` tokens where that is given.
+
+        Raises DataError for an example that the template does not take.
+        """
         documents = Documents([], [])
         for start in range(0, len(examples), _BATCH):
             encoded = self._encoder.encode_whole(examples[start : start + _BATCH])
             for index, sequences in enumerate(encoded, start=start):
                 documents.ids.extend(sequence.input_ids for sequence in sequences)
                 documents.examples.extend([index] * len(sequences))
+            if most_tokens is not None and documents.num_tokens >= most_tokens:
+                break
         return documents
 
-    def prompts(self, examples: Sequence[Example], *, seed: int) -> list[list[int]]:
-        """What each example asks, up to where its last answer begins, in an order that the seed decides.
-
-        Texts that ask nothing are left out.
-        """
-        prompts = [prompt for example in examples if (prompt := self._encoder.encode_prompt(example))]
-        random.Random(seed).shuffle(prompts)  # noqa: S311 - an order, no secret
-        return prompts
+    def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
+        """What each example asks, up to where its last answer begins; texts that ask nothing are left out."""
+        return [prompt for example in examples if (prompt := self._encoder.encode_prompt(example))]
 
     def answered(
         self, examples: Sequence[Example], *, num_tokens: int, home: Path, progress: Progress

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from adapters.data.example import Example
 from bases.architecture import ArchitectureFacts, read_architecture
 from bases.progress import Progress, log_progress
 from bases.resolve import ResolvedBase
@@ -26,6 +28,10 @@ Answers = Literal["own", "reference"]
 TOKENS_PER_INPUT = 6
 # Of the evaluation text's tokens; see docs/calibration.md for what was measured.
 MAX_UNCOVERED_SHARE = 0.2
+# Of a large file, so many times the wanted tokens are encoded, for the seed to choose from.
+_CHOICE = 4
+_MOST_HELD_OUT_TOKENS = 1 << 20
+_MOST_PROMPTS = 256
 _ALL_ROWS = 1 << 60
 
 
@@ -77,19 +83,22 @@ def make_calibration(
             progress=progress,
         )
     else:
-        progress(f"Encoding {len(texts.calibration):,} examples to calibrate with")
-        documents = encoder.encode(texts.calibration)
+        progress(f"Encoding up to {len(texts.calibration):,} examples to calibrate with")
+        documents = encoder.encode(
+            _shuffled(texts.calibration, seed), most_tokens=_CHOICE * num_samples * row_tokens
+        )
     packed = pack_rows(documents.ids, row_tokens=row_tokens, num_rows=num_samples, seed=seed)
     if not packed.rows:
         raise CalibrationError(
             f"The calibration text ({texts.source}) has {documents.num_tokens:,} tokens, which do not fill one row "
             f"of {row_tokens:,}. Give more text, or shorter rows."
         )
-    held_documents = encoder.encode(texts.held_out).ids
+    held_out = _shuffled(texts.held_out, seed)
+    held_documents = encoder.encode(held_out, most_tokens=_MOST_HELD_OUT_TOKENS).ids
     held_rows = pack_rows(held_documents, row_tokens=row_tokens, num_rows=_ALL_ROWS, seed=seed).rows
     if not held_rows:
         held_rows = [[token for document in held_documents for token in document]]
-    compared = encoder.encode(texts.compared).ids
+    compared = encoder.encode(texts.compared, most_tokens=_MOST_HELD_OUT_TOKENS).ids
     stats = CalibrationStats(
         source=f"{texts.source}, answered by the base itself" if own else texts.source,
         examples=len({documents.examples[index] for index in packed.documents}),
@@ -104,10 +113,17 @@ def make_calibration(
     return CalibrationSet(
         rows=packed.rows,
         held_out_rows=held_rows,
-        held_out_prompts=encoder.prompts(texts.held_out, seed=seed),
+        held_out_prompts=encoder.prompts(held_out[:_MOST_PROMPTS]),
         stats=stats,
         warnings=(*_warnings(stats, num_samples, least_tokens(facts)), *encoder.warnings()),
     )
+
+
+def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+    """In an order that the seed decides, so that the beginning is a fair choice."""
+    order = list(examples)
+    random.Random(seed).shuffle(order)  # noqa: S311 - a choice, no secret
+    return order
 
 
 def _texts(data: Sequence[Path], evaluation: Sequence[Path], encoder: DocumentEncoder, seed: int) -> Texts:

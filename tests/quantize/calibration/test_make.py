@@ -14,6 +14,7 @@ from adapters.errors import DataError
 from bases.resolve import ResolvedBase, resolve_base
 from bases.tiny import make_tiny_base
 from quantize.calibration.calibration_set import CalibrationSet, split_rows
+from quantize.calibration.documents import DocumentEncoder
 from quantize.calibration.errors import CalibrationError
 from quantize.calibration.make import make_calibration
 from tests.quantize.calibration.conftest import chat
@@ -155,3 +156,14 @@ def test_a_base_without_chat_template_is_calibrated_on_plain_text(tmp_path: Path
     assert made.stats.source == "the default set"
     text = decode(base, [token for row in made.rows for token in row])
     assert "assistant" not in text[:200]
+
+
+def test_of_a_large_file_no_more_is_encoded_than_there_is_to_choose_from(
+    base: ResolvedBase, write: Write
+) -> None:
+    examples = read_examples(write("large.jsonl", [chat(f"question {n}", "some words") for n in range(3000)]))
+    encoder = DocumentEncoder(base)
+    everything, some = encoder.encode(examples), encoder.encode(examples, most_tokens=10_000)
+    assert 10_000 <= some.num_tokens < everything.num_tokens / 2
+    assert some.ids == everything.ids[: len(some.ids)]
+    assert some.examples == list(range(len(some.ids)))

@@ -81,6 +81,19 @@ def test_w8a8_rounds_every_token_to_its_own_127_and_a_half_steps(
     assert rounds_activations(w8a8)
 
 
+def test_float8_rounds_every_token_to_what_float8_can_say(
+    original: ResolvedBase, tmp_path: Path, states: torch.Tensor
+) -> None:
+    layer = load_as_served(quantise(original, tmp_path, "FP8_DYNAMIC")).get_submodule(LAYER)
+    step = states.abs().amax(-1, keepdim=True) / 448
+    rounded = (states / step).to(torch.float8_e4m3fn).to(torch.float32) * step
+    result = layer(states)
+    torch.testing.assert_close(
+        result, torch.nn.functional.linear(rounded, layer.weight), rtol=1e-6, atol=1e-6
+    )
+    assert not torch.allclose(result, torch.nn.functional.linear(states, layer.weight), rtol=1e-3)
+
+
 def test_w8a8_weights_are_those_on_disk_and_none_is_rounded_twice(w8a8: ResolvedBase) -> None:
     served, plain = (
         model.get_submodule(LAYER).weight
