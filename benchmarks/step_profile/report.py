@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from benchmarks.statistics import Spread, spread
-from benchmarks.step_profile.task import SHORTER, VLLM, ProfileResult
+from benchmarks.step_profile.task import SHORTER, VLLM, ProfileResult, ServedResult
 from benchmarks.step_profile.timers import LABELS
 
 
-def markdown(results: Sequence[ProfileResult], surroundings: str) -> str:
-    """The report as a page."""
+def markdown(results: Sequence[ProfileResult], served: Sequence[ServedResult], surroundings: str) -> str:
+    """The report as a page; `served` in the order of `results`, or empty."""
     lines = ["# Where a decode step's time goes", "", surroundings, ""]
-    for result in results:
+    for number, result in enumerate(results):
         lines += [f"## {result.title}, {result.dtype}, {result.num_threads} threads", ""]
         if result.kernels:
             lines += [f"Kernels: {', '.join(f'{n} x {k}' for n, k in result.kernels.items())}.", ""]
         lines += _steps_table(result)
         for concurrency in _concurrencies(result):
             lines += _breakdown_table(result, concurrency)
+        if number < len(served):
+            lines += _served_table(result, served[number])
     return "\n".join(lines)
 
 
@@ -67,6 +69,22 @@ def _breakdown_table(result: ProfileResult, concurrency: int) -> list[str]:
     lines.append(f"| sum | {' | '.join(f'{1000 * total:.2f}' for total in totals.values())} |")
     plain = [_plain(result, concurrency, variant) for variant in columns]
     lines.append(f"| the same steps without timers | {' | '.join(f'{1000 * s.median:.2f}' for s in plain)} |")
+    return [*lines, ""]
+
+
+def _served_table(result: ProfileResult, served: ServedResult) -> list[str]:
+    lines = [
+        "Served: the engine's core in a process of its own, all parts on; from one token of a stream to the next.",
+        "",
+        "| requests | between tokens, ms | more than a step, ms | front end's CPU per token, ms |",
+        "| --- | --- | --- | --- |",
+    ]
+    for concurrency in _concurrencies(result):
+        times = [one for one in served.times if one.concurrency == concurrency]
+        gap = spread([one.gap_seconds for one in times])
+        more = gap.median - _plain(result, concurrency, SHORTER).median
+        front = spread([one.front_cpu_seconds_per_token for one in times])
+        lines.append(f"| {concurrency} | {_ms(gap)} | {1000 * more:.2f} | {_ms(front)} |")
     return [*lines, ""]
 
 

@@ -55,3 +55,20 @@ class ProfileResult(BaseModel):
     shortened: dict[str, int]  # modules with a shorter path, by class
     steps: list[StepTimes]
     breakdowns: list[Breakdown]
+
+
+class ServedTimes(BaseModel):
+    """One block of streams from the engine in a process of its own."""
+
+    concurrency: int
+    round: int
+    num_tokens: int
+    gap_seconds: float  # median between two tokens of a stream
+    front_cpu_seconds_per_token: float  # of the process that asks, the streams' prompts included
+
+
+class ServedResult(BaseModel):
+    """Everything measured with one served engine."""
+
+    title: str
+    times: list[ServedTimes]

@@ -10,7 +10,15 @@ from typer.testing import CliRunner
 from benchmarks.step_profile.__main__ import app
 from benchmarks.step_profile.report import markdown
 from benchmarks.step_profile.stopwatch import Stopwatch
-from benchmarks.step_profile.task import SHORTER, VLLM, Breakdown, ProfileResult, StepTimes
+from benchmarks.step_profile.task import (
+    SHORTER,
+    VLLM,
+    Breakdown,
+    ProfileResult,
+    ServedResult,
+    ServedTimes,
+    StepTimes,
+)
 from benchmarks.step_profile.timers import ATTENTION, PRODUCTS
 
 
@@ -85,7 +93,16 @@ def test_the_report_shows_medians_ratios_of_the_same_round_and_shares():
         steps=steps,
         breakdowns=breakdowns,
     )
-    page = markdown([result], "somewhere")
+    served = ServedResult(
+        title="tiny",
+        times=[
+            ServedTimes(
+                concurrency=2, round=0, num_tokens=9, gap_seconds=0.027, front_cpu_seconds_per_token=0.001
+            )
+        ],
+    )
+    page = markdown([result], [served], "somewhere")
+    assert "| 2 | 27.00 (27.00 to 27.00) | 2.00 | 1.00 (1.00 to 1.00) |" in page
     assert (
         f"| 2 | {SHORTER} | 25.00 (20.00 to 40.00) | 12.50 (10.00 to 20.00) | 80.0 | 2.00 (1.50 to 2.00) |"
         in page
