@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from compressed_tensors.offload import disable_offloading, set_onload_device
+from compressed_tensors.offload import disable_offloading, remove_dispatch, set_onload_device
 from llmcompressor.core import LifecycleCallbacks, active_session
 from llmcompressor.modifiers.quantization import QuantizationMixin
 from llmcompressor.modifiers.utils.hooks import HooksMixin
@@ -81,6 +81,8 @@ class HotswapPipeline(CalibrationPipeline):  # type: ignore[misc]
                     _run_pass(model, dataloader, dataset_args, number, modifier, context)
                 else:
                     _run_without_data(model)
+                # Plain parameters again: those of a dispatched model are copies on a GPU, and changes are lost.
+                remove_dispatch(model)
                 if not isinstance(modifier, QuantizationMixin):
                     context.after_transform(model)
         finally:
