@@ -7,6 +7,7 @@ HotswapError                        has a stable `code`; its text says what, the
 │   ├── BaseConversionError         the embedded default could not be materialised
 │   └── ChatTemplateError           no chat template, or it refuses the messages
 ├── AdapterError                    adapters/errors.py
+├── QuantizeError                   quantize/errors.py
 └── ServeError                      serve/errors.py
 """
 
