@@ -29,7 +29,10 @@ def pack_wna16(values: torch.Tensor, bits: int, group: int) -> torch.Tensor:
 
     `group` columns share a scale; -1 is all of a row.
     """
+    _check_weight("values", values, torch.uint8)
     _group_columns(values.shape[1], bits, group)
+    if bits == 4 and values.numel() and int(values.max()) > 15:
+        raise ValueError(f"values go up to {int(values.max())}, beyond the 15 that 4 bits hold")
     if _is_native():
         return torch.ops.hotswap_lowbit.pack_wna16(values, bits)
     return torch_ops.pack_wna16(values, bits)
@@ -51,11 +54,12 @@ def linear_wna16(
     x: [M, K] float32 or bfloat16, not rounded. packed: from `pack_wna16` with the same bits and group.
     scales: float32 [N, G], zeros: uint8 [N, G] or None (8 for 4 bits, 128 for 8), bias: [N] or None.
     """
-    columns = _group_columns(x.shape[1], bits, group)
     _check(x, n, bias)
-    for name, given in (("scales", scales), ("zeros", zeros)):
-        if given is not None and tuple(given.shape) != (n, x.shape[1] // columns):
-            raise ValueError(f"{name} are {tuple(given.shape)}, not {(n, x.shape[1] // columns)}")
+    columns = _group_columns(x.shape[1], bits, group)
+    shape = (n, x.shape[1] // columns)
+    for name, given, dtype in (("scales", scales, torch.float32), ("zeros", zeros, torch.uint8)):
+        if given is not None and (tuple(given.shape) != shape or given.dtype != dtype):
+            raise ValueError(f"{name} are {given.dtype} {tuple(given.shape)}, not {dtype} {shape}")
     if _is_native():
         return torch.ops.hotswap_lowbit.linear_wna16(x, packed, scales, zeros, bias, n, bits, columns)
     return torch_ops.linear_wna16(x, packed, scales, zeros, bias, n=n, bits=bits, group=columns)
@@ -63,6 +67,7 @@ def linear_wna16(
 
 def pack_w8a8(weight: torch.Tensor) -> torch.Tensor:
     """Lay out `weight`, int8 [N, K], for `linear_w8a8`."""
+    _check_weight("weight", weight, torch.int8)
     if _is_native():
         return torch.ops.hotswap_lowbit.pack_w8a8(weight)
     return weight.clone(memory_format=torch.contiguous_format)
@@ -111,6 +116,11 @@ def _group_columns(columns: int, bits: int, group: int) -> int:
             "columns, and groups of a multiple of 8 that divide them (or -1)"
         )
     return shared
+
+
+def _check_weight(name: str, weight: torch.Tensor, dtype: torch.dtype) -> None:
+    if weight.ndim != 2 or weight.dtype != dtype:
+        raise ValueError(f"{name} are {weight.dtype} {tuple(weight.shape)}, not {dtype} [N, K]")
 
 
 def _check(x: torch.Tensor, n: int, bias: torch.Tensor | None) -> None:
