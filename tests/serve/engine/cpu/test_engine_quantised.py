@@ -21,7 +21,10 @@ from tests.serve.engine.cpu.quantised_llama import SCHEMES, write_adapter, write
 
 REPOSITORY = Path(__file__).parents[4]
 NUM_ADAPTERS = 2
-MAX_DIFFERENCE = 2e-3  # nats; sums are made in another order
+SUMMED_OTHERWISE = 2e-4  # nats
+# A sum in another order now and then rounds an input to the next integer. Wrong sums of W8A8 are off by 0.1.
+ROUNDED_OTHERWISE = 1e-2
+OTHER_SCALE = 3e-2  # vLLM's own W8A8 kernel divides by 127, the reference by 127.5
 OWN_WNA16 = f"HotswapWNA16LinearKernel[{ops.available()}]"
 
 pytestmark = [
@@ -91,7 +94,7 @@ class Reference:
 
 
 def check_answers(
-    finished: subprocess.CompletedProcess[str], reference: Reference, num_adapters: int
+    finished: subprocess.CompletedProcess[str], reference: Reference, num_adapters: int, bound: float
 ) -> dict[str, int]:
     """Every answer of the engine is the reference's greedy one, up to ties; returns the kernels in use."""
     assert finished.returncode == 0, finished.stderr[-3000:]
@@ -100,8 +103,8 @@ def check_answers(
     for (prompt, adapter), answer in zip(cases, found["mixed"], strict=True):
         expected = reference.logprobs([*prompt, *answer["tokens"][:-1]], adapter)[len(prompt) - 1 :]
         for step, (token, logprob) in enumerate(zip(answer["tokens"], answer["logprobs"], strict=True)):
-            assert logprob == pytest.approx(float(expected[step, token]), abs=MAX_DIFFERENCE)
-            assert float(expected[step].max() - expected[step, token]) < MAX_DIFFERENCE
+            assert logprob == pytest.approx(float(expected[step, token]), abs=bound)
+            assert float(expected[step].max() - expected[step, token]) < bound
     # Alone they say the same; and the adapters change what is said, or all of the above would be empty words.
     alone = [answer["tokens"] for answer in found["alone"]]
     assert alone == [answer["tokens"] for answer in found["mixed"][:: len(PROMPTS)]]
@@ -115,10 +118,11 @@ def test_every_scheme_answers_as_its_dequantised_weights_beside_adapters(models,
     adapters = [models / f"adapter{number}" for number in range(NUM_ADAPTERS)]
     base = models / "mixed" / "quantised"
     finished = run_engine(base, adapters, HOTSWAP_CPU_ISA=isa, HOTSWAP_CPU_KERNELS=kernels)
-    served_by = check_answers(finished, Reference(base, adapters), NUM_ADAPTERS)
+    own_w8a8 = isa == "avx2" or "avx512_vnni" not in read_cpuinfo()[0]
+    bound = ROUNDED_OTHERWISE if own_w8a8 else OTHER_SCALE
+    served_by = check_answers(finished, Reference(base, adapters), NUM_ADAPTERS, bound)
     weight_only = sum("a16" in scheme for scheme in SCHEMES)
     assert served_by.pop(OWN_WNA16) == 4 * weight_only  # vLLM joins q, k, v and gate, up
-    own_w8a8 = isa == "avx2" or "avx512_vnni" not in read_cpuinfo()[0]
     name = f"HotswapW8A8LinearKernel[{ops.available()}]" if own_w8a8 else "CPUInt8ScaledMMLinearKernel"
     assert served_by == {name: 4}
 
@@ -126,7 +130,9 @@ def test_every_scheme_answers_as_its_dequantised_weights_beside_adapters(models,
 def test_the_gptq_layout_of_8_bits_answers_as_its_dequantised_weights(models):
     adapters = [models / "w8a16" / "adapter"]
     finished = run_engine(models / "w8a16" / "gptq", adapters)
-    served_by = check_answers(finished, Reference(models / "w8a16" / "quantised", adapters), 1)
+    served_by = check_answers(
+        finished, Reference(models / "w8a16" / "quantised", adapters), 1, SUMMED_OTHERWISE
+    )
     assert served_by == {OWN_WNA16: 4}
 
 
