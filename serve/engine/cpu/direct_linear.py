@@ -30,6 +30,7 @@ from vllm.model_executor.layers.linear import MergedColumnParallelLinear, Unquan
 
 from serve.engine.cpu import layer_paths
 from serve.engine.cpu.lowbit import ops
+from serve.engine.cpu.lowbit_w8a8 import HotswapW8A8LinearKernel
 from serve.engine.cpu.lowbit_wna16 import HotswapWNA16LinearKernel
 
 _COLUMNS = frozenset(
@@ -97,13 +98,19 @@ def multiplication(base: Any) -> Callable[[Any, Any, Any], Any]:
     if type(base.quant_method) is UnquantizedLinearMethod and hasattr(base, "cpu_linear"):
         return lambda base, x, bias: base.cpu_linear(x, parameters["weight"], bias)
     kernel = getattr(getattr(base, "scheme", None), "kernel", None)
-    if (
-        ops.available() != "native"
-        or not isinstance(kernel, HotswapWNA16LinearKernel)
-        or not kernel.is_packed
-    ):
+    if ops.available() != "native":
         return apply
-    # Our own kernel checks its arguments in every call; of a layer that has been loaded they are right.
+    if isinstance(kernel, HotswapWNA16LinearKernel) and kernel.is_packed:
+        return _wna16(kernel, parameters, apply)
+    if isinstance(kernel, HotswapW8A8LinearKernel):
+        return _w8a8(kernel, parameters, apply)
+    return apply
+
+
+# Our own kernels check their arguments in every call. Those of a layer that has been loaded are right.
+
+
+def _wna16(kernel: Any, parameters: Any, apply: Callable[..., Any]) -> Callable[[Any, Any, Any], Any]:
     multiply = torch.ops.hotswap_lowbit.linear_wna16.default
     config = kernel.config
     num_columns, num_rows = config.partition_weight_shape
@@ -119,3 +126,16 @@ def multiplication(base: Any) -> Callable[[Any, Any, Any], Any]:
         )
 
     return multiply_wna16
+
+
+def _w8a8(kernel: Any, parameters: Any, apply: Callable[..., Any]) -> Callable[[Any, Any, Any], Any]:
+    multiply = torch.ops.hotswap_lowbit.linear_w8a8.default
+    weight, scales = kernel.layer_param_names[:2]
+    num_rows = parameters[scales].numel()
+
+    def multiply_w8a8(base: Any, x: Any, bias: Any) -> Any:
+        if bias is not None or x.dtype not in _DTYPES or not x.is_contiguous():
+            return apply(base, x, bias)
+        return multiply(x, parameters[weight], parameters[scales], None, num_rows)
+
+    return multiply_w8a8

@@ -161,3 +161,105 @@ def test_what_comes_later_finds_shared_modules_shortened():
 
     layer_paths.shorten(model, [inner, outer])
     assert held == [True, True]
+
+
+class Scheme:
+    """What carries a kernel in vLLM's compressed-tensors layers."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+
+def low_bit_layer(kernel: Any, parameters: dict[str, torch.Tensor | None]) -> Any:
+    """A row-parallel LoRA layer whose base layer is multiplied by `kernel`."""
+    layer = make_layer("RowParallelLinearWithLoRA", bias=False)
+    base = layer.base_layer
+    for name, value in parameters.items():
+        base.register_parameter(name, None if value is None else torch.nn.Parameter(value, False))
+    base.scheme = Scheme(kernel)
+    base.quant_method = type("Method", (), {"apply": staticmethod(kernel.apply_weights)})()
+    return layer
+
+
+def count_native_calls(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
+    """Calls of the checked entrance to a kernel, which the short path leaves out."""
+    from serve.engine.cpu.lowbit import ops
+
+    calls: list[Any] = []
+    entrance = getattr(ops, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return entrance(*args, **kwargs)
+
+    monkeypatch.setattr(ops, name, counted)
+    return calls
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_four_bit_layer_is_multiplied_by_the_kernel_itself(monkeypatch, dtype, asymmetric):
+    from vllm.scalar_type import scalar_types
+
+    from serve.engine.cpu.lowbit import ops
+    from serve.engine.cpu.lowbit_wna16 import HotswapWNA16LinearKernel
+
+    if ops.available() != "native":
+        pytest.skip(f"without compiled kernels the short path is vLLM's: {ops.reason()}")
+    generator = torch.Generator().manual_seed(0)
+    rows, columns, group = 96, 128, 64
+    values = torch.randint(0, 16, (rows, columns), dtype=torch.uint8, generator=generator)
+    kernel = HotswapWNA16LinearKernel.__new__(HotswapWNA16LinearKernel)
+    config = {
+        "partition_weight_shape": (columns, rows),
+        "weight_type": scalar_types.uint4,
+        "group_size": group,
+    }
+    kernel.config = type("Config", (), config)()
+    kernel.w_q_name, kernel.w_s_name, kernel.w_zp_name = "packed", "scale", "zero" if asymmetric else None
+    kernel._is_packed = True
+    zeros = torch.randint(0, 16, (rows, columns // group), dtype=torch.uint8, generator=generator)
+    layer = low_bit_layer(
+        kernel,
+        {
+            "packed": ops.pack_wna16(values, 4, group),
+            "scale": torch.rand(rows, columns // group, generator=generator),
+            "zero": zeros if asymmetric else None,
+        },
+    )
+    forward = direct_linear.shorten(layer)
+    assert forward is not None
+    x = torch.randn(3, columns, generator=generator).to(dtype)
+    calls = count_native_calls(monkeypatch, "linear_wna16")
+    found = forward(x)
+    assert not calls
+    assert same(found, layer.forward(x))
+    assert len(calls) == 1
+    strided = torch.randn(3, 2 * columns, generator=generator).to(dtype)[:, :columns]
+    assert same(forward(strided), layer.forward(strided))
+
+
+def test_an_eight_bit_layer_is_multiplied_by_the_kernel_itself(monkeypatch):
+    from serve.engine.cpu.lowbit import ops
+    from serve.engine.cpu.lowbit_w8a8 import HotswapW8A8LinearKernel
+
+    if ops.available() != "native":
+        pytest.skip(f"without compiled kernels the short path is vLLM's: {ops.reason()}")
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = 96, 128
+    weight = torch.randint(-127, 128, (rows, columns), dtype=torch.int8, generator=generator)
+    kernel = HotswapW8A8LinearKernel.__new__(HotswapW8A8LinearKernel)
+    kernel.layer_param_names = ("packed", "scale", "", "", "")
+    kernel._num_rows = rows
+    layer = low_bit_layer(
+        kernel, {"packed": ops.pack_w8a8(weight), "scale": torch.rand(rows, generator=generator)}
+    )
+    kernel._get_layer_params = lambda base: (base.packed, base.scale, None, None, None)
+    forward = direct_linear.shorten(layer)
+    assert forward is not None
+    x = torch.randn(3, columns, generator=generator)
+    calls = count_native_calls(monkeypatch, "linear_w8a8")
+    found = forward(x)
+    assert not calls
+    assert same(found, layer.forward(x))
+    assert len(calls) == 1
