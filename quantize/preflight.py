@@ -47,6 +47,9 @@ def check_run(base: ResolvedBase, settings: QuantizeSettings, *, home: Path) -> 
     problems += _place_problems(out, base, settings)
     if settings.layout == "gptq":
         problems += _place_problems(layout_folder(out), base, settings)
+    problems += [
+        f"The calibration file {path} does not exist." for path in settings.data if not path.exists()
+    ]
     options, wrong = _options(scheme, facts, settings)
     problems += wrong
     if facts.quant_method is not None or facts.num_experts:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from bases.errors import HotswapError
 from bases.lineage import BaseStep, ParentBase, extend_lineage, write_lineage
 from bases.passport import Passport, read_passport
 from bases.place import made_in_place
@@ -104,7 +105,15 @@ def _make(
                 kept=kept,
                 say=progress,
             )
-        except QuantizeError:
+            progress("Writing the quantised base")
+            save_quantised(
+                model, partial, parent=base.path, plan=preflight.plan, store_dtype=settings.store_dtype
+            )
+            del model
+            (partial / RECIPE_NAME).write_text(preflight.recipe.text, encoding="utf-8")
+            quality = _measure(base, partial, calibration, held_out, settings, progress)
+            _write_lineage(partial, base, passport, preflight, calibration, quality)
+        except (HotswapError, OSError):
             if kept is not None:
                 kept.forget()
             raise
@@ -112,14 +121,6 @@ def _make(
             if kept is not None:
                 progress("Stopped. Finished layers are kept: the same command goes on from there")
             raise
-        progress("Writing the quantised base")
-        save_quantised(
-            model, partial, parent=base.path, plan=preflight.plan, store_dtype=settings.store_dtype
-        )
-        del model
-        (partial / RECIPE_NAME).write_text(preflight.recipe.text, encoding="utf-8")
-        quality = _measure(base, partial, calibration, held_out, settings, progress)
-        _write_lineage(partial, base, passport, preflight, calibration, quality)
     if kept is not None:
         kept.forget()
     layout = _write_layout(preflight.out, settings, progress)

@@ -63,9 +63,15 @@ def test_every_problem_is_listed_at_once(
     out.mkdir()
     (out / "config.json").write_text("{}")
     with pytest.raises(PreflightError) as caught:
-        check(odd_base, group_size=128, out=out)
-    assert len(caught.value.problems) == 4
-    for said in ("exists. Name another", "Group size 128", "of memory are needed", "of disk are needed"):
+        check(odd_base, group_size=128, out=out, data=["no-such.jsonl"])
+    assert len(caught.value.problems) == 5
+    for said in (
+        "no-such.jsonl does not exist",
+        "exists. Name another",
+        "Group size 128",
+        "of memory are needed",
+        "of disk are needed",
+    ):
         assert said in str(caught.value)
 
 
