@@ -115,7 +115,10 @@ def make_calibration(
         held_out_rows=held_rows,
         held_out_prompts=encoder.prompts(held_out[:_MOST_PROMPTS]),
         stats=stats,
-        warnings=(*_warnings(stats, num_samples, least_tokens(facts)), *encoder.warnings()),
+        warnings=(
+            *_warnings(stats, num_samples, least_tokens(facts), texts.compared_source),
+            *encoder.warnings(),
+        ),
     )
 
 
@@ -140,7 +143,7 @@ def _texts(data: Sequence[Path], evaluation: Sequence[Path], encoder: DocumentEn
     return texts
 
 
-def _warnings(stats: CalibrationStats, num_samples: int, inputs: int) -> Iterator[str]:
+def _warnings(stats: CalibrationStats, num_samples: int, inputs: int, compared: str) -> Iterator[str]:
     if stats.rows < num_samples:
         more = "; give a file of your own for more" if stats.source.startswith(DEFAULT_SOURCE) else ""
         yield f"the calibration text fills {stats.rows:,} of {num_samples:,} rows{more}"
@@ -151,7 +154,7 @@ def _warnings(stats: CalibrationStats, num_samples: int, inputs: int) -> Iterato
         )
     if stats.uncovered_share > MAX_UNCOVERED_SHARE:
         yield (
-            f"the calibration text is unlike the text it is compared with: {100 * stats.uncovered_share:.0f} % of "
-            f"that text's tokens occur nowhere in it (at most {100 * MAX_UNCOVERED_SHARE:.0f} % are usual); "
-            "calibrate with text like that the base will be asked, or with the default set"
+            f"the calibration text is unlike {compared}: {100 * stats.uncovered_share:.0f} % of that text's tokens "
+            f"occur nowhere in it (at most {100 * MAX_UNCOVERED_SHARE:.0f} % are usual); calibrate with text like "
+            "that the base will be asked, or with the default set"
         )

@@ -15,6 +15,7 @@ from quantize.calibration.errors import CalibrationError
 
 HELD_OUT_SHARE = 0.2
 DEFAULT_SOURCE = "the default set"
+_CHAT = "everyday chat (the held-out part of the default set)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,13 @@ class Texts:
     held_out: list[Example]
     compared: list[Example]
     """What the base will be asked: the calibration text should be like it."""
+    compared_source: str
 
 
 def shipped_texts() -> Texts:
     """The shipped set; its held-out part is what it is compared with too."""
     held_out = default_held_out()
-    return Texts(DEFAULT_SOURCE, default_examples(), held_out, held_out)
+    return Texts(DEFAULT_SOURCE, default_examples(), held_out, held_out, _CHAT)
 
 
 def user_texts(data: Sequence[Path], seed: int) -> Texts:
@@ -49,7 +51,7 @@ def user_texts(data: Sequence[Path], seed: int) -> Texts:
             f"The calibration text ({source}) has no two different examples; one part of them is calibrated with "
             "and another measured on. Give more examples, or an evaluation file of its own."
         )
-    return Texts(source, list(split.train), list(split.validation), default_held_out())
+    return Texts(source, list(split.train), list(split.validation), default_held_out(), _CHAT)
 
 
 def evaluated_texts(data: Sequence[Path], evaluation: Sequence[Path]) -> Texts:
@@ -67,7 +69,7 @@ def evaluated_texts(data: Sequence[Path], evaluation: Sequence[Path]) -> Texts:
             f"All examples of the calibration text ({source}) are in the evaluation text too: nothing is left to "
             "calibrate with. Give another file for one of them."
         )
-    return Texts(source, calibration, held_out, held_out)
+    return Texts(source, calibration, held_out, held_out, f"the evaluation text ({_source(evaluation)})")
 
 
 def _source(data: Sequence[Path]) -> str:
