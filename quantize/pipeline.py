@@ -111,7 +111,8 @@ def _run_pass(
     state, kept = active_session().state, context.kept
     state.loss_masks, state.sequential_prefetch = None, False
     what = _WHAT.get(type(modifier).__name__, type(modifier).__name__)
-    progress = PassProgress(what, len(subgraphs), context.say)
+    # The last part holds the final norm and the output layer, which no pass changes.
+    progress = PassProgress(what, max(1, len(subgraphs) - 1), context.say)
     names = _names_to_keep(model)
     all_kept = kept is not None and kept.has_all(number, len(subgraphs))
     LifecycleCallbacks.calibration_start()
@@ -126,7 +127,8 @@ def _run_pass(
                 if kept is not None and kept.restore(number, index, named):
                     progress.skip()
                 else:
-                    progress.start_layer()
+                    if index < len(subgraphs) - 1 or len(subgraphs) == 1:
+                        progress.start_layer()
                     for batch, inputs in enumerate(activations.iter(subgraph.input_names)):
                         state.current_batch_idx = batch
                         subgraph.forward(model, **inputs)
