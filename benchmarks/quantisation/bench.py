@@ -26,6 +26,7 @@ from benchmarks.surroundings import read_surroundings
 
 MACHINES = "machines"
 _SAY_EVERY = 100
+_LEAST_RANK = 8  # the gateway has no smaller slots
 
 
 class Bench:
@@ -133,7 +134,7 @@ def rank_for(adapters: Sequence[MadeAdapter]) -> int:
     """The smallest rank of slots that the engine has and all adapters fit into."""
     from adapters.config_rules import ENGINE_RANKS
 
-    highest = max((adapter.rank for adapter in adapters), default=ENGINE_RANKS[0])
+    highest = max((_LEAST_RANK, *(adapter.rank for adapter in adapters)))
     return next((rank for rank in ENGINE_RANKS if rank >= highest), ENGINE_RANKS[-1])
 
 

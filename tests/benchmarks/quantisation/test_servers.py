@@ -10,16 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 
 from benchmarks.closed_loop.errors import ServerStartError
 from benchmarks.closed_loop.server import ServerSpec, running
 from benchmarks.quantisation import fleet
+from benchmarks.quantisation.bench import rank_for
+from benchmarks.quantisation.figures import MadeAdapter
 from benchmarks.quantisation.fleet import ask_capital, up
 from benchmarks.quantisation.memory import plugin_folder, read_memory
 from benchmarks.quantisation.memory_plugin import MEMORY_VARIABLE, anonymous_bytes
 from benchmarks.quantisation.plan import ReportPlan
 from benchmarks.quantisation.served import Served, groups_that_fit, memory_file, servers_of, spec_of
 from benchmarks.quantisation.speed import measure_together
+from serve.settings import load_settings
 from tests.benchmarks.quantisation.example_report import INT8, W4, form
 
 ORIGINAL, FORMS = form("merged", None, 512), [form("w8", INT8, 160), form("w4", W4, 128)]
@@ -61,6 +65,10 @@ def plan(tmp_path) -> ReportPlan:
     )
 
 
+def adapter(rank: int) -> MadeAdapter:
+    return MadeAdapter(name="risk", folder="/adapters/risk", digest="ab" * 32, rank=rank)
+
+
 def scripted(served: Served, folder: Path) -> ServerSpec:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HOTSWAP_")}
     command = [sys.executable, "-m", "hotswap", "serve", "--engine", "scripted", "--port", "{port}"]
@@ -94,6 +102,19 @@ def test_a_server_has_a_home_of_its_own_and_the_simulated_processor(plan, tmp_pa
         for each in (spec, spec_of(one, plan, folder=tmp_path, adapter_rank=16))
     }
     assert len(homes) == 2
+
+
+def test_every_setting_of_a_server_is_one_that_the_gateway_takes(plan, tmp_path):
+    import hotswap
+
+    for rank in (rank_for(()), rank_for([adapter(4), adapter(17)])):
+        spec = spec_of(servers_of(ORIGINAL, [], ("float32",))[0], plan, folder=tmp_path, adapter_rank=rank)
+        options = [part.replace("{port}", "0") for part in spec.command[spec.command.index("serve") + 1 :]]
+        command = typer.main.get_command(hotswap.app).commands["serve"]  # type: ignore[attr-defined]
+        context = command.make_context("serve", [*options])
+        given = {name: value for name, value in context.params.items() if name != "config"}
+        assert load_settings(**given).max_lora_rank == rank
+    assert rank_for([adapter(17)]) == 32
 
 
 def test_servers_are_up_together_as_far_as_memory_goes():
