@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from adapters.errors import ExportError
 from adapters.export.settings import ExportSettings
 from adapters.manifest import describe_validation_error
+from adapters.probe import read_probe
 
 if TYPE_CHECKING:
     from adapters.export.report import ExportReport
+    from bases.passport import Passport
     from bases.resolve import ResolvedBase
 
 # Asked for the probe where no prompts are given: both languages of the data clean-up, several kinds of text.
@@ -58,7 +60,8 @@ def export_folder(
     """Write the adapter or fine-tuned model in `folder` to the new folder `out` as it can be served on `base`.
 
     `initial` is the adapter before the first step, for initialisations that change the base. `prompts` is a text
-    file with one prompt a line for the probe, best like those that will be asked. `given` are flags of
+    file with one prompt a line for the probe, best like those that will be asked; without it those of the probe
+    that lies in `folder` come first. `given` are flags of
     ExportSettings, None where not given. Raises HotswapError with the message for the user.
     """
     from adapters.export.export import export_adapter
@@ -82,7 +85,10 @@ def export_folder(
         base=resolved,
         passport=passport,
         folder=out,
-        probe_prompts=encode_prompts(_read_prompts(prompts), resolved),
+        probe_prompts=[
+            *(() if prompts is not None else _own_prompts(folder, resolved, passport)),
+            *encode_prompts(_read_prompts(prompts), resolved),
+        ],
         training={"source": folder.resolve().name},
         initial_adapter_folder=initial,
         **settings.model_dump(),
@@ -124,6 +130,17 @@ def _read_prompts(path: Path | None) -> tuple[str, ...]:
     if not lines:
         raise ExportError(f"{path} holds no prompts. Write one a line.")
     return lines
+
+
+def _own_prompts(folder: Path, base: ResolvedBase, passport: Passport) -> list[list[int]]:
+    """The prompts (token ids) of the probe in `folder`, where it was recorded on this base or on its original."""
+    from adapters.target import describe_target
+
+    probe = read_probe(folder)
+    known = {passport.fingerprint, *describe_target(base, passport).rounded.originals}
+    if probe is None or probe.base_fingerprint not in known:
+        return []
+    return [case.prompt_token_ids for case in probe.cases]
 
 
 def encode_prompts(prompts: Sequence[str], base: ResolvedBase) -> list[list[int]]:

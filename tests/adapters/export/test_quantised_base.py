@@ -105,5 +105,9 @@ def test_an_adapter_of_the_original_is_a_warning_until_it_is_proven_on_the_quant
         original.passport.fingerprint,
         quantised.passport.fingerprint,
     )
+    assert all(case.prompt_token_ids in PROMPTS for case in old.cases)
+    assert (
+        sum(case.prompt_token_ids in PROMPTS for case in new.cases) >= 2
+    )  # it asks what the old proof asked
     # Of the quantised base it is no adapter of the original any more.
     assert [problem.code for problem in checked(report.folder, original).problems] == ["base_mismatch"] * 2
