@@ -195,7 +195,7 @@ def _check_base(
 def _say_quantised(fingerprint: str, probe: Probe | None, target: TargetBase) -> str:
     scheme = f" ({target.rounded.scheme})" if target.rounded.scheme else ""
     judged = (
-        "its probe is judged by the adapter's effect, as far as the rounding of the base allows"
+        "its probe is judged by what quantising was measured to move"
         if probe is not None
         else "without a probe nothing but an effect at all is asked of it"
     )
