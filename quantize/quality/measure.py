@@ -42,13 +42,15 @@ def measure_quality(
     answer_tokens: int = 16,
     seed: int = 0,
     progress: Progress = log_progress,
+    row_kl_nats: list[float] | None = None,
 ) -> QualityFigures:
     """Compare two models of one vocabulary on rows of token ids, each of at least two tokens.
 
     The models are transformers or PEFT models on the CPU (`load_as_served`), or anything that takes `input_ids`
     and gives `.logits`. `prompts` are token ids of chat prompts that end where the assistant's turn begins; with
-    them `base_rounding` is measured. Needs the logits of one row of both models in memory. Raises ValueError
-    without rows, QualityError where a model gives no numbers.
+    them `base_rounding` is measured. `row_kl_nats` takes the mean KL of each row, for comparisons in pairs. Needs
+    the logits of one row of both models in memory. Raises ValueError without rows, QualityError where a model
+    gives no numbers.
     """
     import torch
 
@@ -66,6 +68,8 @@ def measure_quality(
     if prompts:
         progress(f"Measuring the rounding of answers to {len(prompts)} prompts")
         rounding, num_rounding = base_rounding(original, quantised, prompts, num_tokens=answer_tokens)
+    if row_kl_nats is not None:
+        row_kl_nats += [float(row.kl_nats.mean()) for row in measured]
     return _summarise(measured, rounding, num_rounding, seed=seed, started=started)
 
 

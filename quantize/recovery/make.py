@@ -24,7 +24,7 @@ from quantize.quality.measure import measure_quality
 from quantize.quality.served_model import load_as_served
 from quantize.recovery.distil import distil
 from quantize.recovery.errors import RecoveryError
-from quantize.recovery.gain import gain_of, is_sure, row_divergences
+from quantize.recovery.gain import gain_of, is_sure
 from quantize.recovery.layers import closed_form
 from quantize.recovery.outcome import Distillation, RecoveryOutcome
 from quantize.recovery.rescaling import has_moved_scales
@@ -236,8 +236,11 @@ class _Recovery:
         if factors:
             rank = max(item.rank for item in factors.values())
             served = put_on(served, factors, rank=rank, linear_modules=self.target.linear_modules).eval()
-        figures = measure_quality(teacher, served, self.held_out, progress=self.progress)
-        return figures, row_divergences(teacher, served, self.held_out)
+        divergences: list[float] = []
+        figures = measure_quality(
+            teacher, served, self.held_out, progress=self.progress, row_kl_nats=divergences
+        )
+        return figures, divergences
 
     def _publish(
         self, made: _Made, before: QualityFigures, after: QualityFigures, gain: Figure
