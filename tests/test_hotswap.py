@@ -67,6 +67,8 @@ def test_these_are_the_commands() -> None:
         ("adapters", "load"),
         ("adapters", "push"),
         ("adapters", "export"),
+        ("adapters", "merge"),
+        ("adapters", "compose"),
         ("adapters", "unload"),
         ("adapters", "check"),
     }
