@@ -6,6 +6,6 @@ layers.py       the closed form over all layers; closed_form.py solves one, mome
 distil.py       trains it on the original's next-token probabilities; divergence.py is the loss
 student.py      a base with given factors on it
 task.py         a task adapter that is on top of both bases meanwhile
-gain.py         whether it pays; outcome.py the figures
+gain.py         whether it pays; outcome.py the figures, manifest_record.py what the adapter says of itself
 settings.py     the flags
 """

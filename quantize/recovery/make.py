@@ -26,6 +26,7 @@ from quantize.recovery.distil import distil
 from quantize.recovery.errors import RecoveryError
 from quantize.recovery.gain import gain_of, is_sure
 from quantize.recovery.layers import closed_form
+from quantize.recovery.manifest_record import manifest_record
 from quantize.recovery.outcome import Distillation, RecoveryOutcome
 from quantize.recovery.rescaling import has_moved_scales
 from quantize.recovery.settings import RecoverySettings
@@ -260,43 +261,21 @@ class _Recovery:
                 passport=self.passport,
                 folder=Path(passing) / "adapter",
                 probe_prompts=[list(row[:_PROBE_TOKENS]) for row in self.held_out],
-                training=self._record(made, before, after, gain),
+                training=manifest_record(
+                    self.settings,
+                    original=self.original.name,
+                    base=self.base.name,
+                    rows=self.rows,
+                    with_adapter=self.task.label if self.task else None,
+                    before=before,
+                    after=after,
+                    gain=gain,
+                    closed_form_share=made.closed_form_share,
+                    distillation=made.distillation,
+                ),
                 probe_cases=_PROBE_CASES,
             )
             return publish_adapter(report.folder, home=self.home, name=self.name), report.digest
-
-    def _record(
-        self, made: _Made, before: QualityFigures, after: QualityFigures, gain: Figure
-    ) -> dict[str, Any]:
-        """What the manifest and the card say."""
-        metrics: dict[str, Any] = {
-            "held_out_rows": before.num_rows,
-            "held_out_divergence_nats_before": before.mean_kl_nats.value,
-            "held_out_divergence_nats_after": after.mean_kl_nats.value,
-            "held_out_gain_nats": gain.model_dump(),
-            "top1_agreement_before": before.top1_agreement.value,
-            "top1_agreement_after": after.top1_agreement.value,
-            "perplexity_original": before.original_perplexity.value,
-            "perplexity_before": before.quantised_perplexity.value,
-            "perplexity_after": after.quantised_perplexity.value,
-            "closed_form_share": made.closed_form_share,
-        }
-        if made.distillation is not None:
-            metrics["distillation"] = made.distillation.model_dump()
-        return {
-            "data": {
-                "original": self.original.name,
-                "rows": len(self.rows),
-                "row_tokens": len(self.rows[0]),
-                "with_adapter": self.task.label if self.task else None,
-            },
-            "settings": self.settings.model_dump(mode="json", exclude={"recover_with"}),
-            "metrics": metrics,
-            "notes": [
-                f"brings {self.base.name} nearer to {self.original.name}; it holds no task of its own, and is "
-                "joined with a task adapter by `hotswap adapters compose`"
-            ],
-        }
 
 
 def _split(
