@@ -60,6 +60,22 @@ def test_norms_are_those_of_float64_within_rounding(dtype, rows):
     assert torch.equal(found_residual, expected_residual)
 
 
+def test_sixteen_bits_are_bit_for_bit_the_same():
+    torch.manual_seed(0)
+    norm = make_norm(torch.bfloat16)
+    forward = native_norms.shorten(norm)
+    assert forward is not None
+    x, residual = torch.randn(200, WIDTH).to(torch.bfloat16), torch.randn(200, WIDTH).to(torch.bfloat16)
+    with torch.no_grad():
+        before = x.clone(), residual.clone()
+        found, expected = forward(x, residual), norm(x.clone(), residual.clone())
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+        assert torch.equal(forward(x), norm(x))
+        assert torch.equal(x, before[0])
+        assert torch.equal(residual, before[1])
+
+
 def test_what_the_operators_do_not_look_at_is_left_to_vllm():
     torch.manual_seed(0)
     norm = make_norm(torch.float32)
