@@ -1,6 +1,6 @@
 """Lets the front end ask the worker which kernels compute the quantised layers, instead of guessing.
 
-vLLM logs its choice in a process whose log nobody reads. The method is added to vLLM's CPU worker, where
+vLLM logs its choice in a process whose log nobody reads. The method is added to vLLM's workers, where
 `collective_rpc("linear_kernels")` finds it by name.
 """
 
@@ -12,10 +12,10 @@ METHOD = "linear_kernels"
 
 
 def install() -> None:
-    """Add the method to vLLM's CPU worker; again changes nothing."""
-    from vllm.v1.worker.cpu_worker import CPUWorker
+    """Add the method to what all workers of vLLM inherit from; again changes nothing."""
+    from vllm.v1.worker.worker_base import WorkerBase
 
-    setattr(CPUWorker, METHOD, linear_kernels)
+    setattr(WorkerBase, METHOD, linear_kernels)
 
 
 def linear_kernels(worker: Any) -> dict[str, int]:
