@@ -17,7 +17,7 @@ from bases.lineage import (
 
 
 def step(kind: str, parent: str) -> BaseStep:
-    return BaseStep(kind=kind, parent=ParentBase(fingerprint=parent, name=f"base {parent}"))  # type: ignore[arg-type]
+    return BaseStep(kind=kind, parent=ParentBase(fingerprint=parent, name=f"base {parent}"))
 
 
 def test_a_base_without_the_file_has_no_lineage(tmp_path: Path) -> None:
