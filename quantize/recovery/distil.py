@@ -23,7 +23,7 @@ _WARMUP = 0.05
 _CLIP_NORM = 1.0
 _SAY_SECONDS = 10.0
 # The rows apart are looked at each time that so much of the run is over.
-_CHECK_SHARE = 0.2
+_CHECK_SHARE = 0.25
 # The original's last states are kept for the next time that a row comes up, up to so many bytes.
 _KEPT_STATES_BYTES = 512 * 1024**2
 

@@ -281,8 +281,8 @@ class _Recovery:
 def _split(
     rows: Sequence[Sequence[int]],
 ) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]:
-    """(rows to learn from, rows to choose the best state by): a tenth of them, eight at most; none of under ten."""
-    apart = min(8, len(rows) // 10)
+    """(rows to learn from, rows to choose the best state by): a tenth of them, four at most; none of under ten."""
+    apart = min(4, len(rows) // 10)
     return rows[: len(rows) - apart], rows[len(rows) - apart :]
 
 
