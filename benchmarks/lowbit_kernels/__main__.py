@@ -63,7 +63,11 @@ def main(
     for shape in shapes:
         console.print(f"{shape.title()}", markup=False)
         ways = contenders(shape, working_set_mib * 2**20)
-        rows += [(shape.title(), number, measure(ways, shape.columns, number, rounds)) for number in numbers]
+        rows += [
+            (shape.title(), number, measure(ways, shape.columns, number, rounds))
+            for number in numbers
+            if shape.takes(number)
+        ]
     text = "\n".join(
         [
             f"`{shlex.join(['python', '-m', 'benchmarks.lowbit_kernels', *sys.argv[1:]])}`",

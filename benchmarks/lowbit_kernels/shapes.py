@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_SAMPLED_TOKENS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -14,6 +16,10 @@ class Shape:
     columns: int
     rows: int
     is_vocabulary: bool = False  # stays in 16 bits when the base is quantised
+
+    def takes(self, tokens: int) -> bool:
+        """Does an engine ever give it so many rows? The vocabulary is asked for tokens that are sampled alone."""
+        return tokens <= MAX_SAMPLED_TOKENS or not self.is_vocabulary
 
     def title(self) -> str:
         return f"{self.base} {self.layer} {self.columns} x {self.rows}"
