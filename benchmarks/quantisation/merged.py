@@ -31,9 +31,9 @@ def measure_merged(bench: Bench, made: Made) -> None:
             if wants_speed and together:
                 figures = measure_together(served, servers, plan, folder=bench.folder, say=bench.say)
                 bench.speed.put("speed", speed_subject, figures)
+            _read_memory(bench, todo, servers)
             for each in todo:
                 bench.ask_task(each, servers[each.name], "merged", None)
-            _read_memory(bench, todo, servers)
     if wants_speed and not together:
         bench.say(f"memory holds no {len(served)} servers at once: each is started anew in every round")
         figures = measure_apart(served, plan, folder=bench.folder, say=bench.say)
