@@ -20,6 +20,7 @@ from benchmarks.closed_loop.measurement import Measurement
 from benchmarks.closed_loop.measurement import Progress as Told
 from benchmarks.closed_loop.part import Part
 from benchmarks.closed_loop.plan import Plan
+from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.gateway_overhead.contenders import defaults_part, equal_part, running_part
 from benchmarks.gateway_overhead.report import markdown, print_report
 from benchmarks.gateway_overhead.result import PartResult, RunResult
@@ -140,6 +141,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def main() -> None:
     """Run; what cannot be measured is a message and exit code 1 (2 for options that make no sense)."""
+    end_on_sigterm()
     try:
         app()
     except HotswapError as error:

@@ -15,6 +15,7 @@ from bases.errors import HotswapError
 from bases.processor import NATIVE_BF16_FLAGS, read_cpuinfo
 from bases.settings import BasesSettings
 from benchmarks.closed_loop.errors import PlanError
+from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.quantisation.plan import PARTS, ReportPlan, quick
 from benchmarks.surroundings import CHECKOUT
 
@@ -167,6 +168,7 @@ def _made(pairs: list[str]) -> dict[str, Path]:
 
 def main() -> None:
     """Run; what cannot be measured is a message and exit code 1 (2 for options that make no sense)."""
+    end_on_sigterm()
     try:
         app()
     except HotswapError as error:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import typer
 
@@ -175,6 +176,31 @@ def test_a_server_that_dies_of_its_first_request_is_named(tmp_path):
         pytest.raises(ServerStartError, match="server of w4 came up and ended with its first request"),
     ):
         ask_capital(servers["w4"], "merged")
+
+
+def test_a_measurement_that_is_told_to_end_takes_its_servers_with_it(tmp_path):
+    program = (
+        "import os, sys, time; from pathlib import Path\n"
+        "from benchmarks.closed_loop.server import ServerSpec, running\n"
+        "from benchmarks.closed_loop.sigterm import end_on_sigterm\n"
+        "end_on_sigterm()\n"
+        "command = [sys.executable, '-c', sys.argv[1], '{port}']\n"
+        "spec = ServerSpec('w4', 'w4', 'm', '/readyz', command, dict(os.environ))\n"
+        "with running([spec], logs=Path(sys.argv[2]), ready_seconds=60) as servers:\n"
+        "    print(servers['w4'].process_ids()[0], flush=True); time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, DYING, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as measurement:
+        assert measurement.stdout is not None
+        server = int(measurement.stdout.readline())
+        assert psutil.pid_exists(server)
+        measurement.terminate()
+        measurement.wait(60)
+    assert not psutil.pid_exists(server)
 
 
 def test_memory_is_what_each_step_added_and_slots_are_no_weights(tmp_path):
