@@ -71,7 +71,9 @@ class Reference:
         self._model = model
         self._codec = TokenizerCodec(AutoTokenizer.from_pretrained(base, local_files_only=True))
 
-    def ask(self, folder: Path | None, prompts: Sequence[Messages], num_tokens: int) -> list[Answer]:
+    def ask(
+        self, folder: Path | None, prompts: Sequence[Messages], num_tokens: int, *, batch_size: int = 25
+    ) -> list[Answer]:
         """The greedy answers of the adapter in `folder`, loaded by stock PEFT, or of the base."""
         from peft import PeftModel
 
@@ -79,8 +81,8 @@ class Reference:
 
         encoded = [self._codec.encode_chat(messages) for messages in prompts]
         if folder is None:
-            return continue_greedily(self._model, encoded, num_tokens=num_tokens, batch_size=25)
+            return continue_greedily(self._model, encoded, num_tokens=num_tokens, batch_size=batch_size)
         model = PeftModel.from_pretrained(self._model, folder).eval()
-        answers = continue_greedily(model, encoded, num_tokens=num_tokens, batch_size=25)
+        answers = continue_greedily(model, encoded, num_tokens=num_tokens, batch_size=batch_size)
         self._model = model.unload()
         return answers

@@ -11,14 +11,16 @@ from benchmarks.fidelity.answers import Gateway, Messages, Reference
 from benchmarks.quantisation.figures import EqualityFigures
 
 CONCURRENCY = 8
+OTHER_BATCH_SIZE = 6
 
 
 class BaseReference:
     """A base in transformers that computes as it is served; loaded once for all adapters."""
 
     def __init__(self, base: ResolvedBase) -> None:
-        from quantize.quality.served_model import load_as_served
+        from quantize.quality.served_model import load_as_served, rounds_activations
 
+        self._rounds = rounds_activations(base)
         self._reference = Reference(base.path, model=load_as_served(base))
 
     def compare(
@@ -33,7 +35,11 @@ class BaseReference:
     ) -> EqualityFigures:
         """Ask both the same prompts for answers of `num_tokens` tokens."""
         found = Gateway(url, concurrency=CONCURRENCY).ask(adapter, prompts, num_tokens)
-        outcome = compare_answers(self._reference.ask(adapter_folder, prompts, num_tokens), found)
+        expected = self._reference.ask(adapter_folder, prompts, num_tokens)
+        outcome, control = compare_answers(expected, found), None
+        if self._rounds:
+            other = self._reference.ask(adapter_folder, prompts, num_tokens, batch_size=OTHER_BATCH_SIZE)
+            control = compare_answers(expected, other)
         return EqualityFigures(
             subject="plain",
             served=served,
@@ -43,4 +49,6 @@ class BaseReference:
             num_ties=outcome.num_ties,
             num_tokens=outcome.num_tokens,
             max_logprob_difference=outcome.max_logprob_difference,
+            control_equal=control.num_equal if control is not None else None,
+            control_max_logprob_difference=control.max_logprob_difference if control is not None else None,
         )

@@ -108,7 +108,11 @@ class TaskFigures(Figures):
 
 
 class EqualityFigures(Figures):
-    """Greedy answers of the gateway against transformers on the same files."""
+    """Greedy answers of the gateway against transformers on the same files.
+
+    `control_*`, where the scheme rounds activations: transformers against itself with other prompts beside each.
+    What another order of summing changes is then rounded to another integer, and the difference is no longer small.
+    """
 
     subject: SubjectName
     served: str
@@ -118,6 +122,8 @@ class EqualityFigures(Figures):
     num_ties: int
     num_tokens: int
     max_logprob_difference: float
+    control_equal: int | None = None
+    control_max_logprob_difference: float | None = None
 
 
 class SpeedCell(Figures):

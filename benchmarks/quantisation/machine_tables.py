@@ -154,6 +154,9 @@ def equality_table(figures: MachineFigures, where: str) -> Table:
             f"{each.num_equal} ({each.num_equal / each.num_prompts:.0%})",
             str(each.num_ties),
             f"{each.max_logprob_difference:.1e}",
+            NONE
+            if each.control_equal is None or each.control_max_logprob_difference is None
+            else f"{each.control_equal}, {each.control_max_logprob_difference:.1e}",
         )
         for each in figures.equality
     ]
@@ -161,8 +164,18 @@ def equality_table(figures: MachineFigures, where: str) -> Table:
         f"Served against transformers{where}",
         "Greedy answers of the gateway in float32 against the dequantised weights in transformers (with PEFT), the "
         "same files, activations rounded where the scheme rounds them. An answer that parts at a tie differs where "
-        "the two likeliest tokens were less than 0.001 nats apart.",
-        ("served", "adapter", "prompts", "equal", "part at a tie", "largest logprob difference, nats"),
+        "the two likeliest tokens were less than 0.001 nats apart. Control, where activations are rounded: the "
+        "answers of transformers in batches of another size. What the order of summing changes by 1e-7 may round "
+        "to another integer there, so that two right computations differ by more than rounding of floats.",
+        (
+            "served",
+            "adapter",
+            "prompts",
+            "equal",
+            "part at a tie",
+            "largest logprob difference, nats",
+            "control: equal, difference",
+        ),
         rows,
     )
 
