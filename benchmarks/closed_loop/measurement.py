@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -183,22 +184,24 @@ def run_client(order: BlockOrder) -> BlockOutcome:
     """Send a block from a process of its own. Raises ClientFailedError."""
     per_worker = order.requests_per_worker + 2
     limit_seconds = order.request_timeout_seconds * per_worker + _CLIENT_GRACE_SECONDS
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", CLIENT_MODULE],
-            input=json.dumps(asdict(order)),
-            capture_output=True,
-            text=True,
-            cwd=CHECKOUT,
-            timeout=limit_seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ClientFailedError(f"the load client did not end within {limit_seconds:g} s") from None
-    if done.returncode != 0:
-        reason = done.stderr.strip()[-1000:] or "it gave no reason"
-        raise ClientFailedError(f"the load client ended with exit code {done.returncode}: {reason}")
-    return BlockOutcome.from_json(done.stdout)
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "outcome.json"
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", CLIENT_MODULE, str(answer)],
+                input=json.dumps(asdict(order)),
+                capture_output=True,
+                text=True,
+                cwd=CHECKOUT,
+                timeout=limit_seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ClientFailedError(f"the load client did not end within {limit_seconds:g} s") from None
+        if done.returncode != 0 or not answer.is_file():
+            reason = done.stderr.strip()[-1000:] or "it gave no reason"
+            raise ClientFailedError(f"the load client ended with exit code {done.returncode}: {reason}")
+        return BlockOutcome.from_json(answer.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,10 @@ def kernel_choice() -> KernelChoice:
         ) from None
 
 
-def own_wna16(choice: KernelChoice, *, vllm_can: bool) -> bool:
-    """Weight-only layers: vLLM's kernel where it works, unless asked otherwise."""
+def own_wna16(choice: KernelChoice, *, vllm_can: bool, compiled: bool) -> bool:
+    """Weight-only layers: ours where it was compiled, for vLLM's was measured slower (docs/quantisation-report.md)."""
+    if choice == KernelChoice.AUTO:
+        return compiled or not vllm_can
     return choice == KernelChoice.HOTSWAP or not vllm_can
 
 

@@ -92,7 +92,7 @@ class HotswapWNA16LinearKernel(MPLinearKernel):  # type: ignore[misc]
         num_columns = c.partition_weight_shape[0]
         if c.group_size != -1 and num_columns % c.group_size:
             return False, f"groups of {c.group_size} do not divide {num_columns} columns"
-        if not own_wna16(kernel_choice(), vllm_can=vllm_can(c)):
+        if not own_wna16(kernel_choice(), vllm_can=vllm_can(c), compiled=ops.available() == "native"):
             return False, "vLLM's own kernel works here"
         return True, None
 

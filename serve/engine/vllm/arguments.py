@@ -164,6 +164,8 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
     _refuse_for_cpu(wishes)
     if wishes.dtype != "auto":
         dtype, reason = wishes.dtype, "asked for"
+    elif _suits_float32(machine, wishes):
+        dtype, reason = "float32", "for weights of few bits it is the faster one, and rounds no inputs"
     elif machine.native_bf16:
         dtype, reason = "bfloat16", "this processor multiplies bfloat16 natively"
     else:
@@ -193,9 +195,7 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
         )
     cores = ",".join(str(core) for core in machine.cores)
     chosen.variable("VLLM_CPU_OMP_THREADS_BIND", cores, "all cores; vLLM would keep one idle")
-    patches = CPU_PATCHES if wishes.cpu_patches == "auto" else wishes.cpu_patches
-    if patches == "none":
-        patches = ""
+    patches = _patches(wishes)
     if wishes.lora_targets is not None and CpuPart.MOE_EXPERTS not in requested_parts(patches):
         raise SettingsError(
             f"--cpu-patches {wishes.cpu_patches}: {wishes.model_name} has experts, and vLLM would end with its "
@@ -210,6 +210,23 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
         for name, value in AVX2_ENVIRONMENT.items():
             chosen.environment[name] = value
             chosen.notes[name] = f"{value} (simulates a processor without AVX-512)"
+
+
+def _suits_float32(machine: Machine, wishes: EngineWishes) -> bool:
+    """Our kernels read the same few bits in either format, and compute in float32 (docs/quantisation-report.md)."""
+    base = wishes.quantisation
+    return (
+        base is not None
+        and base.weight_only
+        and machine.low_bit_compiled
+        and wishes.cpu_kernels != "vllm"
+        and CpuPart.LOWBIT_WNA16 in requested_parts(_patches(wishes))
+    )
+
+
+def _patches(wishes: EngineWishes) -> str:
+    asked = CPU_PATCHES if wishes.cpu_patches == "auto" else wishes.cpu_patches
+    return "" if asked == "none" else asked
 
 
 def _refuse_without_kernel(

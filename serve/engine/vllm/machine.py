@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bases.processor import NATIVE_BF16_FLAGS, available_memory_bytes, read_cpuinfo
+from bases.settings import BasesSettings
+from serve.engine.cpu.lowbit.source import find_library
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Machine:
     available_bytes: int
     processor: str
     vnni: bool = False  # multiplies int8 in one step, for 512 bits
+    low_bit_compiled: bool = False  # set-up compiled our kernels for quantised layers
 
 
 def read_machine() -> Machine:
@@ -34,6 +37,7 @@ def read_machine() -> Machine:
         available_bytes=available_memory_bytes(),
         processor=processor,
         vnni="avx512_vnni" in flags,
+        low_bit_compiled=find_library(BasesSettings().home) is not None,
     )
 
 

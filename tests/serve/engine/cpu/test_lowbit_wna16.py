@@ -19,6 +19,7 @@ from vllm.scalar_type import scalar_types
 
 from serve.engine.cpu import lowbit_wna16
 from serve.engine.cpu.kernel_choice import KERNELS_VARIABLE
+from serve.engine.cpu.lowbit import ops
 from serve.engine.cpu.lowbit_wna16 import HotswapWNA16LinearKernel, fits_lowbit
 
 pytestmark = pytest.mark.skipif(not current_platform.is_cpu(), reason="the kernel is for vLLM's CPU platform")
@@ -200,11 +201,13 @@ def test_without_vllms_operator_every_layer_is_ours(vllms_operator, monkeypatch)
         assert HotswapWNA16LinearKernel.can_implement(config_of(32, 64, act_type=act_type)) == (True, None)
 
 
-def test_where_vllms_kernel_works_it_is_taken_unless_asked_otherwise(vllms_operator, monkeypatch):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_where_vllms_kernel_works_ours_is_taken_where_it_was_compiled(vllms_operator, monkeypatch, compiled):
+    monkeypatch.setattr(ops, "available", lambda: "native" if compiled else "torch")
     vllms_operator(True)
     works = config_of(32, 64, act_type=torch.bfloat16)
     assert CPUWNA16LinearKernel.can_implement(works)[0]
-    for choice, ours in (("auto", False), ("vllm", False), ("hotswap", True)):
+    for choice, ours in (("auto", compiled), ("vllm", False), ("hotswap", True)):
         monkeypatch.setenv(KERNELS_VARIABLE, choice)
         assert HotswapWNA16LinearKernel.can_implement(works)[0] is ours
     # float32 activations, 8 bits, rows that are no multiple of 32: vLLM's kernel has none of these.

@@ -267,6 +267,16 @@ def test_a_quantised_base_is_named_and_its_kernels_are_the_settings_to_choose() 
     assert choose(NEW_CPU, quantisation=W4A16)["dtype"] == "bfloat16"
 
 
+def test_weights_of_few_bits_are_served_in_float32_where_our_kernels_were_compiled() -> None:
+    compiled = replace(NEW_CPU, low_bit_compiled=True)
+    assert choose(compiled, quantisation=W4A16)["dtype"] == "float32"
+    assert choose(compiled, quantisation=W4A16, dtype="bfloat16")["dtype"] == "bfloat16"
+    assert choose(compiled, quantisation=W4A16, cpu_kernels="vllm")["dtype"] == "bfloat16"
+    assert choose(compiled, quantisation=W4A16, cpu_patches="uniproc")["dtype"] == "bfloat16"
+    for other in (None, W8A8):
+        assert choose(compiled, quantisation=other)["dtype"] == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("quantisation", "reason"),
     [
