@@ -85,8 +85,8 @@ class ServeSettings(BaseSettings):
     )
     cpu_kernels: Literal["auto", "hotswap", "vllm"] = Field(
         "auto",
-        description="Whose kernels compute quantised layers on CPU where both can: `auto` (the faster ones), `hotswap` "
-        "or `vllm`.",
+        description="Whose kernels compute quantised layers on CPU where both can: `auto` (measured faster), "
+        "`hotswap` or `vllm`.",
     )
     reasoning: str = Field(
         "auto",

@@ -41,7 +41,7 @@ def kernel_choice() -> KernelChoice:
 
 
 def own_wna16(choice: KernelChoice, *, vllm_can: bool, compiled: bool) -> bool:
-    """Weight-only layers: ours where it was compiled, for vLLM's was measured slower (docs/quantisation-report.md)."""
+    """Weight-only layers: ours where it was compiled: vLLM's was measured slower (benchmarks/LOG.md)."""
     if choice == KernelChoice.AUTO:
         return compiled or not vllm_can
     return choice == KernelChoice.HOTSWAP or not vllm_can
