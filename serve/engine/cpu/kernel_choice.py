@@ -47,6 +47,11 @@ def own_wna16(choice: KernelChoice, *, vllm_can: bool, compiled: bool) -> bool:
     return choice == KernelChoice.HOTSWAP or not vllm_can
 
 
-def own_w8a8(choice: KernelChoice, *, vllm_can: bool) -> bool:
-    """Layers of 8 bits, rounded inputs: vLLM's kernel where its sums are right, unless ours is asked for."""
+def own_w8a8(choice: KernelChoice, *, vllm_can: bool, compiled: bool) -> bool:
+    """Layers of 8 bits, rounded inputs: ours where it was compiled, or where vLLM's sums are wrong.
+
+    Ours rounds inputs as compressed-tensors does, as which the quality of a base is measured; vLLM's does not.
+    """
+    if choice == KernelChoice.AUTO:
+        return compiled or not vllm_can
     return choice == KernelChoice.HOTSWAP or not vllm_can

@@ -48,7 +48,8 @@ class HotswapW8A8LinearKernel(Int8ScaledMMLinearKernel):  # type: ignore[misc]
     def can_implement(cls, c: Int8ScaledMMLinearLayerConfig) -> tuple[bool, str | None]:
         if c.is_static_input_scheme or not c.input_symmetric:
             return False, "inputs with fixed scales or zero points are vLLM's"
-        if not own_w8a8(kernel_choice(), vllm_can=torch.cpu._is_vnni_supported()):
+        vllm_can, compiled = torch.cpu._is_vnni_supported(), ops.available() == "native"
+        if not own_w8a8(kernel_choice(), vllm_can=vllm_can, compiled=compiled):
             return False, "vLLM's own kernel works here"
         return True, None
 

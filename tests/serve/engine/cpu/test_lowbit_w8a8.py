@@ -20,6 +20,7 @@ from serve.engine.cpu.kernel_choice import (
     UnknownKernelChoiceError,
     kernel_choice,
 )
+from serve.engine.cpu.lowbit import ops
 from serve.engine.cpu.lowbit_w8a8 import HotswapW8A8LinearKernel
 
 pytestmark = pytest.mark.skipif(not current_platform.is_cpu(), reason="the kernel is for vLLM's CPU platform")
@@ -73,14 +74,16 @@ def test_it_equals_rounded_inputs_times_dequantised_weights(monkeypatch, dtype, 
     assert layer.weight.device.type == "cpu"  # where vLLM looks for the adapters' device
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("vnni", [True, False])
-def test_without_vnni_every_layer_is_ours_and_with_it_where_asked_for(monkeypatch, vnni):
+def test_without_vnni_every_layer_is_ours_and_with_it_where_compiled(monkeypatch, vnni, compiled):
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    monkeypatch.setattr(ops, "available", lambda: "native" if compiled else "torch")
     ours = {}
     for choice in KernelChoice:
         monkeypatch.setenv(KERNELS_VARIABLE, choice)
         ours[choice.value] = HotswapW8A8LinearKernel.can_implement(config_of())[0]
-    assert ours == {"auto": not vnni, "hotswap": True, "vllm": not vnni}
+    assert ours == {"auto": compiled or not vnni, "hotswap": True, "vllm": not vnni}
 
 
 SUMS = """
