@@ -40,6 +40,7 @@ def tiny_quantised(tiny_original: Path, quantise_home: Path) -> Callable[[str], 
             samples=16,
             row_tokens=64,
             held_out_rows=2,
+            force=True,  # a test of the command may have made the same one
         )
         base = resolve_base(str(tiny_original), home=quantise_home)
         return quantize_base(base, settings=settings, home=quantise_home).folder
