@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bases.errors import BaseConversionError
 from bases.gguf_checkpoint import CHECKPOINT_FILES, convert_gguf
+from bases.place import flush, settle
 from bases.progress import Progress, log_progress
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
@@ -99,11 +100,11 @@ def _convert(source: Path, target: Path, progress: Progress) -> None:
     try:
         progress(f"Converting the default base {EMBEDDED_NAME}, once, into {target}")
         convert_gguf(source, partial, progress=progress)
-        _settle(partial)
+        settle(partial)
         if target.exists():  # files were removed from it by hand: _is_complete said no
             shutil.rmtree(target)
         partial.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     progress(f"The default base {EMBEDDED_NAME} is ready")
@@ -111,20 +112,3 @@ def _convert(source: Path, target: Path, progress: Progress) -> None:
 
 def _is_complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in CHECKPOINT_FILES)
-
-
-def _settle(folder: Path) -> None:
-    """Make every file readable by all (safetensors writes 0600) and flush it, then the folder, to disk."""
-    for path in folder.iterdir():
-        path.chmod(0o644)
-        _flush(path)
-    folder.chmod(0o755)
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

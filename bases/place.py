@@ -34,7 +34,7 @@ def made_in_place(
             partial.mkdir()
             try:
                 yield partial
-                _settle(partial)
+                settle(partial)
                 _move(partial, folder, replace=replace)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -72,7 +72,7 @@ def _move(partial: Path, folder: Path, *, replace: bool) -> None:
     else:
         _refuse_existing(folder)
         partial.rename(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def _refuse_existing(folder: Path) -> None:
@@ -80,16 +80,17 @@ def _refuse_existing(folder: Path) -> None:
         raise BaseConversionError(f"{folder} exists, and nothing is overwritten. Name another folder.")
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
     """Make every file readable by all (safetensors writes 0600) and flush it, then the folder, to disk."""
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-        _flush(path)
+        flush(path)
     folder.chmod(0o755)
-    _flush(folder)
+    flush(folder)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Write a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

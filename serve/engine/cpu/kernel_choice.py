@@ -1,4 +1,4 @@
-"""Whose kernel computes a quantised linear layer on a CPU: vLLM's or Hotswap's. One rule for each kind of layer.
+"""Whose kernel computes a quantised linear layer on a CPU: vLLM's or Hotswap's.
 
 HOTSWAP_CPU_KERNELS (`--cpu-kernels`) is `auto`, `hotswap` or `vllm`. The last two take one side wherever that
 side works; a layer that only one side can compute goes there in any case.
@@ -40,17 +40,11 @@ def kernel_choice() -> KernelChoice:
         ) from None
 
 
-def own_wna16(choice: KernelChoice, *, vllm_can: bool, compiled: bool) -> bool:
-    """Weight-only layers: ours where it was compiled: vLLM's was measured slower (benchmarks/LOG.md)."""
-    if choice == KernelChoice.AUTO:
-        return compiled or not vllm_can
-    return choice == KernelChoice.HOTSWAP or not vllm_can
+def takes_ours(choice: KernelChoice, *, vllm_can: bool, compiled: bool) -> bool:
+    """Does a layer go to our kernel? By itself where ours was compiled, or where vLLM's does not work.
 
-
-def own_w8a8(choice: KernelChoice, *, vllm_can: bool, compiled: bool) -> bool:
-    """Layers of 8 bits, rounded inputs: ours where it was compiled, or where vLLM's sums are wrong.
-
-    Ours rounds inputs as compressed-tensors does, as which the quality of a base is measured; vLLM's does not.
+    Of weight-only layers vLLM's was measured slower (benchmarks/LOG.md). Of layers that round their inputs, ours
+    rounds as compressed-tensors does, as which the quality of a base is measured; vLLM's does not.
     """
     if choice == KernelChoice.AUTO:
         return compiled or not vllm_can

@@ -6,7 +6,7 @@ a quarter of the largest sum, and the greedy answers of a tiny base are others. 
 too.
 
 Mend: a kernel of our own before vLLM's in the list that vLLM chooses from, for inputs that are rounded
-symmetrically and at run time; which layers it takes is `kernel_choice.own_w8a8`'s to say. Its sums of integers
+symmetrically and at run time; which layers it takes is `kernel_choice.takes_ours`'s to say. Its sums of integers
 are exact. The scale of a token is its largest magnitude / 127.5, as in compressed-tensors, with which bases are
 quantised and measured; in vLLM it is / 127. Schemes with fixed scales or zero points of the inputs stay vLLM's;
 the gateway refuses them without VNNI.
@@ -26,7 +26,7 @@ from vllm.model_executor.kernels.linear.scaled_mm.ScaledMMLinearKernel import (
 from vllm.model_executor.layers.quantization.utils.w8a8_utils import convert_to_channelwise
 from vllm.platforms import PlatformEnum, current_platform
 
-from serve.engine.cpu.kernel_choice import kernel_choice, own_w8a8
+from serve.engine.cpu.kernel_choice import kernel_choice, takes_ours
 from serve.engine.cpu.lowbit import ops
 
 
@@ -49,7 +49,7 @@ class HotswapW8A8LinearKernel(Int8ScaledMMLinearKernel):  # type: ignore[misc]
         if c.is_static_input_scheme or not c.input_symmetric:
             return False, "inputs with fixed scales or zero points are vLLM's"
         vllm_can, compiled = torch.cpu._is_vnni_supported(), ops.available() == "native"
-        if not own_w8a8(kernel_choice(), vllm_can=vllm_can, compiled=compiled):
+        if not takes_ours(kernel_choice(), vllm_can=vllm_can, compiled=compiled):
             return False, "vLLM's own kernel works here"
         return True, None
 

@@ -9,7 +9,7 @@ it. Layers of 8 bits, and sizes that are not multiples of 32, have no CPU kernel
 GPTQ of 8 bits is refused by a check that is meant for the GPU kernel Marlin.
 
 Mend: a kernel of our own before vLLM's in the list that vLLM chooses from; which layers it takes is
-`kernel_choice.own_wna16`'s to say. It serves the layers of compressed-tensors, GPTQ and AWQ checkpoints.
+`kernel_choice.takes_ours`'s to say. It serves the layers of compressed-tensors, GPTQ and AWQ checkpoints.
 Where the low-bit kernels do not fit the layer's shape, its weights are dequantised once at load, and the log
 says so.
 
@@ -36,7 +36,7 @@ from vllm.model_executor.layers.quantization.utils.quant_utils import unpack_qua
 from vllm.platforms import PlatformEnum
 from vllm.scalar_type import scalar_types
 
-from serve.engine.cpu.kernel_choice import kernel_choice, own_wna16
+from serve.engine.cpu.kernel_choice import kernel_choice, takes_ours
 from serve.engine.cpu.lowbit import ops
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class HotswapWNA16LinearKernel(MPLinearKernel):  # type: ignore[misc]
         num_columns = c.partition_weight_shape[0]
         if c.group_size != -1 and num_columns % c.group_size:
             return False, f"groups of {c.group_size} do not divide {num_columns} columns"
-        if not own_wna16(kernel_choice(), vllm_can=vllm_can(c), compiled=ops.available() == "native"):
+        if not takes_ours(kernel_choice(), vllm_can=vllm_can(c), compiled=ops.available() == "native"):
             return False, "vLLM's own kernel works here"
         return True, None
 
