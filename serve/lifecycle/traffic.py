@@ -26,7 +26,7 @@ _NOBODY = ""  # stands among the shadows for a request that is not copied
 
 Sticky = Literal["none", "session", "key"]
 VersionDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
-Share = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=1e-6, le=1)]
 
 
 class _Plain(BaseModel):

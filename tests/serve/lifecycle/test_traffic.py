@@ -58,7 +58,7 @@ def test_a_canary_that_grows_keeps_its_keys_and_takes_no_more_than_it_grew(
     share: float, growth: float, other: float
 ) -> None:
     room = 1 - share
-    rest = {OTHER: other * room * 0.5} if other else {}
+    rest = {OTHER: other * room * 0.5} if other > 0.01 else {}
     small = TrafficPlan(shares={CANARY: share, **rest})
     large = TrafficPlan(shares={CANARY: share + growth * room * 0.5, **rest})
     keys = KEYS[:400]
