@@ -23,6 +23,15 @@ MAX_RETRY_SECONDS = 60
 _RATE_WEIGHT = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Whose request it is: flows share the engine by weight."""
+
+    tenant: str = ""
+    adapter: str | None = None  # alias; None: the base
+    weight: float = 1.0
+
+
 @dataclass(slots=True)
 class _Waiting:
     sequences: int
@@ -116,12 +125,13 @@ class Admission:
             raise self._full(f"{self._queued_tokens} prompt tokens wait (at most {self.max_queued_tokens})")
 
     @asynccontextmanager
-    async def slot(self, *, sequences: int, prompt_tokens: int) -> AsyncIterator[float]:
+    async def slot(self, *, sequences: int, prompt_tokens: int, flow: Flow = Flow()) -> AsyncIterator[float]:
         """Hold a place for `sequences` in the engine; yields the seconds spent waiting.
 
         A request wider than `max_running` gets the engine to itself.
         Raises DrainingError, QueueFullError.
         """
+        del flow
         self.check_open(sequences=sequences, prompt_tokens=prompt_tokens)
         arrived = self._clock()
         self._requests += 1

@@ -16,7 +16,8 @@ from bases.architecture import ArchitectureFacts
 from bases.folder import read_json_object
 from bases.passport import Passport, read_passport
 from bases.resolve import ResolvedBase, resolve_base
-from serve.access import AdminAccess
+from serve.access.authority import Authority
+from serve.access.quotas import Quotas
 from serve.admission import Admission
 from serve.app import HttpLimits
 from serve.engine.grammar import GrammarGuard
@@ -32,6 +33,7 @@ from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.manager import AdapterManager, AdapterRules
 from serve.lifecycle.uploads import UploadLimits, Uploads
 from serve.metrics import GatewayMetrics
+from serve.review.review import Reviewer
 from serve.running import RunningRequests
 from serve.settings import KIB, MIB, ServeSettings
 
@@ -144,7 +146,9 @@ class GatewayLife:
             ),
             running=running,
             metrics=metrics,
-            access=AdminAccess(key=key, open_without_key=settings.on_loopback),
+            access=Authority(key=key, open_without_key=settings.on_loopback),
+            quotas=Quotas(),
+            review=Reviewer(),
             grammars=GrammarGuard(
                 enabled=settings.structured_outputs,
                 tokenizer_path=tokenizer,

@@ -7,6 +7,7 @@ ServeError
 │   ├── EngineRefusedError      the engine's own check refused the request
 │   ├── UnknownModelError       no base, alias or live version of that name
 │   ├── GrammarError            a schema, regex or choice that cannot be compiled in time
+│   ├── ReviewRefusedError      a reviewer refused the prompt or the answer
 │   ├── UploadRefusedError      an upload that is not the tar of one adapter
 │   ├── BodyTooLargeError       more bytes than the limit
 │   └── BodyTimeoutError        the body did not arrive in time
@@ -15,6 +16,7 @@ ServeError
 │   └── AdminDisabledError      the admin API is off on this address
 ├── BusyError                   try again later; `retry_after_seconds`
 │   ├── QueueFullError          the waiting queue is at its bound
+│   ├── RateLimitedError        the caller's key has used up what it may take
 │   └── DrainingError           the server is shutting down
 ├── LifecycleError              an adapter verb failed
 │   ├── AdapterMissingError     no such adapter
@@ -84,6 +86,12 @@ class GrammarError(RequestError):
     code: ClassVar[str] = "invalid_grammar"
 
 
+class ReviewRefusedError(RequestError):
+    """A reviewer let the prompt or the answer not pass."""
+
+    code: ClassVar[str] = "review_refused"
+
+
 class UploadRefusedError(RequestError):
     """The body of an upload is not an uncompressed tar of one adapter's files."""
 
@@ -134,6 +142,20 @@ class QueueFullError(BusyError):
     """The waiting queue is at its bound of requests or prompt tokens."""
 
     code: ClassVar[str] = "queue_full"
+
+
+class RateLimitedError(BusyError):
+    """The caller's key has used up what it may take for now; `headers` say when it may take more."""
+
+    code: ClassVar[str] = "rate_limited"
+
+    headers: Mapping[str, str] = {}
+
+    def __init__(
+        self, message: str, *, retry_after_seconds: int, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.headers = dict(headers or {})
 
 
 class DrainingError(BusyError):

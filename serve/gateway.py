@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from serve.access import AdminAccess
+from serve.access.authority import Authority
+from serve.access.quotas import Quotas
 from serve.admission import Admission
 from serve.engine.grammar import GrammarGuard
 from serve.engine.protocol import Engine
@@ -13,6 +14,7 @@ from serve.http.exchange import Exchanges
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.uploads import Uploads
 from serve.metrics import GatewayMetrics
+from serve.review.review import Reviewer
 from serve.running import RunningRequests
 
 
@@ -36,7 +38,9 @@ class Gateway:
     exchanges: Exchanges
     running: RunningRequests
     metrics: GatewayMetrics
-    access: AdminAccess
+    access: Authority
+    quotas: Quotas
+    review: Reviewer
     grammars: GrammarGuard
     max_tokens_default: int
     phase: Phase = field(default=Phase.STARTING)

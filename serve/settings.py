@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from bases.settings_faults import settings_faults
-from serve.access import HASH_PREFIX
+from serve.access.authority import HASH_PREFIX
 from serve.errors import SettingsError
 
 KIB = 1024

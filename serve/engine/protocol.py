@@ -62,6 +62,7 @@ class EngineRequest:
     adapter: AdapterHandle | None = None  # None: the base
     stream: bool = True  # False: one output at the end, which costs the engine less
     split_reasoning: bool = False
+    cache_salt: str | None = None  # only requests with the same one share a prefix cache
     urgent: bool = False  # the gateway's own: goes ahead of what waits, where the engine knows priorities
 
 

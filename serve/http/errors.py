@@ -39,6 +39,7 @@ _STATUS: tuple[tuple[type[HotswapError], int], ...] = (
     (ClientGoneError, 499),
     (errors.ContextLengthError, 400),
     (errors.GrammarError, 400),
+    (errors.ReviewRefusedError, 400),
     (errors.EngineRefusedError, 400),
     (errors.UnknownModelError, 404),
     (errors.BodyTooLargeError, 413),
@@ -49,6 +50,7 @@ _STATUS: tuple[tuple[type[HotswapError], int], ...] = (
     (errors.MissingKeyError, 401),
     (errors.AccessError, 403),
     (errors.QueueFullError, 429),
+    (errors.RateLimitedError, 429),
     (errors.BusyError, 503),
     (errors.AdapterMissingError, 404),
     (errors.AdapterBusyError, 409),
@@ -138,6 +140,8 @@ def headers_of(error: HotswapError) -> dict[str, str]:
     headers: dict[str, str] = {}
     if isinstance(error, errors.BusyError):
         headers["Retry-After"] = str(error.retry_after_seconds)
+        if isinstance(error, errors.RateLimitedError):
+            headers.update(error.headers)
     elif status_of(error) == 503:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
     if isinstance(error, errors.MissingKeyError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import orjson
@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from bases.errors import HotswapError
+from serve.access.caller import ANYONE, BASE_NAME, Caller
 from serve.errors import BusyError, DeadlineExceededError, RequestAbortedError, ServeError
 from serve.http.errors import InternalError, status_of
 from serve.lifecycle.board import Lease
@@ -43,6 +44,8 @@ class Record:
         self.started = time.perf_counter()
         self.adapter: str | None = None  # alias as known to the registry; None is the base
         self.adapter_resolved = False
+        self.version: str | None = None  # engine name of the version that answers; None: the base
+        self.caller: Caller = ANYONE
         self.queue_seconds: float | None = None
         self.ttft_seconds: float | None = None
         self.last_token: float | None = None
@@ -52,6 +55,10 @@ class Record:
         self.status = 500
         self.answered = False  # the status line is on its way
         self.completed = False
+
+    def note_caller(self, caller: Caller) -> None:
+        """Who asks."""
+        self.caller = caller
 
     def token(self, count: int) -> None:
         """That many generated tokens were seen now."""
@@ -105,6 +112,7 @@ class Exchange:
     def __init__(self, running: RunningRequest, send: Send, record: Record, send_seconds: float) -> None:
         self.running = running
         self.record = record
+        self.headers: dict[str, str] = {}  # more of the answer's headers, until it begins
         self._send = send
         self._send_seconds = send_seconds
 
@@ -112,7 +120,8 @@ class Exchange:
         """Name the version that answers, for the metrics and for whoever has to end the request."""
         self.record.adapter = lease.alias
         self.record.adapter_resolved = True
-        self.running.version = lease.engine_name if lease.handle is not None else None
+        self.record.version = self.running.version = lease.version
+        self.headers["X-Hotswap-Adapter"] = lease.version or BASE_NAME
 
     def timing(self) -> dict[str, float | None]:
         """Milliseconds of this exchange so far."""
@@ -155,7 +164,8 @@ class Exchange:
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.record.answered = True
         self.record.status = status
-        await self._put({"type": "http.response.start", "status": status, "headers": headers})
+        more = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+        await self._put({"type": "http.response.start", "status": status, "headers": headers + more})
 
     async def _put(self, message: Message) -> None:
         try:
@@ -188,10 +198,18 @@ class ExchangeLimits:
 class Exchanges:
     """Opens exchanges and counts how they end."""
 
-    def __init__(self, running: RunningRequests, metrics: GatewayMetrics, limits: ExchangeLimits) -> None:
+    def __init__(
+        self,
+        running: RunningRequests,
+        metrics: GatewayMetrics,
+        limits: ExchangeLimits,
+        observers: Sequence[Callable[[Record], None]] = (),
+    ) -> None:
+        """`observers` are told of each exchange once, when it has ended."""
         self.running = running
         self.metrics = metrics
         self.limits = limits
+        self.observers = list(observers)
 
     @asynccontextmanager
     async def open(
@@ -231,6 +249,8 @@ class Exchanges:
             raise
         finally:
             record.observe(self.metrics)
+            for observer in self.observers:
+                observer(record)
 
 
 class Reply(Response):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from adapters.errors import AdapterNameError
 from adapters.name import AdapterVersion, parse_reference
+from serve.access.caller import ANYONE, Caller
 from serve.engine.protocol import AdapterHandle
 from serve.errors import EngineNotReadyError, UnknownModelError
 from serve.lifecycle.state import AdapterState
@@ -31,6 +32,8 @@ class Lease:
     engine_name: str  # the base's public name, or "risk@3f2a91c0"
     alias: str | None
     handle: AdapterHandle | None
+    version: str | None = None  # as engine_name; None: the base
+    shadow: ManagedVersion | None = None  # is asked the same beside it, and not heard
 
 
 class AdapterBoard:
@@ -79,17 +82,26 @@ class AdapterBoard:
         return self._aliases.pop(alias, None)
 
     @contextmanager
-    def lease(self, reference: str | None, *, param: str) -> Iterator[Lease]:
+    def lease(
+        self, reference: str | None, *, param: str, caller: Caller = ANYONE, session: str | None = None
+    ) -> Iterator[Lease]:
         """Hold the base (None or its name), an alias or a pinned version for the length of the block.
 
+        `session` is what a canary's choice may stick to. A name that the caller may not use is unknown to them.
         Raises UnknownModelError (never the base instead), AdapterUnavailableError.
         """
+        del session
         if reference is None or reference == self.base_name:
+            if not caller.may_use(None):
+                raise _unknown(reference or self.base_name, param)
             yield Lease(self.base_name, None, None)
             return
         managed = self._find(reference, param)
+        if not caller.may_use(managed.version.name):
+            raise _unknown(reference, param)
         with managed.use():
-            yield Lease(str(managed.version), managed.version.name, managed.handle)
+            version = str(managed.version)
+            yield Lease(version, managed.version.name, managed.handle, version)
 
     def _find(self, reference: str, param: str) -> ManagedVersion:
         try:

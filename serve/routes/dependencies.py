@@ -5,6 +5,7 @@ They are coroutines because FastAPI sends plain functions to a thread, which cos
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
@@ -13,10 +14,13 @@ from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 from starlette.responses import Response
 
+from serve.access.caller import Caller
 from serve.errors import EngineNotReadyError
 from serve.gateway import Gateway, Phase
 from serve.http.request_id import request_id_of
 from serve.http.strict_json import JsonOnlyRoute
+
+_SESSION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 async def _gateway(request: Request) -> Gateway:
@@ -30,8 +34,21 @@ async def _request_id(request: Request) -> str:
     return request_id_of(request.scope)
 
 
+async def _caller_of(request: Request, gateway: Annotated[Gateway, Depends(_gateway)]) -> Caller:
+    values = [value for name, value in request.headers.raw if name == b"authorization"]
+    return gateway.access.identify(values)
+
+
+async def _session_of(request: Request) -> str | None:
+    """The client's name for a row of requests that belong together; one that is malformed is none."""
+    session = request.headers.get("x-session-id", "")
+    return session if _SESSION.fullmatch(session) else None
+
+
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
 RequestIdDep = Annotated[str, Depends(_request_id)]
+CallerDep = Annotated[Caller, Depends(_caller_of)]
+SessionDep = Annotated[str | None, Depends(_session_of)]
 
 
 # Only for the document: the header is read as bytes below, because anything may stand in it.
@@ -50,7 +67,7 @@ async def _admin(
 
 def _caller(request: Request, gateway: Gateway) -> str:
     values = [value for name, value in request.headers.raw if name == b"authorization"]
-    return gateway.access.check(values)
+    return gateway.access.admin(values).name
 
 
 async def find_caller(request: Request) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 import orjson
@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from bases.errors import HotswapError
+from serve.access.caller import Caller
 from serve.engine.protocol import Delta, EngineRequest, TokenLogprob
 from serve.gateway import Gateway
 from serve.generation import (
@@ -28,7 +29,8 @@ from serve.http.errors import body_of
 from serve.http.exchange import Exchange, Reply
 from serve.http.strict_json import LenientTypeRoute
 from serve.lifecycle.board import Lease
-from serve.routes.dependencies import GatewayDep, RequestIdDep
+from serve.passage import Passage, Wish, enter
+from serve.routes.dependencies import CallerDep, GatewayDep, RequestIdDep, SessionDep
 from serve.routes.documentation import ERRORS, EVENTS
 from serve.schemas.generate import GenerateAnswer, GenerateBody
 from serve.schemas.sampling import constraint_of
@@ -42,35 +44,47 @@ router = APIRouter(route_class=LenientTypeRoute, tags=["generate"])
     response_model=None,
     responses={200: {"model": GenerateAnswer, "description": "The answer.", "content": EVENTS}, **ERRORS},
 )
-async def generate(body: GenerateBody, gateway: GatewayDep, request_id: RequestIdDep) -> Response:
+async def generate(
+    body: GenerateBody, gateway: GatewayDep, request_id: RequestIdDep, caller: CallerDep, session: SessionDep
+) -> Response:
     """Continue `prompt`, or answer `messages` through the base's chat template."""
-    return GenerateReply(gateway, body, request_id)
+    return GenerateReply(gateway, body, request_id, caller, session)
 
 
 class GenerateReply(Reply):
     """Answers one /generate request."""
 
-    def __init__(self, gateway: Gateway, body: GenerateBody, request_id: str) -> None:
+    def __init__(
+        self, gateway: Gateway, body: GenerateBody, request_id: str, caller: Caller, session: str | None
+    ) -> None:
         super().__init__(gateway.exchanges, "/generate", request_id)
         self._gateway = gateway
         self._body = body
+        self._caller = caller
+        self._session = session
 
     async def run(self, exchange: Exchange) -> None:
         gateway, body = self._gateway, self._body
-        num_prompts = len(body.prompt) if isinstance(body.prompt, list) else 1
-        gateway.admission.check_open(requests=num_prompts)
-        with gateway.adapters.board.lease(body.adapter, param="adapter") as lease:
-            exchange.use(lease)
+        wish = Wish(
+            self._caller,
+            body.adapter,
+            "adapter",
+            body.texts,
+            prompts=len(body.prompt) if isinstance(body.prompt, list) else 1,
+            max_tokens=body.max_tokens,
+            session=self._session,
+        )
+        async with enter(gateway, exchange, wish) as passage:
             await gateway.grammars.check(constraint_of(body.response_format))
-            requests = await self._requests(lease)
+            requests = await self._requests(passage)
             exchange.record.prompt_tokens = sum(len(request.prompt_token_ids) for request in requests)
             exchange.record.sequences = sum(request.sampling.n for request in requests)
             if body.stream:
-                await self._stream(exchange, lease, requests[0])
+                await self._stream(exchange, passage, requests[0])
             else:
-                await self._whole(exchange, lease, requests)
+                await self._whole(exchange, passage, requests)
 
-    async def _requests(self, lease: Lease) -> list[EngineRequest]:
+    async def _requests(self, passage: Passage) -> list[EngineRequest]:
         facts = self._gateway.engine.facts
         prompts = await encode_prompts(
             self._body, self._gateway.engine.codec, context_tokens=facts.context_tokens
@@ -84,23 +98,23 @@ class GenerateReply(Reply):
                     self._body,
                     len(prompt),
                     defaults=facts.default_sampling,
-                    max_tokens=self._gateway.max_tokens_default,
+                    max_tokens=passage.max_tokens,
                     context_tokens=facts.context_tokens,
                 ),
-                lease.handle,
+                passage.lease.handle,
             )
             for place, prompt in enumerate(prompts)
         ]
 
-    async def _whole(self, exchange: Exchange, lease: Lease, requests: list[EngineRequest]) -> None:
+    async def _whole(self, exchange: Exchange, passage: Passage, requests: list[EngineRequest]) -> None:
         if len(requests) == 1:
-            answers = [await self._one(exchange, requests[0])]
+            answers = [await self._one(exchange, passage, requests[0])]
         else:
-            answers = await _all(*(self._one(exchange, request) for request in requests))
+            answers = await _all(*(self._one(exchange, passage, request) for request in requests))
         record = exchange.record
         record.completion_tokens = sum(answer.completion_tokens for answer in answers)
         record.last_token = time.perf_counter()
-        body: dict[str, Any] = {**self._head(lease)}
+        body: dict[str, Any] = {**self._head(passage.lease)}
         if isinstance(self._body.prompt, list):
             body["results"] = [
                 {
@@ -116,26 +130,23 @@ class GenerateReply(Reply):
         body["timing"] = exchange.timing()
         await exchange.json(body)
 
-    async def _one(self, exchange: Exchange, request: EngineRequest) -> PromptAnswer:
+    async def _one(self, exchange: Exchange, passage: Passage, request: EngineRequest) -> PromptAnswer:
         gateway, record = self._gateway, exchange.record
-        slot = gateway.admission.slot(
-            sequences=request.sampling.n, prompt_tokens=len(request.prompt_token_ids)
-        )
-        async with slot as waited:
+        async with _place(passage, request) as waited:
             before = record.seconds
             answer = await collect(gateway.engine, request)
             record.note_queue(waited + (answer.queue_seconds or 0.0))
             if answer.ttft_seconds is not None:
                 record.note_ttft(before + answer.ttft_seconds)
+            for sequence in answer.sequences:
+                sequence.text = await gateway.review.answer(passage.subject, sequence.text)
             return answer
 
-    async def _stream(self, exchange: Exchange, lease: Lease, request: EngineRequest) -> None:
+    async def _stream(self, exchange: Exchange, passage: Passage, request: EngineRequest) -> None:
         gateway, record = self._gateway, exchange.record
         sequences = [SequenceAnswer(index) for index in range(request.sampling.n)]
-        slot = gateway.admission.slot(
-            sequences=request.sampling.n, prompt_tokens=len(request.prompt_token_ids)
-        )
-        async with slot as waited, aclosing(gateway.engine.generate(request)) as outputs:
+        reviews = [gateway.review.stream(passage.subject) for _ in sequences]
+        async with _place(passage, request) as waited, aclosing(gateway.engine.generate(request)) as outputs:
             async for output in outputs:
                 if not exchange.started:
                     await exchange.open_events()
@@ -147,11 +158,14 @@ class GenerateReply(Reply):
                     sequence.num_tokens += len(delta.token_ids)
                     if delta.finish_reason is not None:
                         sequence.finish_reason, sequence.stop_reason = delta.finish_reason, delta.stop_reason
+                    delta.text = await reviews[delta.index].feed(delta.text)
+                    if delta.finish_reason is not None:
+                        delta.text += await reviews[delta.index].finish()
                     if delta.text or delta.reasoning or delta.logprobs:
                         await exchange.event(_event("delta", _delta_fields(delta)))
             check_finished(sequences)
         done = {
-            **self._head(lease),
+            **self._head(passage.lease),
             "finish_reason": sequences[0].finish_reason,
             "stop_reason": sequences[0].stop_reason,
             "choices": [
@@ -174,6 +188,14 @@ class GenerateReply(Reply):
             "model": self._gateway.adapters.board.base_name,
             "adapter": lease.engine_name if lease.handle is not None else None,
         }
+
+
+def _place(passage: Passage, request: EngineRequest) -> AbstractAsyncContextManager[float]:
+    return passage.place(
+        sequences=request.sampling.n,
+        prompt_tokens=len(request.prompt_token_ids),
+        max_tokens=request.sampling.max_tokens,
+    )
 
 
 async def _all(*answers: Any) -> list[PromptAnswer]:

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from bases.errors import HotswapError
+from serve.access.caller import Caller
 from serve.errors import InvalidRequestError
 from serve.gateway import Gateway
 from serve.http.errors import body_of, json_response
@@ -19,7 +20,8 @@ from serve.http.exchange import Exchange, Record, Reply
 from serve.http.strict_json import LenientTypeRoute
 from serve.lifecycle.state import AdapterState
 from serve.limits import check_characters
-from serve.routes.dependencies import GatewayDep, RequestIdDep
+from serve.passage import Wish, enter
+from serve.routes.dependencies import CallerDep, GatewayDep, RequestIdDep, SessionDep
 from serve.routes.documentation import ERRORS, OPENAI_EVENTS, WIRE_ERRORS, errors
 from serve.schemas.openai import ChatBody, CompletionBody
 
@@ -53,17 +55,25 @@ async def models(gateway: GatewayDep) -> dict[str, Any]:
 
 
 @router.post("/chat/completions", summary="OpenAI chat", response_model=None, responses={**_ANSWER, **ERRORS})
-async def chat(body: ChatBody, gateway: GatewayDep, request_id: RequestIdDep) -> Response:
+async def chat(
+    body: ChatBody, gateway: GatewayDep, request_id: RequestIdDep, caller: CallerDep, session: SessionDep
+) -> Response:
     """Answer a conversation; `model` is the base, an alias or a pinned version."""
-    return OpenAIReply(gateway, body, request_id)
+    return OpenAIReply(gateway, body, request_id, caller, session)
 
 
 @router.post(
     "/completions", summary="OpenAI completions", response_model=None, responses={**_ANSWER, **ERRORS}
 )
-async def completions(body: CompletionBody, gateway: GatewayDep, request_id: RequestIdDep) -> Response:
+async def completions(
+    body: CompletionBody,
+    gateway: GatewayDep,
+    request_id: RequestIdDep,
+    caller: CallerDep,
+    session: SessionDep,
+) -> Response:
     """Continue a text; `model` is the base, an alias or a pinned version."""
-    return OpenAIReply(gateway, body, request_id)
+    return OpenAIReply(gateway, body, request_id, caller, session)
 
 
 @router.get("/models/{model}", summary="One base or adapter", responses={**ERRORS})
@@ -104,31 +114,52 @@ class _Observer:
 class OpenAIReply(Reply):
     """Answers one OpenAI request through the admission, lease and metrics that every request has."""
 
-    def __init__(self, gateway: Gateway, body: ChatBody | CompletionBody, request_id: str) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        body: ChatBody | CompletionBody,
+        request_id: str,
+        caller: Caller,
+        session: str | None,
+    ) -> None:
         self._chat = isinstance(body, ChatBody)
         super().__init__(
             gateway.exchanges, "/v1/chat/completions" if self._chat else "/v1/completions", request_id
         )
         self._gateway = gateway
         self._body = body
+        self._caller = caller
+        self._session = session
 
     async def run(self, exchange: Exchange) -> None:
         gateway, body = self._gateway, self._body
         num_prompts = body.num_prompts if isinstance(body, CompletionBody) else 1
-        gateway.admission.check_open(requests=num_prompts)
-        with gateway.adapters.board.lease(body.model, param="model") as lease:
-            exchange.use(lease)
+        wish = Wish(
+            self._caller,
+            body.model,
+            "model",
+            body.texts,
+            prompts=num_prompts,
+            max_tokens=body.asked_tokens,
+            session=self._session,
+        )
+        async with enter(gateway, exchange, wish) as passage:
             self._check_bounds()
             for constraint in body.constraints:
                 await gateway.grammars.check(constraint)
             sequences = (body.n or 1) * num_prompts
             exchange.record.sequences = sequences
             estimate = body.num_chars // _CHARS_PER_TOKEN
-            async with gateway.admission.slot(sequences=sequences, prompt_tokens=estimate) as waited:
+            async with passage.place(
+                sequences=sequences,
+                prompt_tokens=estimate,
+                max_tokens=body.asked_tokens or passage.max_tokens,
+            ) as waited:
                 observer = _Observer(exchange.record, waited=waited, streaming=bool(body.stream))
                 handlers = gateway.engine.openai
                 handler = handlers.chat if self._chat else handlers.completions
-                answer = await handler(body.engine_body(lease.engine_name), self.request_id, observer)
+                asked = body.engine_body(passage.lease.engine_name, max_tokens=self._caller.limits.max_tokens)
+                answer = await handler(asked, self.request_id, observer)
                 if body.stream:
                     await self._events(exchange, cast("AsyncIterator[str]", answer))
                 else:

@@ -77,6 +77,13 @@ class GenerateBody(SamplingFields):
         return self
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """What the client wrote, in order."""
+        if self.messages is not None:
+            return tuple(message.content for message in self.messages)
+        return (self.prompt,) if isinstance(self.prompt, str) else tuple(self.prompt or ())
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """Stop texts as a tuple."""
         if self.stop is None:

@@ -154,10 +154,20 @@ class OpenAIFields(SamplingFields):
         constraint = constraint_of(self.response_format)
         return [constraint] if constraint is not None else []
 
-    def engine_body(self, engine_name: str) -> dict[str, Any]:
-        """The request for vLLM's handler, under the name that the engine knows."""
+    @property
+    def asked_tokens(self) -> int | None:
+        """Tokens of an answer that the client asked for."""
+        return self.max_tokens
+
+    def engine_body(self, engine_name: str, *, max_tokens: int | None = None) -> dict[str, Any]:
+        """The request for vLLM's handler, under the name that the engine knows.
+
+        `max_tokens` bounds the answer where the client did not.
+        """
         body = self.model_dump(by_alias=True, exclude_none=True, exclude={"user"})
         body["model"] = engine_name
+        if max_tokens is not None and self.asked_tokens is None:
+            body["max_tokens"] = max_tokens
         match self.response_format:
             case RegexFormat():
                 body["structured_outputs"] = {"regex": body.pop("response_format")["regex"]}
@@ -201,6 +211,21 @@ class ChatBody(OpenAIFields):
         return [*super().constraints, *tools]
 
     @property
+    def asked_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the client wrote, in order; parts of a message apart."""
+        found: list[str] = []
+        for message in self.messages:
+            if isinstance(message.content, str):
+                found.append(message.content)
+            else:
+                found.extend(part.text for part in message.content or ())
+        return tuple(found)
+
+    @property
     def num_chars(self) -> int:
         """Characters of the conversation."""
         return sum(
@@ -240,6 +265,12 @@ class CompletionBody(OpenAIFields):
                 elif isinstance(part, list):
                     named.extend(part)
         return named
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts that are text."""
+        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        return tuple(prompt for prompt in prompts if isinstance(prompt, str))
 
     @property
     def num_prompts(self) -> int:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from serve.access import AdminAccess, hash_key
+from serve.access.authority import Authority, hash_key
 from serve.errors import MissingKeyError
 from tests.serve.faults.client import http, refusal, strangers, undisturbed, wire
 
@@ -145,13 +145,13 @@ def test_b5_16_every_wrong_key_is_compared_as_a_digest_in_constant_time(monkeypa
         compared.append((left, right))
         return hmac.compare_digest(left, right)
 
-    monkeypatch.setattr("serve.access.hmac", SimpleNamespace(compare_digest=watched))
-    access = AdminAccess(key=KEY, open_without_key=False)
+    monkeypatch.setattr("serve.access.authority.hmac", SimpleNamespace(compare_digest=watched))
+    access = Authority(key=KEY, open_without_key=False)
     headers = [[h.partition(": ")[2].encode("latin-1") for h in sent] for sent in BAD_KEYS.values()]
     for sent in headers:
         with pytest.raises(MissingKeyError):
-            access.check(sent)
-    assert access.check([f"Bearer {KEY}".encode()]) == "admin"
+            access.admin(sent)
+    assert access.admin([f"Bearer {KEY}".encode()]).name == "admin"
     assert len(compared) == len(headers) + 1
     assert {(len(left), right) for left, right in compared} == {(32, hash_key(KEY.encode()))}
 

@@ -37,6 +37,7 @@ STATUSES = {
     "EngineRefusedError": 400,
     "GrammarError": 400,
     "UnknownModelError": 404,
+    "ReviewRefusedError": 400,
     "UploadRefusedError": 422,
     "BodyTooLargeError": 413,
     "BodyTimeoutError": 408,
@@ -48,6 +49,7 @@ STATUSES = {
     # not now
     "BusyError": 503,
     "QueueFullError": 429,
+    "RateLimitedError": 429,
     "DrainingError": 503,
     "DeadlineExceededError": 504,
     "RequestAbortedError": 503,
@@ -86,6 +88,7 @@ STATUSES = {
     "TrainingError": 422,
     "TrainingSettingsError": 422,
     "ExportError": 422,
+    "MergeError": 422,
     "NotServableError": 422,
     "EvaluationError": 422,
     # found at start or on the command line; a bug where it reaches a client
@@ -98,17 +101,21 @@ STATUSES = {
     "BaseConversionError": 500,
     "ChatTemplateError": 500,
     "UnknownCpuPartError": 500,
+    "UnknownIsaError": 500,
+    "UnknownKernelChoiceError": 500,
+    "KernelBuildError": 500,
     "GatewayUnreachableError": 500,
     "GatewayRefusedError": 500,
 }
 # Only where PyTorch and vLLM are imported, which takes seconds; they define no errors of ours but these.
 _HEAVY = ("serve.engine.cpu.", "serve.engine.grammar_worker")
+_LIGHT = ("serve.engine.cpu.plugin", "serve.engine.cpu.lowbit.build")
 
 
 def all_errors() -> dict[str, type[HotswapError]]:
     for package in (bases, adapters, serve):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            light = module.name == "serve.engine.cpu.plugin" or not module.name.startswith(_HEAVY)
+            light = module.name in _LIGHT or not module.name.startswith(_HEAVY)
             if light and ".migrations." not in module.name:
                 importlib.import_module(module.name)
     found: dict[str, type[HotswapError]] = {}

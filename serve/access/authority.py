@@ -1,10 +1,11 @@
-"""Who may use the admin API: whoever holds the admin key, or anyone on this machine when there is none."""
+"""Tells who is calling from the key that they send."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 
+from serve.access.caller import ANYONE, Caller
 from serve.errors import AdminDisabledError, MissingKeyError
 
 HASH_PREFIX = "sha256:"
@@ -16,7 +17,7 @@ def hash_key(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-class AdminAccess:
+class Authority:
     """Holds the digest of the admin key, never the key."""
 
     def __init__(self, *, key: str | None, open_without_key: bool) -> None:
@@ -31,18 +32,23 @@ class AdminAccess:
         """False when the admin API answers nobody."""
         return self._digest is not None or self._open
 
-    def check(self, authorization: list[bytes]) -> str:
-        """Name the caller for the audit log. Raises MissingKeyError, AdminDisabledError."""
+    def identify(self, authorization: list[bytes]) -> Caller:
+        """Who asks for an answer."""
+        del authorization
+        return ANYONE
+
+    def admin(self, authorization: list[bytes]) -> Caller:
+        """Who uses the admin API. Raises MissingKeyError, AdminDisabledError."""
         if self._digest is None:
             if not self._open:
                 raise AdminDisabledError(
                     "the admin API is off: this server is reachable from other machines and has no admin key; "
                     "set HOTSWAP_ADMIN_KEY"
                 )
-            return "local"
+            return Caller("local", admin=True)
         given = authorization[0] if len(authorization) == 1 else b""
         scheme, _, key = given.partition(b" ")
         presented = key if scheme.lower() == b"bearer" and len(key) <= MAX_KEY_BYTES else b""
         if not hmac.compare_digest(hash_key(presented), self._digest):
             raise MissingKeyError("send the admin key as `Authorization: Bearer KEY`")
-        return "admin"
+        return Caller("admin", admin=True)

@@ -6,28 +6,28 @@ import hmac
 
 import pytest
 
-from serve.access import MAX_KEY_BYTES, AdminAccess, hash_key
+from serve.access.authority import MAX_KEY_BYTES, Authority, hash_key
 from serve.errors import AdminDisabledError, MissingKeyError
 
 KEY = "0123456789abcdef-the-key"
 
 
 @pytest.fixture
-def guarded() -> AdminAccess:
-    return AdminAccess(key=KEY, open_without_key=True)
+def guarded() -> Authority:
+    return Authority(key=KEY, open_without_key=True)
 
 
 @pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER"])
-def test_the_key_opens(guarded: AdminAccess, scheme: bytes) -> None:
-    assert guarded.check([scheme + b" " + KEY.encode()]) == "admin"
+def test_the_key_opens(guarded: Authority, scheme: bytes) -> None:
+    assert guarded.admin([scheme + b" " + KEY.encode()]).name == "admin"
     assert guarded.enabled
 
 
 def test_a_digest_stands_for_its_key() -> None:
-    guarded = AdminAccess(key=f"sha256:{hash_key(KEY.encode()).hex()}", open_without_key=False)
-    assert guarded.check([b"Bearer " + KEY.encode()]) == "admin"
+    guarded = Authority(key=f"sha256:{hash_key(KEY.encode()).hex()}", open_without_key=False)
+    assert guarded.admin([b"Bearer " + KEY.encode()]).name == "admin"
     with pytest.raises(MissingKeyError):
-        guarded.check([b"Bearer sha256:" + hash_key(KEY.encode()).hex().encode()])
+        guarded.admin([b"Bearer sha256:" + hash_key(KEY.encode()).hex().encode()])
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_a_digest_stands_for_its_key() -> None:
         [b"Bearer " + KEY.encode() + b"k" * MAX_KEY_BYTES],
     ],
 )
-def test_anything_else_does_not(guarded: AdminAccess, given: list[bytes]) -> None:
+def test_anything_else_does_not(guarded: Authority, given: list[bytes]) -> None:
     with pytest.raises(MissingKeyError) as refused:
-        guarded.check(given)
+        guarded.admin(given)
     assert KEY not in str(refused.value)
 
 
-def test_keys_are_compared_in_constant_time(guarded: AdminAccess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_compared_in_constant_time(guarded: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
     genuine = hmac.compare_digest
 
@@ -64,21 +64,21 @@ def test_keys_are_compared_in_constant_time(guarded: AdminAccess, monkeypatch: p
         compared.append((one, other))
         return genuine(one, other)
 
-    monkeypatch.setattr("serve.access.hmac.compare_digest", noting)
+    monkeypatch.setattr("serve.access.authority.hmac.compare_digest", noting)
     with pytest.raises(MissingKeyError):
-        guarded.check([b"Bearer wrong"])
+        guarded.admin([b"Bearer wrong"])
     with pytest.raises(MissingKeyError):
-        guarded.check([])  # no key costs what a wrong key costs
+        guarded.admin([])  # no key costs what a wrong key costs
     assert [len(one) == len(other) == 32 for one, other in compared] == [True, True]
 
 
 def test_without_a_key_this_machine_may_and_nobody_else() -> None:
-    assert AdminAccess(key=None, open_without_key=True).check([]) == "local"
-    closed = AdminAccess(key=None, open_without_key=False)
+    assert Authority(key=None, open_without_key=True).admin([]).name == "local"
+    closed = Authority(key=None, open_without_key=False)
     assert not closed.enabled
     with pytest.raises(AdminDisabledError, match="HOTSWAP_ADMIN_KEY"):
-        closed.check([b"Bearer " + KEY.encode()])
+        closed.admin([b"Bearer " + KEY.encode()])
 
 
-def test_the_key_itself_is_not_kept(guarded: AdminAccess) -> None:
+def test_the_key_itself_is_not_kept(guarded: Authority) -> None:
     assert KEY not in repr(vars(guarded))
