@@ -7,12 +7,12 @@ so of two that move it at the same time one fails instead of both believing they
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine, delete, exists, insert, select, update
+from sqlalchemy import Engine, delete, exists, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -29,6 +29,8 @@ from adapters.registry.models import AliasRow, EventRow, VersionRow
 from adapters.registry.records import AliasRecord, Event, EventRecord, NewVersion, VersionRecord
 
 MAX_EVENTS_PER_LIST = 1000
+# Any number, as long as nothing else in the same PostgreSQL database takes the same lock.
+_EVENTS_LOCK = 0x407_5A91
 
 
 class Registry:
@@ -177,31 +179,65 @@ class Registry:
 
     def append_event(self, event: Event) -> EventRecord:
         """Write an event down, with the time of now."""
+        return self.append_events([event])[0]
+
+    def append_events(self, events: Sequence[Event]) -> list[EventRecord]:
+        """Write events down in one step, in their order, with the time of now."""
         with self._write() as session:
-            row = EventRow(
-                at=_now(),
-                actor=event.actor,
-                action=event.action,
-                name=event.name,
-                digest=event.digest,
-                outcome=event.outcome,
-                detail=dict(event.detail),
-            )
-            session.add(row)
+            if session.get_bind().dialect.name == "postgresql":
+                # Ids then become visible in their order: whoever reads on from the last one misses none.
+                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENTS_LOCK})
+            now = _now()
+            rows = [
+                EventRow(
+                    at=now,
+                    actor=event.actor,
+                    action=event.action,
+                    name=event.name,
+                    digest=event.digest,
+                    outcome=event.outcome,
+                    detail=dict(event.detail),
+                )
+                for event in events
+            ]
+            session.add_all(rows)
             session.flush()
-            return _event_record(row)
+            return [_event_record(row) for row in rows]
 
     def list_events(
-        self, *, name: str | None = None, before_id: int | None = None, limit: int = 100
+        self,
+        *,
+        name: str | None = None,
+        digest: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        without_actions: Sequence[str] = (),
+        before_id: int | None = None,
+        limit: int = 100,
     ) -> list[EventRecord]:
         """The newest events first, at most `limit`; `before_id` continues an earlier list."""
         query = select(EventRow).order_by(EventRow.id.desc()).limit(min(limit, MAX_EVENTS_PER_LIST))
-        if name is not None:
-            query = query.where(EventRow.name == name)
+        wanted = ((EventRow.name, name), (EventRow.digest, digest), (EventRow.actor, actor))
+        for column, value in (*wanted, (EventRow.action, action)):
+            if value is not None:
+                query = query.where(column == value)
+        if without_actions:
+            query = query.where(EventRow.action.not_in(without_actions))
         if before_id is not None:
             query = query.where(EventRow.id < before_id)
         with self._read() as session:
             return [_event_record(row) for row in session.scalars(query)]
+
+    def events_after(self, after_id: int, *, limit: int = 100) -> list[EventRecord]:
+        """The oldest events first, of those behind `after_id`; at most `limit`."""
+        query = select(EventRow).order_by(EventRow.id).limit(min(limit, MAX_EVENTS_PER_LIST))
+        with self._read() as session:
+            return [_event_record(row) for row in session.scalars(query.where(EventRow.id > after_id))]
+
+    def last_event_id(self) -> int:
+        """The id of the newest event; 0 where there is none."""
+        with self._read() as session:
+            return session.scalar(select(func.max(EventRow.id))) or 0
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Session]:

@@ -156,6 +156,34 @@ def test_events_are_listed_newest_first_in_pages(registry):
     assert record.event == Event("key:admin", "load", "ok", None, V1.digest, {"seconds": 0.5, "number": 4})
 
 
+def test_events_are_read_on_from_the_last_one_seen(registry):
+    assert registry.last_event_id() == 0
+    written = registry.append_events([Event("me", "load", "done", "risk", detail={"n": n}) for n in range(5)])
+    assert [record.event.detail["n"] for record in written] == list(range(5))
+    assert registry.last_event_id() == written[-1].id
+    assert registry.events_after(0, limit=2) == written[:2]
+    assert registry.events_after(written[1].id) == written[2:]
+    assert registry.events_after(written[-1].id) == []
+
+
+def test_events_are_found_by_who_what_and_content(registry):
+    registry.append_events(
+        [
+            Event("me", "load", "done", "risk", "a" * 64),
+            Event("watcher", "load", "probe_failed", "risk", "b" * 64),
+            Event("gateway", "state", "live", "risk", "a" * 64),
+        ]
+    )
+
+    def found(**wanted: Any) -> list[str]:
+        return [record.event.outcome for record in registry.list_events(**wanted)]
+
+    assert found(actor="watcher") == ["probe_failed"]
+    assert found(action="state") == ["live"]
+    assert found(digest="a" * 64) == ["live", "done"]
+    assert found(without_actions=("state",)) == ["probe_failed", "done"]
+
+
 def test_everything_is_there_after_opening_again(url):
     with Registry(url) as registry:
         registry.add_version(new(V1))
