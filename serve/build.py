@@ -30,7 +30,8 @@ from serve.gateway import Gateway, Phase
 from serve.http.exchange import ExchangeLimits, Exchanges
 from serve.http.host import LOOPBACK_NAMES
 from serve.lifecycle.board import AdapterBoard
-from serve.lifecycle.manager import AdapterManager, AdapterRules
+from serve.lifecycle.manager import AdapterManager
+from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.uploads import UploadLimits, Uploads
 from serve.metrics import GatewayMetrics
 from serve.review.review import Reviewer

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.check import check_adapter
@@ -25,44 +24,24 @@ from adapters.registry.registry import Registry
 from adapters.report import CheckReport
 from adapters.source import resolve_source
 from adapters.store import AdapterStore
-from adapters.target import TargetBase
 from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle, Engine
 from serve.errors import AdapterMissingError, LifecycleError, ProbeFailedError
 from serve.lifecycle.board import AdapterBoard
+from serve.lifecycle.outcomes import LoadOutcome, MoveOutcome
 from serve.lifecycle.probe import AdapterProbe
 from serve.lifecycle.retirement import Retirement
+from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.state import AdapterState
+from serve.lifecycle.status import AdapterStatus
 from serve.lifecycle.strength import Strengths
+from serve.lifecycle.traffic import TrafficPlan
 from serve.lifecycle.verbs import Verbs
 from serve.lifecycle.version import ManagedVersion, VersionFacts
 from serve.metrics import GatewayMetrics
 from serve.running import RunningRequests
 
 logger = logging.getLogger("hotswap.adapters")
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterRules:
-    """What may be loaded, and how."""
-
-    root: Path
-    target: TargetBase
-    max_lora_rank: int
-    max_bytes: int
-    probe: bool
-    drain_seconds: float
-    max_resident: int  # beyond so many, versions are read when they are first used
-
-
-@dataclass(frozen=True, slots=True)
-class LoadOutcome:
-    """What `load` did."""
-
-    managed: ManagedVersion
-    created: bool  # False: that very version was live already
-    replaced: AdapterVersion | None
-    report: CheckReport
 
 
 class AdapterManager:
@@ -127,7 +106,15 @@ class AdapterManager:
                 await self._give_up(managed, error)
         self._note_names()
 
-    async def load(self, name: str, source: str, *, actor: str) -> LoadOutcome:
+    async def load(
+        self,
+        name: str,
+        source: str,
+        *,
+        actor: str,
+        promote: bool = True,
+        expected_live: str | None = None,
+    ) -> LoadOutcome:
         """Make the adapter in `source` the one that answers to `name`. Idempotent.
 
         Raises AdapterNameError, AdapterSourceError, AdapterCheckError (with every problem), AdapterStoreError,
@@ -139,7 +126,16 @@ class AdapterManager:
             folder = await asyncio.to_thread(resolve_source, source, [self.rules.root])
             return await self._load(alias, folder, source, event)
 
-    async def load_folder(self, name: str, folder: Path, *, actor: str) -> LoadOutcome:
+    async def load_folder(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        actor: str,
+        promote: bool = True,
+        source: str | None = None,
+        expected_live: str | None = None,
+    ) -> LoadOutcome:
         """Make the adapter that was received into `folder` the one that answers to `name`; as `load`.
 
         The folder is not needed any more when this returns.
@@ -231,6 +227,62 @@ class AdapterManager:
                 removed = await asyncio.to_thread(self._remove_versions, alias)
             self._note_names()
             return removed
+
+    async def validate(self, source: str, *, actor: str) -> CheckReport:
+        """A dry run: nothing is stored, the engine is not called. Raises AdapterSourceError."""
+        raise NotImplementedError
+
+    async def validate_folder(self, folder: Path, *, actor: str) -> CheckReport:
+        """A dry run of what was received into `folder`."""
+        raise NotImplementedError
+
+    async def promote(
+        self, name: str, version: str, *, actor: str, expected_live: str | None = None
+    ) -> MoveOutcome:
+        """Let the alias mean `version` (`3f2a91c0`, a longer digest, or `risk@3f2a91c0`)."""
+        raise NotImplementedError
+
+    async def rollback(self, name: str, *, actor: str) -> MoveOutcome:
+        """Let the alias mean what it meant before."""
+        raise NotImplementedError
+
+    async def set_traffic(self, name: str, plan: TrafficPlan, *, actor: str) -> TrafficPlan:
+        """Share the requests of `name`; returns the plan with whole digests."""
+        raise NotImplementedError
+
+    async def clear_traffic(self, name: str, *, actor: str, reason: str | None = None) -> TrafficPlan | None:
+        """The stable version alone answers to `name`; returns the plan that there was."""
+        raise NotImplementedError
+
+    async def pin(self, name: str, version: str, *, actor: str) -> ManagedVersion:
+        """Keep a version loaded, and answering to `name@digest`, whatever the alias means."""
+        raise NotImplementedError
+
+    async def unpin(self, name: str, version: str, *, actor: str) -> bool:
+        """Take a pin back; False when there was none."""
+        raise NotImplementedError
+
+    async def prefetch(self, name: str, version: str, *, actor: str) -> ManagedVersion:
+        """Bring a version into memory, probed, without moving the alias."""
+        raise NotImplementedError
+
+    async def unload_version(
+        self, name: str, version: str, *, actor: str, drain_seconds: float | None = None
+    ) -> AdapterVersion:
+        """Take one version out of the engine; it stays in store and registry."""
+        raise NotImplementedError
+
+    async def restore(self, engine: Engine) -> None:
+        """Bring every version back on a fresh engine, the same ones, verified and probed."""
+        raise NotImplementedError
+
+    def statuses(self) -> list[AdapterStatus]:
+        """Desired and actual state of every name, by name."""
+        raise NotImplementedError
+
+    def status(self, name: str) -> AdapterStatus | None:
+        """Desired and actual state of one name; None when nothing is known of it."""
+        raise NotImplementedError
 
     def check_open(self) -> None:
         """Raises DrainingError once no more verbs are taken."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from serve.errors import AdapterMissingError
 from serve.gateway import Gateway
-from serve.lifecycle.manager import LoadOutcome
+from serve.lifecycle.outcomes import LoadOutcome
 from serve.lifecycle.state import AdapterState
 from serve.routes.dependencies import AdminDep, AdminRoute, GatewayDep
 from serve.routes.documentation import ADMIN_ERRORS

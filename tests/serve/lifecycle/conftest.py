@@ -15,7 +15,8 @@ from adapters.store import AdapterStore
 from adapters.target import NOT_ROUNDED, RoundedBase
 from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
 from serve.lifecycle.board import AdapterBoard
-from serve.lifecycle.manager import AdapterManager, AdapterRules
+from serve.lifecycle.manager import AdapterManager
+from serve.lifecycle.rules import AdapterRules
 from serve.metrics import GatewayMetrics
 from serve.running import RunningRequests
 from tests.serve.conftest import make_source, migrated_registry
