@@ -19,18 +19,17 @@ _MAX_CHUNK_WEIGHTS = 4_000_000
 _FEWEST_USABLE_DRAWS = 0.5  # of all; fewer and the draws that have a value are no fair sample
 
 
-def wilson(hits: int, total: int) -> tuple[float, float] | None:
-    """Wilson's score interval of a share; None for no cases. https://doi.org/10.1080/01621459.1927.10502953"""
+def wilson(hits: int, total: int, *, quantile: float = _NORMAL_QUANTILE) -> tuple[float, float] | None:
+    """Wilson's score interval of a share; None for no cases. https://doi.org/10.1080/01621459.1927.10502953
+
+    `quantile`: standard deviations of the normal distribution to either side.
+    """
     if total == 0:
         return None
-    z2 = _NORMAL_QUANTILE**2
+    z2 = quantile**2
     share = hits / total
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = (
-        _NORMAL_QUANTILE
-        / (1 + z2 / total)
-        * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
-    )
+    half = quantile / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
     # At 0 and at 1 the formula gives the bound itself, but for rounding.
     low = 0.0 if hits == 0 else max(0.0, centre - half)
     high = 1.0 if hits == total else min(1.0, centre + half)

@@ -19,7 +19,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from bases.errors import HotswapError
 from serve.access.caller import ANYONE, BASE_NAME, Caller
-from serve.errors import BusyError, DeadlineExceededError, RequestAbortedError, ServeError
+from serve.errors import (
+    BusyError,
+    DeadlineExceededError,
+    FirstTokenTimeoutError,
+    QueueTimeoutError,
+    RequestAbortedError,
+    ServeError,
+)
 from serve.http.errors import InternalError, status_of
 from serve.lifecycle.board import Lease
 from serve.metrics import GatewayMetrics
@@ -31,6 +38,8 @@ CLIENT_GONE_STATUS = 499  # never sent: what the metrics and the log call a clie
 
 _ABORT_REASONS: tuple[tuple[type[ServeError], str], ...] = (
     (ClientGoneError, "client"),
+    (QueueTimeoutError, "queue_deadline"),
+    (FirstTokenTimeoutError, "first_token_deadline"),
     (DeadlineExceededError, "deadline"),
     (RequestAbortedError, "server"),
 )
@@ -55,6 +64,7 @@ class Record:
         self.status = 500
         self.answered = False  # the status line is on its way
         self.completed = False
+        self.error: Exception | None = None  # what ended it, if it did not complete
 
     def note_caller(self, caller: Caller) -> None:
         """Who asks."""
@@ -91,19 +101,25 @@ class Record:
 
     def observe(self, metrics: GatewayMetrics) -> None:
         """Write the exchange into the metrics."""
-        label = metrics.adapter_label(self.adapter) if self.adapter_resolved else "unknown"
-        metrics.requests.labels(self.route, label, str(self.status)).inc()
+        pair = metrics.pair(self.version, resolved=self.adapter_resolved)
+        metrics.requests.labels(self.route, *pair, str(self.status)).inc()
+        tenant = metrics.tenant(self.caller.tenant)
+        metrics.tenant_requests.labels(tenant).inc()
+        metrics.tenant_tokens.labels(tenant).inc(self.prompt_tokens + self.completion_tokens)
+        if self.error is not None:
+            code = self.error.code if isinstance(self.error, HotswapError) else InternalError.code
+            metrics.errors.labels(*pair, code).inc()
         if not self.completed:
             return
-        metrics.request_seconds.labels(self.route, label).observe(self.seconds)
+        metrics.request_seconds.labels(self.route, *pair).observe(self.seconds)
         if self.queue_seconds is not None:
-            metrics.queue_seconds.labels(label).observe(self.queue_seconds)
+            metrics.queue_seconds.labels(*pair).observe(self.queue_seconds)
         if self.ttft_seconds is not None:
-            metrics.ttft_seconds.labels(label).observe(self.ttft_seconds)
+            metrics.ttft_seconds.labels(*pair).observe(self.ttft_seconds)
         if (tpot := self.tpot_seconds) is not None:
-            metrics.tpot_seconds.labels(label).observe(tpot)
-        metrics.prompt_tokens.labels(label).inc(self.prompt_tokens)
-        metrics.completion_tokens.labels(label).inc(self.completion_tokens)
+            metrics.tpot_seconds.labels(*pair).observe(tpot)
+        metrics.prompt_tokens.labels(*pair).inc(self.prompt_tokens)
+        metrics.completion_tokens.labels(*pair).inc(self.completion_tokens)
 
 
 class Exchange:
@@ -239,6 +255,7 @@ class Exchanges:
                     deadline.cancel()
                     watcher.cancel()
         except HotswapError as error:
+            record.error = error
             if not record.answered:
                 record.status = status_of(error)
             if isinstance(error, BusyError):
@@ -246,6 +263,10 @@ class Exchanges:
             for kind, reason in _ABORT_REASONS:
                 if isinstance(error, kind):
                     self.metrics.aborts.labels(reason).inc()
+                    break
+            raise
+        except Exception as error:  # the request boundary: observers tell a bug from a cancellation
+            record.error = error
             raise
         finally:
             record.observe(self.metrics)

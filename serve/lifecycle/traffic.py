@@ -39,7 +39,7 @@ class Guard(_Plain):
     """When a canary is taken back."""
 
     min_requests: int = Field(
-        50, ge=1, le=1_000_000, description="Requests within the window before a canary is judged by them."
+        20, ge=1, le=1_000_000, description="Requests within the window before a canary is judged by them."
     )
     max_error_rate: float | None = Field(
         0.05,
@@ -61,6 +61,28 @@ class Guard(_Plain):
     )
 
 
+class Rollout(_Plain):
+    """How a canary that does well gets more, step by step, until it is the stable version."""
+
+    steps: list[Share] = Field(
+        min_length=1,
+        max_length=32,
+        description="Shares to take in turn, each larger than the one before; after the last it is promoted.",
+        examples=[[0.01, 0.1, 0.5]],
+    )
+    step_seconds: float = Field(300.0, ge=1, le=604_800, description="Seconds that each step lasts at least.")
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.steps)):
+            raise ValueError("each of the steps must be larger than the one before")
+        return self
+
+    def after(self, share: float) -> float | None:
+        """The step above `share`; None after the last."""
+        return next((step for step in self.steps if step > share + _ROUNDING), None)
+
+
 class TrafficPlan(_Plain):
     """Shares of one name's requests, beside its stable version."""
 
@@ -78,6 +100,10 @@ class TrafficPlan(_Plain):
         "none", description="What keeps a caller on one version: nothing, the session header, or the API key."
     )
     guard: Guard | None = Field(None, description="When a canary is taken back. null: never.")
+    rollout: Rollout | None = Field(
+        None,
+        description="How the one canary gets more, if its guard finds nothing. null: it keeps its share.",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -88,6 +114,8 @@ class TrafficPlan(_Plain):
         for one, other in itertools.combinations([*self.shares, *self.shadow], 2):
             if one.startswith(other) or other.startswith(one):
                 raise ValueError(f"{one[:8]} is named twice; a version is one canary or one shadow")
+        if self.rollout is not None and (len(self.shares) != 1 or self.guard is None):
+            raise ValueError("a rollout needs one canary and a guard that judges it")
         return self
 
     @property

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from serve.lifecycle.traffic import Choice, Guard, TrafficPlan, choose, choose_shadow, place, request_key
+from serve.lifecycle.traffic import (
+    Choice,
+    Guard,
+    Rollout,
+    TrafficPlan,
+    choose,
+    choose_shadow,
+    place,
+    request_key,
+)
 
 STABLE, CANARY, OTHER = "a" * 64, "b" * 64, "c" * 64
 KEYS = [f"caller-{number}" for number in range(4000)]
@@ -120,6 +129,13 @@ def test_a_request_is_copied_whoever_answers_it() -> None:
     assert place(plan, STABLE, session="s") == Choice(STABLE, OTHER)
 
 
+def test_a_rollout_knows_its_next_step_from_the_share_alone() -> None:
+    rollout = Rollout(steps=[0.01, 0.1, 0.5])
+    assert [rollout.after(share) for share in (0.001, 0.01, 0.05, 0.1, 0.5, 0.9)] == [
+        0.01, 0.1, 0.1, 0.5, None, None
+    ]  # fmt: skip
+
+
 @settings(max_examples=50)
 @given(plans())
 def test_a_plan_survives_the_registry(plan: TrafficPlan) -> None:
@@ -143,6 +159,10 @@ def test_a_plan_survives_the_registry(plan: TrafficPlan) -> None:
         '{"shares": {"bbbbbbbb": 0.1}, "shadow": {"bbbbbbbbcc": 0.1}}',
         '{"shares": {"bbbbbbbb": 0.1, "bbbbbbbb0": 0.1}}',
         '{"sticky": "cookie"}',
+        '{"shares": {"bbbbbbbb": 0.1}, "rollout": {"steps": [0.5]}}',
+        '{"shares": {"bbbbbbbb": 0.1}, "guard": {}, "rollout": {"steps": []}}',
+        '{"shares": {"bbbbbbbb": 0.1}, "guard": {}, "rollout": {"steps": [0.5, 0.5]}}',
+        '{"shares": {"bbbbbbbb": 0.1, "cccccccc": 0.1}, "guard": {}, "rollout": {"steps": [0.5]}}',
         '{"weights": {}}',
         '{"guard": {"max_error_rate": 1}}',
         '{"guard": {"min_requests": 0}}',
