@@ -52,6 +52,8 @@ class TokenizerCodec:
         self._special = _any_of(special | {_MARK_START, _MARK_END})
         self._special_or_turn = _any_of(special | turns | {_MARK_START, _MARK_END})
         self.longest_token_chars = max(map(len, tokenizer.get_vocab()), default=1)
+        added = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.special_ids = frozenset(added | set(tokenizer.all_special_ids))
 
     def encode(self, text: str, *, parse_special: bool) -> list[int]:
         encoder = self._control if parse_special else self._literal

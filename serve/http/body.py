@@ -8,7 +8,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import BodyTimeoutError, BodyTooLargeError, InvalidRequestError
-from serve.http.errors import body_of, headers_of, json_response, status_of
+from serve.http.errors import body_of, error_response, headers_of, status_of
 from serve.http.request_id import request_id_of
 
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -95,6 +95,5 @@ async def _refuse(
     send: Send,
 ) -> None:
     body = body_of(error, request_id_of(scope))
-    await json_response(status_of(error), body, {**headers_of(error), "Connection": "close"})(
-        scope, receive, send
-    )
+    headers = {**headers_of(error), "Connection": "close"}
+    await error_response(scope, status_of(error), body, headers)(scope, receive, send)

@@ -16,12 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from adapters import errors as adapter_errors
 from bases.errors import HotswapError
 from serve import errors
 from serve.http.request_id import request_id_of
 from serve.http.strict_json import ContentTypeError, InvalidJsonError
+from serve.http.tgi_errors import speaks_tgi, tgi_error
 from serve.lifecycle.state import TransitionError
 from serve.running import ClientGoneError
 
@@ -67,6 +69,7 @@ _STATUS: tuple[tuple[type[HotswapError], int], ...] = (
     (adapter_errors.AdapterChangedError, 409),
     (adapter_errors.AdapterStoreFullError, 507),
     (adapter_errors.AdapterStoreError, 503),
+    (adapter_errors.KeyNotFoundError, 404),
     (adapter_errors.RegistryError, 503),
     (adapter_errors.AdapterError, 422),
 )
@@ -156,12 +159,23 @@ def json_response(status: int, body: Mapping[str, Any], headers: Mapping[str, st
     return Response(orjson.dumps(body), status, dict(headers or {}), media_type="application/json")
 
 
+def error_response(
+    scope: Scope, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    """The response of an error, in the dialect of the route that was asked."""
+    if speaks_tgi(str(scope.get("path", ""))):
+        status, body = tgi_error(status, body)
+    return json_response(status, body, headers)
+
+
 def domain_response(error: HotswapError, request: Request) -> Response:
     """The response of a domain error; the server's own failures go into the log."""
     status = status_of(error)
     if status >= 500 and not isinstance(error, errors.EngineNotReadyError):
         logger.warning("request %s: %s: %s", request_id_of(request.scope), error.code, error)
-    return json_response(status, body_of(error, request_id_of(request.scope)), headers_of(error))
+    return error_response(
+        request.scope, status, body_of(error, request_id_of(request.scope)), headers_of(error)
+    )
 
 
 def _describe(problem: Mapping[str, Any]) -> tuple[str, str]:
@@ -209,9 +223,8 @@ def install_error_handlers(app: FastAPI) -> None:
         if len(messages) > _MAX_MESSAGES:
             text += f"; and {len(messages) - _MAX_MESSAGES} more"
         param = described[0][0][:100] if described else None
-        return json_response(
-            422, error_body(422, "validation_error", text, request_id_of(request.scope), param=param)
-        )
+        body = error_body(422, "validation_error", text, request_id_of(request.scope), param=param)
+        return error_response(request.scope, 422, body)
 
     async def on_http(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -223,7 +236,7 @@ def install_error_handlers(app: FastAPI) -> None:
         }.get(error.status_code, str(error.detail))
         body = error_body(error.status_code, code, message, request_id_of(request.scope))
         headers = error.headers if error.status_code != 405 else {"Allow": ", ".join(_methods(request))}
-        return json_response(error.status_code, body, headers)
+        return error_response(request.scope, error.status_code, body, headers)
 
     async def on_bug(request: Request, error: Exception) -> Response:
         request_id = request_id_of(request.scope)
@@ -231,7 +244,8 @@ def install_error_handlers(app: FastAPI) -> None:
         message = "the server failed on this request; its log holds the reason under the request id"
         # This handler stands outside the middleware that adds the header to every other answer.
         headers = {"X-Request-Id": request_id}
-        return json_response(500, error_body(500, "internal_error", message, request_id), headers)
+        body = error_body(500, "internal_error", message, request_id)
+        return error_response(request.scope, 500, body, headers)
 
     app.add_exception_handler(HotswapError, on_domain)
     app.add_exception_handler(RequestValidationError, on_validation)

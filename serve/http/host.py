@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.http.errors import error_body, json_response
+from serve.http.errors import error_body, error_response
 from serve.http.request_id import request_id_of
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -30,7 +30,7 @@ class HostMiddleware:
         if scope["type"] == "http" and not self._accepts(scope):
             message = "this server does not answer to that Host; --allowed-hosts names the accepted ones"
             body = error_body(400, "host_refused", message, request_id_of(scope))
-            await json_response(400, body, {"Connection": "close"})(scope, receive, send)
+            await error_response(scope, 400, body, {"Connection": "close"})(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

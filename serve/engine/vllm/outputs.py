@@ -27,6 +27,7 @@ def sampling_params(sampling: Sampling, *, stream: bool) -> Any:
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
         stop=list(sampling.stop) or None,
+        include_stop_str_in_output=sampling.keep_stop,
         seed=sampling.seed,
         logprobs=sampling.logprobs,
         ignore_eos=sampling.ignore_eos,
