@@ -21,7 +21,8 @@ AdapterError                          an adapter cannot be used
 ├── EvaluationError                   an evaluation cannot be made
 └── RegistryError                     the database that keeps the desired state failed
     ├── RegistryUrlError              the URL is malformed, unsupported, or its driver is not installed
-    └── RegistryUnavailableError      the database does not answer or stays locked
+    ├── RegistryUnavailableError      the database does not answer or stays locked
+    └── KeyNotFoundError              no API key has that id
 """
 
 from __future__ import annotations
@@ -136,6 +137,12 @@ class RegistryUnavailableError(RegistryError):
     """The registry's database does not answer or stays locked."""
 
     code: ClassVar[str] = "registry_unavailable"
+
+
+class KeyNotFoundError(RegistryError):
+    """No API key has that id."""
+
+    code: ClassVar[str] = "key_not_found"
 
 
 class DataError(AdapterError):

@@ -1,8 +1,9 @@
 """The bounded waiting room in front of the engine.
 
-The engine gets at most `max_running` sequences at once; further requests wait here in order of arrival,
-bounded by count and by prompt tokens, and whoever comes beyond the bound is told when to come back.
-A request that leaves while it waits never reaches the engine.
+The engine gets at most `max_running` sequences at once; further requests wait here, bounded by count and by
+prompt tokens. Whose turn it is, `fair_queue.py` says; beyond the bound whoever has most waiting is told when to
+come back, so that one who floods the queue takes no place from the others. A request that leaves while it waits
+never reaches the engine.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 
-from serve.errors import DrainingError, QueueFullError
+from serve.errors import DrainingError, QueueFullError, QueueTimeoutError
+from serve.fair_queue import FairQueue, Flow, Measure, Waiting
 
 MIN_RETRY_SECONDS = 1
 MAX_RETRY_SECONDS = 60
@@ -23,20 +23,7 @@ MAX_RETRY_SECONDS = 60
 _RATE_WEIGHT = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """Whose request it is: flows share the engine by weight."""
-
-    tenant: str = ""
-    adapter: str | None = None  # alias; None: the base
-    weight: float = 1.0
-
-
-@dataclass(slots=True)
-class _Waiting:
-    sequences: int
-    prompt_tokens: int
-    turn: asyncio.Future[None]
+DEFAULT_FLOW = Flow()
 
 
 class Admission:
@@ -48,14 +35,16 @@ class Admission:
         max_running: int,
         max_queued_requests: int,
         max_queued_tokens: int,
+        queue_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`queue_seconds` is how long a request may wait; None: as long as the client does."""
         self.max_running = max_running
         self.max_queued_requests = max_queued_requests
         self.max_queued_tokens = max_queued_tokens
+        self.queue_seconds = queue_seconds
         self._clock = clock
-        self._queue: deque[_Waiting] = deque()
-        self._queued_tokens = 0
+        self._queue = FairQueue()
         self._running = 0
         self._requests = 0
         self._holds = 0
@@ -78,7 +67,7 @@ class Admission:
     @property
     def queued_tokens(self) -> int:
         """Prompt tokens that wait."""
-        return self._queued_tokens
+        return self._queue.tokens
 
     @property
     def requests(self) -> int:
@@ -108,7 +97,9 @@ class Admission:
         """Return when nothing runs and nothing waits."""
         await self._idle.wait()
 
-    def check_open(self, *, requests: int = 1, sequences: int = 1, prompt_tokens: int = 0) -> None:
+    def check_open(
+        self, *, requests: int = 1, sequences: int = 1, prompt_tokens: int = 0, flow: Flow = DEFAULT_FLOW
+    ) -> None:
         """Refuse `requests` of `sequences` each early, before the prompt is tokenised.
 
         Raises DrainingError, QueueFullError.
@@ -118,29 +109,36 @@ class Admission:
                 "the server is shutting down and takes no new requests; send this one again",
                 retry_after_seconds=self._draining_retry_seconds,
             )
-        waiting = len(self._queue) + max(0, requests - self._free_places(sequences))
-        if waiting > self.max_queued_requests:
-            raise self._full(f"{len(self._queue)} requests wait (at most {self.max_queued_requests})")
-        if self._queue and self._queued_tokens + prompt_tokens > self.max_queued_tokens:
-            raise self._full(f"{self._queued_tokens} prompt tokens wait (at most {self.max_queued_tokens})")
+        new = max(0, requests - self._free_places(sequences))
+        if len(self._queue) + new > self.max_queued_requests and not self._queue.has_longer(
+            flow, "requests", new
+        ):
+            raise self._full("requests")
+        too_long = self._queue and self._queue.tokens + prompt_tokens > self.max_queued_tokens
+        if too_long and not self._queue.has_longer(flow, "tokens", prompt_tokens):
+            raise self._full("tokens")
 
     @asynccontextmanager
-    async def slot(self, *, sequences: int, prompt_tokens: int, flow: Flow = Flow()) -> AsyncIterator[float]:
+    async def slot(
+        self, *, sequences: int, prompt_tokens: int, answer_tokens: int = 0, flow: Flow = DEFAULT_FLOW
+    ) -> AsyncIterator[float]:
         """Hold a place for `sequences` in the engine; yields the seconds spent waiting.
 
+        The flow pays for the prompt and for `answer_tokens`, the most that is to be generated; see `refund`.
         A request wider than `max_running` gets the engine to itself.
-        Raises DrainingError, QueueFullError.
+        Raises DrainingError, QueueFullError, QueueTimeoutError.
         """
-        del flow
-        self.check_open(sequences=sequences, prompt_tokens=prompt_tokens)
+        self.check_open(sequences=sequences, prompt_tokens=prompt_tokens, flow=flow)
         arrived = self._clock()
         self._requests += 1
         self._idle.clear()
+        work = prompt_tokens + answer_tokens
         try:
             if self._queue or not self._fits(sequences):
-                await self._wait(sequences, prompt_tokens)
+                await self._wait(sequences, prompt_tokens, work, flow)
             else:
                 self._running += sequences
+                self._queue.charge(flow, work)
             try:
                 yield self._clock() - arrived
             finally:
@@ -150,7 +148,12 @@ class Admission:
         finally:
             self._requests -= 1
             if self._requests == 0:
+                self._queue.forget()
                 self._idle.set()
+
+    def refund(self, flow: Flow, tokens: int) -> None:
+        """Give a flow back what was charged for an answer and not generated."""
+        self._queue.refund(flow, tokens)
 
     def _free_places(self, sequences: int) -> int:
         """How many requests of that width could start now."""
@@ -163,30 +166,62 @@ class Admission:
             return False
         return self._running == 0 or self._running + sequences <= self.max_running
 
-    async def _wait(self, sequences: int, prompt_tokens: int) -> None:
-        entry = _Waiting(sequences, prompt_tokens, asyncio.get_running_loop().create_future())
-        self._queue.append(entry)
-        self._queued_tokens += prompt_tokens
+    async def _wait(self, sequences: int, prompt_tokens: int, work: int, flow: Flow) -> None:
+        loop = asyncio.get_running_loop()
+        entry = Waiting(flow, sequences, prompt_tokens, work, loop.create_future())
+        self._queue.push(entry)
+        self._make_room(entry)
+        self._wake()  # a new flow may go before those that wait for a wider place
+        limit = loop.call_later(self.queue_seconds, self._expire, entry) if self.queue_seconds else None
         try:
             await entry.turn
         except asyncio.CancelledError:
-            if not entry.turn.cancelled():
+            if entry.queued:
+                self._queue.remove(entry)
+            elif not entry.turn.cancelled() and entry.turn.exception() is None:
                 self._running -= sequences  # the turn came in the same step as the cancellation
-            elif entry in self._queue:
-                self._leave(entry)
             self._wake()
             raise
+        finally:
+            if limit is not None:
+                limit.cancel()
 
-    def _leave(self, entry: _Waiting) -> None:
-        self._queue.remove(entry)
-        self._queued_tokens -= entry.prompt_tokens
+    def _make_room(self, newcomer: Waiting) -> None:
+        """Keep the queue within its bounds: whoever has most waiting loses what came last."""
+        sent_away: list[Waiting] = []
+        while (measure := self._beyond()) is not None:
+            entry = self._queue.newest_of_longest(newcomer.flow, measure)
+            self._queue.remove(entry)
+            if entry is newcomer:
+                for other in reversed(sent_away):
+                    self._queue.push(other)
+                raise self._full(measure)
+            sent_away.append(entry)
+        for entry in sent_away:
+            if not entry.turn.done():
+                entry.turn.set_exception(self._full("requests"))
+
+    def _beyond(self) -> Measure | None:
+        if len(self._queue) > self.max_queued_requests:
+            return "requests"
+        if len(self._queue) > 1 and self._queue.tokens > self.max_queued_tokens:
+            return "tokens"
+        return None
+
+    def _expire(self, entry: Waiting) -> None:
+        if entry.queued and not entry.turn.done():
+            self._queue.remove(entry)
+            entry.turn.set_exception(
+                QueueTimeoutError(f"the request waited for {self.queue_seconds:g} s and did not get its turn")
+            )
+            self._wake()
 
     def _wake(self) -> None:
-        while self._queue and self._fits(self._queue[0].sequences):
-            entry = self._queue[0]
-            self._leave(entry)
+        while (entry := self._queue.first()) is not None and self._fits(entry.sequences):
             if entry.turn.cancelled():
-                continue  # its task was cancelled and has not run since
+                self._queue.remove(entry)  # its task was cancelled and has not run since
+                continue
+            self._queue.serve(entry)
             self._running += entry.sequences
             entry.turn.set_result(None)
 
@@ -198,7 +233,11 @@ class Admission:
             self._seconds_per_finish = gap if mean is None else mean + _RATE_WEIGHT * (gap - mean)
         self._last_finish = now
 
-    def _full(self, why: str) -> QueueFullError:
+    def _full(self, measure: Measure) -> QueueFullError:
+        if measure == "requests":
+            why = f"{len(self._queue)} requests wait (at most {self.max_queued_requests})"
+        else:
+            why = f"{self._queue.tokens} prompt tokens wait (at most {self.max_queued_tokens})"
         per_finish = self._seconds_per_finish if self._seconds_per_finish is not None else 1.0
         seconds = math.ceil(per_finish * max(1, len(self._queue)))
         retry = min(MAX_RETRY_SECONDS, max(MIN_RETRY_SECONDS, seconds))

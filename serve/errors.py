@@ -13,10 +13,12 @@ ServeError
 │   └── BodyTimeoutError        the body did not arrive in time
 ├── AccessError
 │   ├── MissingKeyError         no admin key, or a wrong one
-│   └── AdminDisabledError      the admin API is off on this address
+│   ├── AdminDisabledError      the admin API is off on this address
+│   └── ScopeError              the key is right and may not do this
 ├── BusyError                   try again later; `retry_after_seconds`
 │   ├── QueueFullError          the waiting queue is at its bound
 │   ├── RateLimitedError        the caller's key has used up what it may take
+│   ├── KeysUnavailableError    the registry has not said for too long which keys are good
 │   └── DrainingError           the server is shutting down
 ├── LifecycleError              an adapter verb failed
 │   ├── AdapterMissingError     no such adapter
@@ -28,6 +30,8 @@ ServeError
 │   ├── EngineDeadError         the engine process is gone
 │   └── GenerationFailedError   this one request failed inside the engine
 ├── DeadlineExceededError       the request took longer than the server allows
+│   ├── QueueTimeoutError       it waited too long for its turn
+│   └── FirstTokenTimeoutError  its stream did not begin in time
 ├── RequestAbortedError         the server ended this request (drain limit, adapter unloaded)
 └── SettingsError               a setting that cannot work, found at start
 """
@@ -128,6 +132,12 @@ class AdminDisabledError(AccessError):
     code: ClassVar[str] = "admin_disabled"
 
 
+class ScopeError(AccessError):
+    """The key is known, and what is asked is not among what it may do."""
+
+    code: ClassVar[str] = "insufficient_scope"
+
+
 class BusyError(ServeError):
     """Not now; ask again after `retry_after_seconds`."""
 
@@ -156,6 +166,12 @@ class RateLimitedError(BusyError):
     ) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds)
         self.headers = dict(headers or {})
+
+
+class KeysUnavailableError(BusyError):
+    """The registry has not answered for so long that no key of it is believed any more."""
+
+    code: ClassVar[str] = "keys_unavailable"
 
 
 class DrainingError(BusyError):
@@ -239,6 +255,14 @@ class DeadlineExceededError(ServeError):
     """The request took longer than the server's limit."""
 
     code: ClassVar[str] = "deadline_exceeded"
+
+
+class QueueTimeoutError(DeadlineExceededError):
+    """The request waited longer for its turn than the server's limit, and never reached the engine."""
+
+
+class FirstTokenTimeoutError(DeadlineExceededError):
+    """The stream had no token within the server's limit for the first one."""
 
 
 class RequestAbortedError(ServeError):

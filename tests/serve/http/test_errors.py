@@ -46,12 +46,16 @@ STATUSES = {
     "AccessError": 403,
     "MissingKeyError": 401,
     "AdminDisabledError": 403,
+    "ScopeError": 403,
     # not now
     "BusyError": 503,
     "QueueFullError": 429,
     "RateLimitedError": 429,
+    "KeysUnavailableError": 503,
     "DrainingError": 503,
     "DeadlineExceededError": 504,
+    "QueueTimeoutError": 504,
+    "FirstTokenTimeoutError": 504,
     "RequestAbortedError": 503,
     # the engine
     "EngineError": 500,
@@ -83,6 +87,7 @@ STATUSES = {
     "RegistryError": 503,
     "RegistryUrlError": 503,
     "RegistryUnavailableError": 503,
+    "KeyNotFoundError": 404,
     # training, which no client can ask for
     "DataError": 422,
     "TrainingError": 422,
