@@ -13,8 +13,10 @@ from sqlalchemy import (
     Index,
     MetaData,
     String,
+    Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime
@@ -57,10 +59,14 @@ class Base(DeclarativeBase):
 
 
 class VersionRow(Base):
-    """One immutable version. `short` is the first eight digits of the digest, unique per name."""
+    """One immutable version. `short` is the first eight digits of the digest, unique per name.
+
+    `pinned` and `loaded` versions are kept in memory although no alias means them: until they are unpinned, or
+    until the alias has come by and gone on.
+    """
 
     __tablename__ = "versions"
-    __table_args__ = (UniqueConstraint("name", "short"),)
+    __table_args__ = (UniqueConstraint("name", "short"), Index(None, "digest"))
 
     name: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
     digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), primary_key=True)
@@ -70,10 +76,12 @@ class VersionRow(Base):
     base_fingerprint: Mapped[str] = mapped_column(String(256))
     source: Mapped[str] = mapped_column(String(LABEL_LENGTH))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    pinned: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    loaded: Mapped[bool] = mapped_column(server_default=false(), default=False)
 
 
 class AliasRow(Base):
-    """The version that an alias should serve now."""
+    """The version that an alias should serve now, and the one that it served before."""
 
     __tablename__ = "aliases"
     __table_args__ = (ForeignKeyConstraint(["name", "digest"], ["versions.name", "versions.digest"]),)
@@ -81,6 +89,26 @@ class AliasRow(Base):
     name: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
     digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    previous_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+
+
+class TrafficRow(Base):
+    """How the requests of a name are shared, as JSON (serve/lifecycle/traffic.py)."""
+
+    __tablename__ = "traffic"
+
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
+    plan: Mapped[str] = mapped_column(Text)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class StateRow(Base):
+    """One row: how often the desired state was changed."""
+
+    __tablename__ = "state"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(BigInteger)
 
 
 class EventRow(Base):

@@ -32,6 +32,8 @@ class VersionRecord:
     base_fingerprint: str
     source: str
     created_at: datetime
+    pinned: bool = False
+    loaded: bool = False  # kept in memory without an alias, until one has come by
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,35 @@ class AliasRecord:
 
     version: AdapterVersion
     updated_at: datetime
+    previous_digest: str | None = None  # what it served before
+
+
+@dataclass(frozen=True, slots=True)
+class NameRecord:
+    """All that is desired of one name. Digests are whole."""
+
+    name: str
+    live: str | None = None  # digest that the alias should mean
+    previous: str | None = None  # digest that it meant before
+    plan: str | None = None  # JSON of the traffic plan
+    versions: tuple[VersionRecord, ...] = ()  # oldest first
+
+    @property
+    def known(self) -> bool:
+        """Whether the registry has anything of that name."""
+        return bool(self.versions)
+
+    def get(self, digest: str | None) -> VersionRecord | None:
+        """The version with that digest."""
+        return next((record for record in self.versions if record.version.digest == digest), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The desired state of all names at one moment, or a little later."""
+
+    revision: int
+    names: Mapping[str, NameRecord]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,19 @@ from adapters.errors import (
     RegistryUnavailableError,
 )
 from adapters.name import AdapterReference, AdapterVersion
+from adapters.registry import desired
 from adapters.registry.database import WRITES, connect
 from adapters.registry.migrate import upgrade
 from adapters.registry.models import AliasRow, EventRow, VersionRow
-from adapters.registry.records import AliasRecord, Event, EventRecord, NewVersion, VersionRecord
+from adapters.registry.records import (
+    AliasRecord,
+    Event,
+    EventRecord,
+    NameRecord,
+    NewVersion,
+    Snapshot,
+    VersionRecord,
+)
 
 MAX_EVENTS_PER_LIST = 1000
 # Any number, as long as nothing else in the same PostgreSQL database takes the same lock.
@@ -75,8 +84,9 @@ class Registry:
         form: the engine could not tell the two apart.
         """
         version = new.version
-        with self._write() as session:
+        with self._change() as session:
             row = session.get(VersionRow, (version.name, version.digest))
+            changed = row is None or row.base_fingerprint != new.base_fingerprint
             if row is None:
                 row = VersionRow(
                     name=version.name,
@@ -99,6 +109,8 @@ class Registry:
                             "Remove it first, or change the adapter by training one step more."
                         ) from error
             row.base_fingerprint = new.base_fingerprint
+            if changed:
+                desired.count_change(session)
             return _version_record(row)
 
     def get(self, reference: AdapterReference) -> VersionRecord:
@@ -125,7 +137,7 @@ class Registry:
 
     def remove_version(self, version: AdapterVersion) -> bool:
         """Forget a version; return False when it was not known. AdapterConflictError while it is live."""
-        with self._write() as session:
+        with self._change() as session:
             is_live = exists().where(AliasRow.name == version.name, AliasRow.digest == version.digest)
             try:
                 removed = session.execute(
@@ -137,7 +149,55 @@ class Registry:
                 raise _still_live(version) from error
             if removed is None and session.scalar(select(is_live)):
                 raise _still_live(version)
+            if removed is not None:
+                desired.count_change(session)
             return removed is not None
+
+    def forget_name(self, name: str) -> list[AdapterVersion]:
+        """Drop a name with its alias, traffic and versions in one step; returns the versions, oldest first."""
+        with self._change() as session:
+            return desired.forget(session, name)
+
+    def holds_digest(self, digest: str) -> bool:
+        """Whether any name has a version of that content."""
+        with self._read() as session:
+            return (
+                session.scalar(select(VersionRow.name).where(VersionRow.digest == digest).limit(1))
+                is not None
+            )
+
+    def set_pinned(self, version: AdapterVersion, pinned: bool) -> bool:
+        """Pin a version or take the pin back; False when it was so. Raises AdapterNotFoundError."""
+        with self._change() as session:
+            return desired.set_flag(session, version, "pinned", pinned)
+
+    def set_loaded(self, version: AdapterVersion, loaded: bool) -> bool:
+        """Keep a version in memory without an alias, or no more; False when it was so.
+
+        Raises AdapterNotFoundError.
+        """
+        with self._change() as session:
+            return desired.set_flag(session, version, "loaded", loaded)
+
+    def set_plan(self, name: str, plan: str | None) -> bool:
+        """Keep the traffic plan of a name, as JSON; None drops it. False when it was so."""
+        with self._change() as session:
+            return desired.set_plan(session, name, plan)
+
+    def revision(self) -> int:
+        """A number that grows with every change of the desired state."""
+        with self._read() as session:
+            return desired.read_revision(session)
+
+    def snapshot(self) -> Snapshot:
+        """The whole desired state, at least as new as its revision."""
+        with self._read() as session:
+            return desired.read_snapshot(session)
+
+    def name(self, name: str) -> NameRecord:
+        """The desired state of one name; of an unknown one, an empty record."""
+        with self._read() as session:
+            return desired.read_name(session, name)
 
     def list_aliases(self) -> list[AliasRecord]:
         """What should be live, by name."""
@@ -151,26 +211,31 @@ class Registry:
         AdapterConflictError when somebody else moved it, AdapterNotFoundError when the version is not known.
         """
         now = _now()
-        with self._write() as session:
-            if session.get(VersionRow, (version.name, version.digest)) is None:
+        with self._change() as session:
+            row = session.get(VersionRow, (version.name, version.digest))
+            if row is None:
                 raise AdapterNotFoundError(f"Version {version} is not registered. Load the adapter first.")
             current = session.get(AliasRow, version.name)
             if current is not None and current.digest == version.digest:
                 return _alias_record(current)
+            previous = current.digest if current is not None else None
             if not _move_alias(session, version, expected_digest, now):
-                raise _moved_meanwhile(version.name, expected_digest, session.get(AliasRow, version.name))
-            return AliasRecord(version, now)
+                raise _moved_meanwhile(version.name, expected_digest, current)
+            row.loaded = False  # the alias keeps it now, and nothing does when the alias goes on
+            desired.count_change(session)
+            return AliasRecord(version, now, previous)
 
     def drop_alias(self, name: str, *, expected_digest: str | None = None) -> bool:
         """Remove an alias; return False when there was none. The versions stay.
 
         With `expected_digest` only while it points there; otherwise AdapterConflictError.
         """
-        with self._write() as session:
+        with self._change() as session:
             statement = delete(AliasRow).where(AliasRow.name == name).returning(AliasRow.name)
             if expected_digest is not None:
                 statement = statement.where(AliasRow.digest == expected_digest)
             if session.execute(statement).first() is not None:
+                desired.count_change(session)
                 return True
             current = session.get(AliasRow, name)
             if current is not None:
@@ -250,6 +315,13 @@ class Registry:
         with _explained(), Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[Session]:
+        """A transaction that may change the desired state; only one at a time goes on."""
+        with self._write() as session:
+            desired.lock_state(session)
+            yield session
+
     def _opened(self) -> Engine:
         if self._engine is None:
             raise RegistryError("The registry is not open. Call open() first, or use it in a with statement.")
@@ -271,7 +343,7 @@ def _move_alias(
     statement = (
         update(AliasRow)
         .where(AliasRow.name == version.name, AliasRow.digest == expected_digest)
-        .values(digest=version.digest, updated_at=now)
+        .values(digest=version.digest, updated_at=now, previous_digest=expected_digest)
         .returning(AliasRow.name)
     )
     return session.execute(statement).first() is not None
@@ -289,11 +361,13 @@ def _version_record(row: VersionRow) -> VersionRecord:
         base_fingerprint=row.base_fingerprint,
         source=row.source,
         created_at=row.created_at,
+        pinned=row.pinned,
+        loaded=row.loaded,
     )
 
 
 def _alias_record(row: AliasRow) -> AliasRecord:
-    return AliasRecord(AdapterVersion(row.name, row.digest), row.updated_at)
+    return AliasRecord(AdapterVersion(row.name, row.digest), row.updated_at, row.previous_digest)
 
 
 def _event_record(row: EventRow) -> EventRecord:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import MetaData
 
 from adapters.registry.database import connect
 from adapters.registry.registry import Registry
@@ -28,8 +29,9 @@ def url(request, tmp_path: Path) -> Iterator[str]:
 def _empty(url: str) -> None:
     engine = connect(url)
     with engine.begin() as connection:
-        for table in ("aliases", "versions", "events", "alembic_version"):
-            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
+        found = MetaData()
+        found.reflect(connection)
+        found.drop_all(connection)
     engine.dispose()
 
 
