@@ -46,6 +46,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+    keep_stop: bool = False  # the stop text that ended the answer stays at its end
     seed: int | None = None
     logprobs: int | None = None  # None: none; k: of the sampled token and the k most likely
     ignore_eos: bool = False
@@ -120,6 +121,7 @@ class PromptCodec(Protocol):
     """Text to token ids. Thread-safe; long texts are encoded in a worker thread."""
 
     longest_token_chars: int  # no token stands for more characters
+    special_ids: frozenset[int]  # tokens that are no text, such as the end of a turn
 
     def encode(self, text: str, *, parse_special: bool) -> list[int]:
         """Token ids of a raw prompt, with whatever the tokenizer puts in front of one (BOS).
@@ -211,3 +213,20 @@ class Engine(Protocol):
 
     async def check_health(self) -> None:
         """Raises EngineDeadError when no request can be answered any more."""
+
+
+class MortalEngine(Engine, Protocol):
+    """An engine that may die or stand still, with what a supervisor needs to see it and to end it.
+
+    `check_health` is cheap and knows only of death; `heartbeat` also finds out about a loop that stands still.
+    """
+
+    @property
+    def process_ids(self) -> Sequence[int]:
+        """Processes that compute for this engine; empty when it has none of its own."""
+
+    async def heartbeat(self) -> None:
+        """Return once the engine's loop has answered, which it does between two steps. Raises EngineDeadError."""
+
+    async def kill(self) -> None:
+        """End it at once in whatever state it is; what runs ends with EngineDeadError. Idempotent."""

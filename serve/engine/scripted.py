@@ -3,6 +3,9 @@
 It exists for faults and timing. Each answer is the engine name of whoever answers, over and over
 ("risk@3f2a91c0 "), so that a test sees at once which version spoke. A token is one byte of a prompt and one word
 of an answer; the answer to any prompt is the tokens 0, 1, 2 and so on. Aborts are recorded.
+
+It dies and stands still as a process does: a dead one answers nobody, forgets its adapters and can be started
+again, itself or another with the same script; a hanging one keeps everybody waiting.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,11 @@ class Script:
     load_seconds: float = 0.0
     fail_after_tokens: int | None = None  # each request fails after so many tokens
     die_after_tokens: int | None = None  # the engine dies after so many tokens of any request
+    deaths: int | None = None  # so often, with any engine of this script; None: each time
+    hang_after_tokens: int | None = None  # once, after so many tokens of any request, it stands still
+    hang_seconds: float = math.inf  # for so long
+    start_seconds: float = 0.0
+    failing_starts: int = 0  # so many of the next starts fail
     load_error: str | None = None  # every load is refused with this reason
     no_effect: bool = False  # adapters answer with the base's logprobs
     strength: float = 1.0  # adapters move the base's log-odds by so much of what they are made for
@@ -66,6 +74,7 @@ class ScriptedCodec:
     """One token per byte."""
 
     longest_token_chars = 1
+    special_ids: frozenset[int] = frozenset()
 
     def encode(self, text: str, *, parse_special: bool) -> list[int]:
         del parse_special
@@ -112,13 +121,100 @@ class ScriptedEngine:
         self.openai = ScriptedOpenAI(self)
         self._made_of: dict[int, tuple[str, float]] = {}  # digest of the weights, and how strong they act
         self._dead = False
+        self._moving = asyncio.Event()  # cleared: it hangs
+        self._moving.set()
+        self._waiting: set[asyncio.Future[None]] = set()  # all that wait inside; its death ends their waiting
         self._changed = asyncio.Event()
 
     async def start(self) -> None:
+        await asyncio.sleep(self.script.start_seconds)
+        if self.script.failing_starts > 0:
+            self.script.failing_starts -= 1
+            raise EngineDeadError("the scripted engine does not start")
+        if self._dead:
+            self.adapters.clear()
+            self._made_of.clear()
         self._dead = False
+        self._moving.set()
 
     async def stop(self) -> None:
+        self.die()
+
+    async def kill(self) -> None:
+        self.die()
+
+    @property
+    def process_ids(self) -> Sequence[int]:
+        return ()
+
+    def die(self) -> None:
+        """What `kill -9` does: whatever waits inside ends with EngineDeadError."""
         self._dead = True
+        for waiting in self._waiting:
+            _settle(waiting)
+
+    def hang(self) -> None:
+        """What SIGSTOP does: nothing is answered until `resume`."""
+        self._moving.clear()
+
+    def resume(self) -> None:
+        """What SIGCONT does."""
+        self._moving.set()
+
+    async def heartbeat(self) -> None:
+        await self._check_moving()
+
+    async def _go_on(self, seconds: float = 0.0, *, gate: bool = False) -> None:
+        """Wait for so long, until it hangs no more, and (with `gate`) for the gate. Raises EngineDeadError."""
+        if seconds:
+            await self._sleep(seconds)
+        else:
+            await asyncio.sleep(0)
+        await self._check_moving()
+        if gate and not self.gate.is_set():
+            await self._unless_dead(self.gate.wait())
+            await self._check_moving()
+
+    async def _check_moving(self) -> None:
+        if not self._moving.is_set() and not self._dead:
+            await self._unless_dead(self._moving.wait())
+        if self._dead:
+            raise EngineDeadError("the scripted engine is dead")
+
+    async def _sleep(self, seconds: float) -> None:
+        """As asyncio.sleep, and over when the engine dies."""
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _settle, over)
+        self._waiting.add(over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            self._waiting.discard(over)
+
+    async def _unless_dead(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Wait for `work`, or until the engine dies."""
+        death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(work)
+        self._waiting.add(death)
+        try:
+            await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._waiting.discard(death)
+            task.cancel()
+
+    def _misbehave(self, step: int) -> None:
+        """Die or stand still where the script says so."""
+        script = self.script
+        if script.die_after_tokens is not None and step >= script.die_after_tokens and script.deaths != 0:
+            script.deaths = None if script.deaths is None else script.deaths - 1
+            self.die()
+        if script.hang_after_tokens is not None and step >= script.hang_after_tokens:
+            script.hang_after_tokens = None
+            self.hang()
+            if script.hang_seconds < math.inf:
+                asyncio.get_running_loop().call_later(script.hang_seconds, self.resume)
 
     async def wait_active(self, count: int) -> None:
         """Return when at least `count` requests are inside the engine."""
@@ -140,7 +236,7 @@ class ScriptedEngine:
         self._changed.set()
         completed = False
         try:
-            await asyncio.sleep(self.script.ttft_seconds)
+            await self._go_on(self.script.ttft_seconds)
             collected: list[EngineOutput] = []
             async for output in self._steps(request):
                 if request.stream:
@@ -161,12 +257,9 @@ class ScriptedEngine:
         speaker = request.adapter.name if request.adapter is not None else "base"
         for step in range(sampling.max_tokens):
             if step:
-                await asyncio.sleep(self.script.tpot_seconds)
-                await self.gate.wait()
-            if self.script.die_after_tokens is not None and step >= self.script.die_after_tokens:
-                self._dead = True
-            if self._dead:
-                raise EngineDeadError("the scripted engine died")
+                await self._go_on(self.script.tpot_seconds, gate=True)
+            self._misbehave(step)
+            await self._check_moving()
             if self.script.fail_after_tokens is not None and step >= self.script.fail_after_tokens:
                 raise GenerationFailedError("the scripted engine failed this request")
             last = step == sampling.max_tokens - 1
@@ -198,9 +291,10 @@ class ScriptedEngine:
         continuation_token_ids: Sequence[int],
         adapter: AdapterHandle | None,
     ) -> list[float]:
-        if self._dead:
-            raise EngineDeadError("the scripted engine is dead")
-        await self.gate.wait()
+        await self._check_moving()
+        if not self.gate.is_set():
+            await self._unless_dead(self.gate.wait())
+            await self._check_moving()
         self.scored.append(adapter)
         first = len(prompt_token_ids)
         return [
@@ -218,7 +312,7 @@ class ScriptedEngine:
         return -math.log1p(math.exp(-odds))
 
     async def load_adapter(self, adapter: AdapterHandle) -> None:
-        await asyncio.sleep(self.script.load_seconds)
+        await self._go_on(self.script.load_seconds)
         if self.script.load_error is not None:
             raise LifecycleError(self.script.load_error)
         self.adapters[adapter.engine_id] = adapter
@@ -226,6 +320,7 @@ class ScriptedEngine:
             self._made_of[adapter.engine_id] = await asyncio.to_thread(_read_adapter, adapter.path)
 
     async def unload_adapter(self, adapter: AdapterHandle) -> None:
+        await self._check_moving()
         if self.script.keeps_unloaded:
             raise UnloadFailedError(f"the engine still holds {adapter.name}")
         self.adapters.pop(adapter.engine_id, None)
@@ -236,6 +331,11 @@ class ScriptedEngine:
     async def check_health(self) -> None:
         if self._dead:
             raise EngineDeadError("the scripted engine is dead")
+
+
+def _settle(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _read_adapter(folder: Path) -> tuple[str, float]:
