@@ -1,68 +1,103 @@
 """The gateway's own Prometheus metrics (`hotswap_*`), in a registry of their own.
 
-The label `adapter` only ever holds names of known adapters, `base` or `unknown`, so that a client cannot make
-series without end. vLLM's metrics live in prometheus_client's default registry and are exposed beside these.
+The labels `adapter` and `version` only ever hold versions that hold a lease, `base`, `unknown` or `other`
+(serve/version_labels.py), so that a client cannot make series without end. docs/observability.md describes every
+series; a test compares the two. vLLM's metrics live in prometheus_client's default registry and are exposed beside
+these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
-BASE_LABEL = "base"
-UNKNOWN_LABEL = "unknown"
+from serve.process_memory import ProcessMemory
+from serve.version_labels import OTHER_LABEL, UNKNOWN_LABEL, Pair, VersionLabels
+
+DEFAULT_MAX_VERSIONS = 200
+MAX_TENANTS = 50
 
 _LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
+_RESTART_SECONDS = (1, 2.5, 5, 10, 20, 40, 60, 90, 120, 180, 300, 600)
+_REVIEW_SECONDS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+)
 _LOG_ODDS = (0.001, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
 
 
 class GatewayMetrics:
-    """Every series the gateway writes."""
+    """Every series the gateway writes. At most `max_versions` adapter versions have series of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_versions: int = DEFAULT_MAX_VERSIONS) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
         self.requests = Counter(
             "hotswap_requests",
-            "Requests answered, by route, adapter and HTTP status.",
-            ["route", "adapter", "status"],
+            "Requests answered, by route, adapter version and HTTP status.",
+            ["route", "adapter", "version", "status"],
             registry=registry,
         )
         self.request_seconds = Histogram(
             "hotswap_request_seconds",
             "Request to last byte, seconds.",
-            ["route", "adapter"],
+            ["route", "adapter", "version"],
             buckets=_LATENCY_SECONDS,
             registry=registry,
         )
         self.queue_seconds = Histogram(
             "hotswap_queue_seconds",
             "Waiting in the gateway and in the engine before the first step, seconds.",
-            ["adapter"],
+            ["adapter", "version"],
             buckets=_LATENCY_SECONDS,
             registry=registry,
         )
         self.ttft_seconds = Histogram(
             "hotswap_ttft_seconds",
             "Request to first generated token (TTFT), seconds.",
-            ["adapter"],
+            ["adapter", "version"],
             buckets=_LATENCY_SECONDS,
             registry=registry,
         )
         self.tpot_seconds = Histogram(
             "hotswap_tpot_seconds",
             "Seconds per generated token after the first (TPOT), answers of two tokens or more.",
-            ["adapter"],
+            ["adapter", "version"],
             buckets=_TOKEN_SECONDS,
             registry=registry,
         )
         self.prompt_tokens = Counter(
-            "hotswap_prompt_tokens", "Prompt tokens of answered requests.", ["adapter"], registry=registry
+            "hotswap_prompt_tokens",
+            "Prompt tokens of answered requests.",
+            ["adapter", "version"],
+            registry=registry,
         )
         self.completion_tokens = Counter(
-            "hotswap_completion_tokens", "Tokens generated.", ["adapter"], registry=registry
+            "hotswap_completion_tokens", "Tokens generated.", ["adapter", "version"], registry=registry
+        )
+        self.errors = Counter(
+            "hotswap_errors",
+            "Requests that ended with an error, by adapter version and code; begun streams too.",
+            ["adapter", "version", "code"],
+            registry=registry,
         )
         self.aborts = Counter(
             "hotswap_aborts",
@@ -109,26 +144,152 @@ class GatewayMetrics:
             buckets=_LOG_ODDS,
             registry=registry,
         )
+        self.verbs = Counter(
+            "hotswap_adapter_verbs",
+            "Verbs on adapters (load, promote, rollback, ...) by outcome: ok, or the code of the error.",
+            ["verb", "outcome"],
+            registry=registry,
+        )
+        self.swap_seconds = Histogram(
+            "hotswap_swap_seconds",
+            "Moving an alias to another version, from the verb to the answer, seconds.",
+            ["verb"],
+            buckets=_LATENCY_SECONDS,
+            registry=registry,
+        )
+        self.retire_seconds = Histogram(
+            "hotswap_retire_seconds",
+            "A version that its alias left: draining until the engine holds it no more, seconds.",
+            buckets=_LATENCY_SECONDS,
+            registry=registry,
+        )
+        self.traffic_share = Gauge(
+            "hotswap_traffic_share",
+            "Share of an alias' requests that each version of a traffic plan is to get, 0 to 1.",
+            ["adapter", "version", "kind"],
+            registry=registry,
+        )
+        self.canary_decisions = Counter(
+            "hotswap_canary_decisions",
+            "Traffic plans that ended, by how: promoted, cleared, or the cause of a rollback.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.shadow_requests = Counter(
+            "hotswap_shadow_requests",
+            "Mirrored requests, by how they ended: done, failed, dropped (no room), or cut off.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.engine_up = Gauge(
+            "hotswap_engine_up", "1 while the engine answers, 0 while it is dead or hangs.", registry=registry
+        )
+        self.engine_restarts = Counter(
+            "hotswap_engine_restarts", "Engines started again, by cause.", ["cause"], registry=registry
+        )
+        self.engine_restart_seconds = Histogram(
+            "hotswap_engine_restart_seconds",
+            "From noticing the loss of an engine to readiness with all adapters, seconds.",
+            buckets=_RESTART_SECONDS,
+            registry=registry,
+        )
+        self.retried_requests = Counter(
+            "hotswap_retried_requests",
+            "Requests that had sent nothing when their engine went, and were given to the next one.",
+            registry=registry,
+        )
+        self.queue_age_seconds = Gauge(
+            "hotswap_queue_age_seconds",
+            "How long the request that waits longest has waited in the gateway, seconds.",
+            registry=registry,
+        )
+        self.limited_requests = Counter(
+            "hotswap_limited_requests",
+            "Requests that a key's own limit refused, by limit.",
+            ["limit"],
+            registry=registry,
+        )
+        self.tenant_requests = Counter(
+            "hotswap_tenant_requests",
+            "Requests by tenant; the first tenants get a series, all others share `other`.",
+            ["tenant"],
+            registry=registry,
+        )
+        self.tenant_tokens = Counter(
+            "hotswap_tenant_tokens",
+            "Tokens by tenant, prompt and answer together.",
+            ["tenant"],
+            registry=registry,
+        )
+        self.reviews = Counter(
+            "hotswap_reviews",
+            "Texts reviewed, by reviewer, stage (prompt, answer) and outcome (passed, flagged, redacted, refused, "
+            "failed).",
+            ["reviewer", "stage", "outcome"],
+            registry=registry,
+        )
+        self.review_seconds = Histogram(
+            "hotswap_review_seconds",
+            "One look of a reviewer at a text, seconds.",
+            ["reviewer"],
+            buckets=_REVIEW_SECONDS,
+            registry=registry,
+        )
+        self.audit_dropped = Counter(
+            "hotswap_audit_dropped_events",
+            "Audit events of reviews that could not be written to the registry.",
+            registry=registry,
+        )
         self.ready = Gauge("hotswap_ready", "1 when new work is taken.", registry=registry)
-        self._known: set[str] = set()
+        registry.register(ProcessMemory())
+        self.labels = VersionLabels(max_versions, self._drop)
+        self._tenants: set[str] = set()
 
     def known_adapters(self, names: Iterable[str]) -> None:
-        """Names that may appear in the label `adapter`; series of names that went are dropped."""
-        names = set(names)
-        for gone in self._known - names:
-            for family in (self.queue_seconds, self.ttft_seconds, self.tpot_seconds):
-                family.remove_by_labels({"adapter": gone})
-            for counter in (self.requests, self.prompt_tokens, self.completion_tokens):
-                counter.remove_by_labels({"adapter": gone})
-            self.request_seconds.remove_by_labels({"adapter": gone})
-        self._known = names
+        """Series of all other adapters are dropped."""
+        self.labels.keep_adapters(set(names))
 
-    def adapter_label(self, name: str | None) -> str:
-        """The label for an adapter alias; None is the base."""
-        if name is None:
-            return BASE_LABEL
-        return name if name in self._known else UNKNOWN_LABEL
+    def known_versions(self, versions: Collection[str]) -> None:
+        """Series of all versions but these ("risk@3f2a91c0") are dropped."""
+        self.labels.keep(versions)
+
+    def pair(self, version: str | None, *, resolved: bool = True) -> Pair:
+        """Labels `adapter` and `version` of the version that holds a lease, or of a request that got none."""
+        return self.labels.pair(version) if resolved else (UNKNOWN_LABEL, "")
+
+    def tenant(self, name: str) -> str:
+        """Label for a tenant: its name for the first MAX_TENANTS that ask, `other` for the rest."""
+        if name in self._tenants or len(self._tenants) < MAX_TENANTS:
+            self._tenants.add(name)
+            return name
+        return OTHER_LABEL
+
+    def _drop(self, pair: Pair) -> None:
+        labels = dict(zip(("adapter", "version"), pair, strict=True))
+        for family in (
+            self.requests,
+            self.request_seconds,
+            self.queue_seconds,
+            self.ttft_seconds,
+            self.tpot_seconds,
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.errors,
+        ):
+            family.remove_by_labels(labels)
 
     def render(self) -> bytes:
-        """All series, ours and vLLM's, in Prometheus text format."""
-        return generate_latest(self.registry) + generate_latest(REGISTRY)
+        """All series, ours and vLLM's, in Prometheus text format. Thread-safe."""
+        return generate_latest(_WithoutCreated(self.registry)) + generate_latest(REGISTRY)
+
+
+class _WithoutCreated(Collector):
+    """A registry without the `_created` series, which nobody asks and which are a tenth of the text."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [s for s in family.samples if not s.name.endswith("_created")]
+            yield family

@@ -141,9 +141,9 @@ async def test_a_whole_answer_is_sent_and_counted() -> None:
     assert dict(stage.client.sent[0]["headers"])[b"content-length"] == b"7"
     assert stage.statuses() == {"200": 1}
     assert stage.aborts() == {}
-    assert stage.value("hotswap_completion_tokens_total", adapter="base") == 5
-    assert stage.value("hotswap_queue_seconds_sum", adapter="base") == 0.5
-    assert stage.value("hotswap_tpot_seconds_count", adapter="base") == 1
+    assert stage.value("hotswap_completion_tokens_total", adapter="base", version="") == 5
+    assert stage.value("hotswap_queue_seconds_sum", adapter="base", version="") == 0.5
+    assert stage.value("hotswap_tpot_seconds_count", adapter="base", version="") == 1
     assert await stage.left_over() == set()
 
 

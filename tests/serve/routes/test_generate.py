@@ -326,16 +326,17 @@ async def test_constraints_can_be_switched_off(scripted_gateway: MakeGateway) ->
 
 async def test_a_request_is_counted_under_its_adapter(scripted_gateway: MakeGateway) -> None:
     gateway = await scripted_gateway()
-    await gateway.load("risk")
+    version = (await gateway.load("risk")).partition("@")[2]
     await ask(gateway, adapter="risk", max_tokens=4)
     await refusal(gateway, prompt="x", adapter="nobody")
     value = gateway.gateway.metrics.registry.get_sample_value
-    labels = {"route": "/generate", "adapter": "risk", "status": "200"}
-    assert value("hotswap_requests_total", labels) == 1
-    assert value("hotswap_requests_total", {**labels, "adapter": "unknown", "status": "404"}) == 1
-    assert value("hotswap_completion_tokens_total", {"adapter": "risk"}) == 4
-    assert value("hotswap_ttft_seconds_count", {"adapter": "risk"}) == 1
-    assert value("hotswap_completion_tokens_total", {"adapter": "nobody"}) is None
+    risk, unknown = {"adapter": "risk", "version": version}, {"adapter": "unknown", "version": ""}
+    assert value("hotswap_requests_total", {"route": "/generate", "status": "200", **risk}) == 1
+    assert value("hotswap_requests_total", {"route": "/generate", "status": "404", **unknown}) == 1
+    assert value("hotswap_errors_total", {"code": "model_not_found", **unknown}) == 1
+    assert value("hotswap_completion_tokens_total", risk) == 4
+    assert value("hotswap_ttft_seconds_count", risk) == 1
+    assert "nobody" not in gateway.gateway.metrics.render().decode()
 
 
 class BuggyEngine(ScriptedEngine):

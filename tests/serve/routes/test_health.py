@@ -100,9 +100,9 @@ async def test_metrics_show_what_runs_and_what_waits(scripted_gateway: MakeGatew
 
 async def test_series_of_an_unloaded_adapter_are_gone(scripted_gateway: MakeGateway) -> None:
     gateway = await scripted_gateway()
-    await gateway.load("risk")
+    version = (await gateway.load("risk")).partition("@")[2]
     await gateway.client.post("/generate", json={"prompt": "x", "adapter": "risk", "max_tokens": 3})
-    assert await metric(gateway, "hotswap_completion_tokens_total", adapter="risk") == 3
+    assert await metric(gateway, "hotswap_completion_tokens_total", adapter="risk", version=version) == 3
     assert await metric(gateway, "hotswap_adapters", state="live") == 1
     await gateway.client.delete("/admin/adapters/risk")
     assert 'adapter="risk"' not in (await gateway.client.get("/metrics")).text

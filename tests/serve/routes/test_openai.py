@@ -91,16 +91,17 @@ async def test_a_client_that_leaves_is_out_of_the_engine(
 
 async def test_tokens_are_counted_under_the_adapter(scripted_gateway: MakeGateway) -> None:
     gateway = await scripted_gateway()
-    await gateway.load("risk")
+    version = (await gateway.load("risk")).partition("@")[2]
     for streaming in (True, False):
         call = gateway.call("POST", CHAT, json=body_for(CHAT, model="risk", stream=streaming))
         await call.head()
         await call.rest()
         await call.task
     value = gateway.gateway.metrics.registry.get_sample_value
-    assert value("hotswap_completion_tokens_total", {"adapter": "risk"}) == 4
-    assert value("hotswap_ttft_seconds_count", {"adapter": "risk"}) == 2
-    assert value("hotswap_prompt_tokens_total", {"adapter": "risk"}) == 2 * len("user: hi\n")
+    labels = {"adapter": "risk", "version": version}
+    assert value("hotswap_completion_tokens_total", labels) == 4
+    assert value("hotswap_ttft_seconds_count", labels) == 2
+    assert value("hotswap_prompt_tokens_total", labels) == 2 * len("user: hi\n")
 
 
 async def test_a_token_beyond_the_vocabulary_never_reaches_the_engine(
