@@ -3,6 +3,7 @@
 AdapterError                          an adapter cannot be used
 ├── AdapterNameError                  a public name or reference is malformed or reserved
 ├── AdapterSourceError                the named folder is not one that may be read
+├── AdapterFetchError                 the remote store that holds an adapter failed
 ├── AdapterFileError                  one file of an adapter is not what its name says
 │   └── SafetensorsHeaderError        the header of the weights file breaks a rule of the format
 ├── AdapterCheckError                 the check found problems; holds the whole report
@@ -51,6 +52,12 @@ class AdapterSourceError(AdapterError):
     """The named folder is not one that may be read. The text never holds a path of this machine."""
 
     code: ClassVar[str] = "adapter_source_refused"
+
+
+class AdapterFetchError(AdapterError):
+    """The remote store that holds an adapter does not answer, or breaks off. The text names no credentials."""
+
+    code: ClassVar[str] = "adapter_fetch_failed"
 
 
 class AdapterFileError(AdapterError):

@@ -9,6 +9,8 @@ ServeError
 │   ├── GrammarError            a schema, regex or choice that cannot be compiled in time
 │   ├── ReviewRefusedError      a reviewer refused the prompt or the answer
 │   ├── UploadRefusedError      an upload that is not the tar of one adapter
+│   ├── OperationMissingError   no operation of that id
+│   ├── IdempotencyConflictError  the key belongs to another request
 │   ├── BodyTooLargeError       more bytes than the limit
 │   └── BodyTimeoutError        the body did not arrive in time
 ├── AccessError
@@ -100,6 +102,18 @@ class UploadRefusedError(RequestError):
     """The body of an upload is not an uncompressed tar of one adapter's files."""
 
     code: ClassVar[str] = "upload_refused"
+
+
+class OperationMissingError(RequestError):
+    """No operation of that id is known (any more)."""
+
+    code: ClassVar[str] = "operation_not_found"
+
+
+class IdempotencyConflictError(RequestError):
+    """The idempotency key was used for another request before."""
+
+    code: ClassVar[str] = "idempotency_key_reused"
 
 
 class BodyTooLargeError(RequestError):
