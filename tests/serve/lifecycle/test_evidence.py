@@ -39,7 +39,7 @@ def window(good: int, bad: int = 0, *, clock: Clock | None = None) -> Window:
         (1, 1, False),
         (1, 9, False),
         (4, 0, True),
-        (5, 15, False),
+        (3, 17, False),
         (8, 12, True),
         (30, 470, False),
         (50, 450, True),
