@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -303,6 +304,10 @@ class Registry:
         """The id of the newest event; 0 where there is none."""
         with self._read() as session:
             return session.scalar(select(func.max(EventRow.id))) or 0
+
+    def session(self, *, writes: bool) -> AbstractContextManager[Session]:
+        """A transaction for tables that have a class of their own. Raises RegistryError."""
+        return self._write() if writes else self._read()
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Session]:
