@@ -15,7 +15,7 @@ from serve.http.body import BodyLimitMiddleware
 from serve.http.errors import install_error_handlers
 from serve.http.host import HostMiddleware
 from serve.http.request_id import RequestIdMiddleware
-from serve.routes import admin, generate, health, openai, upload
+from serve.routes import admin, generate, health, lorax, openai, upload, vllm_lora
 
 VERSION = "0.1.0"
 
@@ -78,7 +78,8 @@ def create_app(
         ],
     )
     app.state.gateway = None
-    for router in (generate.router, openai.router, admin.router, upload.router, health.router):
-        app.include_router(router)
+    routers = (generate, openai, lorax, vllm_lora, admin, upload, health)
+    for routes in routers:
+        app.include_router(routes.router)
     install_error_handlers(app)
     return app

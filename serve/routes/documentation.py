@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from serve.schemas.lorax import LoraxErrorBody
+
 
 def _events(description: str, **properties: dict[str, Any]) -> dict[str, Any]:
     fields = {**properties, "data": {"type": "string", "description": "JSON"}}
@@ -18,6 +20,7 @@ EVENTS = _events(
     event={"type": "string", "enum": ["delta", "done", "error"]},
 )
 OPENAI_EVENTS = _events("With stream: OpenAI's chunks, then [DONE].")
+LORAX_EVENTS = _events("With stream: one event for each token; the last has `generated_text`, or `error`.")
 
 
 class ProblemBody(BaseModel):
@@ -65,6 +68,15 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody, "description": _MEANING[status]} for status in statuses}
 
 
+def lorax_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same in the shape of LoRAX and TGI; what the wire itself refuses keeps the gateway's."""
+    shapes: dict[int, Any] = dict.fromkeys((400, 431), LoraxErrorBody | ErrorBody)
+    return {
+        status: {"model": shapes.get(status, LoraxErrorBody), "description": _MEANING[status]}
+        for status in statuses
+    }
+
+
 _MEANING = {
     400: "The body is not JSON, the prompt does not fit the context, a schema cannot be compiled, or the Host is "
     "refused.",
@@ -76,6 +88,7 @@ _MEANING = {
     413: "The body is too large.",
     415: "Send Content-Type: application/json (PUT: application/x-tar).",
     422: "A field is unknown, missing or out of bounds.",
+    424: "The engine failed on this request.",
     429: "The queue is full; see Retry-After.",
     431: "The head of the request is too large.",
     500: "The engine failed on this request.",
@@ -89,3 +102,5 @@ _MEANING = {
 WIRE_ERRORS = errors(400, 431)
 ERRORS = errors(400, 404, 408, 413, 422, 429, 431, 500, 503, 504)
 ADMIN_ERRORS = errors(400, 401, 403, 404, 408, 409, 413, 415, 422, 431, 502, 503, 507)
+LORAX_WIRE_ERRORS = lorax_errors(400, 431)
+LORAX_ERRORS = lorax_errors(*(int(status) for status in ERRORS), 424)

@@ -328,7 +328,6 @@ class LoraxInfo(StrictModel):
     model_id: str
     model_sha: str | None
     model_dtype: str
-    model_device_type: str
     model_pipeline_tag: str
     max_concurrent_requests: int
     max_best_of: int

@@ -19,6 +19,7 @@ class NotingCodec:
     """One token a character; notes who asked for what, and in which thread."""
 
     longest_token_chars = 4
+    special_ids: frozenset[int] = frozenset()
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, bool, bool]] = []

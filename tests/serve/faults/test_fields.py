@@ -178,6 +178,7 @@ class WatchedCodec(ScriptedCodec):
     """Notes in which thread long texts are encoded; its tokens may be long, so that long texts could fit."""
 
     longest_token_chars = 100
+    special_ids: frozenset[int] = frozenset()
 
     def __init__(self) -> None:
         self.long_texts: list[tuple[int, threading.Thread]] = []
