@@ -9,6 +9,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Dialect,
+    Double,
     ForeignKeyConstraint,
     Index,
     MetaData,
@@ -103,12 +104,36 @@ class TrafficRow(Base):
 
 
 class StateRow(Base):
-    """One row: how often the desired state was changed."""
+    """How often something was changed: row 1 the desired state, row 2 the API keys."""
 
     __tablename__ = "state"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     revision: Mapped[int] = mapped_column(BigInteger)
+
+
+class KeyRow(Base):
+    """One API key, without the key: `digest` is its sha256."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    label: Mapped[str] = mapped_column(String(128))
+    tenant: Mapped[str] = mapped_column(String(64))
+    admin: Mapped[bool]
+    metrics: Mapped[bool]
+    adapters: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    weight: Mapped[float] = mapped_column(Double)
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    concurrency: Mapped[int | None]
+    max_tokens: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_by: Mapped[str] = mapped_column(String(256))
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class EventRow(Base):

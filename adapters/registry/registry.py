@@ -250,25 +250,7 @@ class Registry:
     def append_events(self, events: Sequence[Event]) -> list[EventRecord]:
         """Write events down in one step, in their order, with the time of now."""
         with self._write() as session:
-            if session.get_bind().dialect.name == "postgresql":
-                # Ids then become visible in their order: whoever reads on from the last one misses none.
-                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENTS_LOCK})
-            now = _now()
-            rows = [
-                EventRow(
-                    at=now,
-                    actor=event.actor,
-                    action=event.action,
-                    name=event.name,
-                    digest=event.digest,
-                    outcome=event.outcome,
-                    detail=dict(event.detail),
-                )
-                for event in events
-            ]
-            session.add_all(rows)
-            session.flush()
-            return [_event_record(row) for row in rows]
+            return add_events(session, events)
 
     def list_events(
         self,
@@ -331,6 +313,29 @@ class Registry:
         if self._engine is None:
             raise RegistryError("The registry is not open. Call open() first, or use it in a with statement.")
         return self._engine
+
+
+def add_events(session: Session, events: Sequence[Event]) -> list[EventRecord]:
+    """Write events down in the caller's transaction, in their order, with the time of now."""
+    if session.get_bind().dialect.name == "postgresql":
+        # Ids then become visible in their order: whoever reads on from the last one misses none.
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENTS_LOCK})
+    now = _now()
+    rows = [
+        EventRow(
+            at=now,
+            actor=event.actor,
+            action=event.action,
+            name=event.name,
+            digest=event.digest,
+            outcome=event.outcome,
+            detail=dict(event.detail),
+        )
+        for event in events
+    ]
+    session.add_all(rows)
+    session.flush()
+    return [_event_record(row) for row in rows]
 
 
 def _move_alias(
