@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from bases.errors import HotswapError
+from serve.engine.orphan import follow_parent
 
 PATCHES_VARIABLE = "HOTSWAP_CPU_PATCHES"
 VERIFIED_VLLM_VERSIONS = frozenset({"0.32.0"})
@@ -84,7 +85,11 @@ def requested_parts(value: str) -> frozenset[CpuPart]:
 
 
 def register() -> None:
-    """Apply the requested parts in this process; again changes nothing. Raises UnknownCpuPartError."""
+    """Apply the requested parts in this process; again changes nothing. Raises UnknownCpuPartError.
+
+    On any platform an engine process learns to end with its gateway.
+    """
+    follow_parent()
     parts = requested_parts(os.environ.get(PATCHES_VARIABLE, ""))
     if not parts:
         return

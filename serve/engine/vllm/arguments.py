@@ -149,6 +149,10 @@ def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
     if machine.device == "cpu":
         _choose_for_cpu(machine, wishes, chosen)
     else:
+        # vLLM's choice on a CPU. A fork would take the gateway's sockets along, and miss the plugin.
+        chosen.variable(
+            "VLLM_WORKER_MULTIPROC_METHOD", "spawn", "the engine starts from nothing, each time alike"
+        )
         if wishes.max_model_len is not None:
             chosen.argument("max-model-len", wishes.max_model_len, "asked for")
         if wishes.dtype != "auto":

@@ -1,4 +1,7 @@
-"""vLLM in this process: AsyncLLM here, its engine core in a process of its own."""
+"""vLLM in this process: AsyncLLM here, its engine core in a process of its own.
+
+A VllmEngine lives once. VllmEngines makes one after the other, all started alike.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,19 @@ import gc
 import io
 import itertools
 import logging
+import multiprocessing
 import os
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 from serve.engine.cpu.kernel_report import METHOD as KERNELS_METHOD
 from serve.engine.cpu.plugin import PATCHES_VARIABLE
 from serve.engine.protocol import AdapterHandle, EngineFacts, EngineOutput, EngineRequest
-from serve.engine.vllm.arguments import EngineWishes, choose_arguments, describe
+from serve.engine.vllm.arguments import EngineArguments, EngineWishes, choose_arguments, describe
 from serve.engine.vllm.codec import RequestCodec
 from serve.engine.vllm.machine import read_machine
 from serve.engine.vllm.openai import VllmOpenAI
@@ -47,15 +53,38 @@ logger = logging.getLogger("hotswap.engine")
 T = TypeVar("T")
 
 _STOP_SECONDS = 10.0
+_CORE_NAME = (
+    "EngineCore"  # vLLM's name for the processes that it starts, with a number after it if there are more
+)
 _URGENT_PRIORITY = -1  # lower goes first; everybody else has 0
 
 
-class VllmEngine:
-    """Implements serve.engine.protocol.Engine."""
+class VllmEngines:
+    """A factory of engines. What fits the machine is chosen once, so that each is like the first."""
 
     def __init__(self, wishes: EngineWishes) -> None:
         self._wishes = wishes
+        self._chosen: EngineArguments | None = None
+
+    def __call__(self) -> VllmEngine:
+        """An engine that has not been started."""
+        return VllmEngine(self._wishes, self._choose)
+
+    def _choose(self) -> EngineArguments:
+        if self._chosen is None:
+            self._chosen = choose_arguments(read_machine(), self._wishes)
+        return self._chosen
+
+
+class VllmEngine:
+    """Implements serve.engine.protocol.MortalEngine."""
+
+    def __init__(self, wishes: EngineWishes, choose: Callable[[], EngineArguments] | None = None) -> None:
+        """`choose` gives vLLM's arguments; None: those that fit the machine now."""
+        self._wishes = wishes
+        self._choose = choose or (lambda: choose_arguments(read_machine(), wishes))
         self._client: Any = None
+        self._processes: list[psutil.Process] = []
         self._facts: EngineFacts | None = None
         self._codec: RequestCodec | None = None
         self._openai: VllmOpenAI | None = None
@@ -84,6 +113,7 @@ class VllmEngine:
             logger.info("engine setting %s", line)
         logger.info("starting vLLM; on a CPU this takes half a minute")
         self._client = await asyncio.to_thread(_make_client, args)
+        self._processes = await asyncio.to_thread(_engine_processes)
         self._tokenizer = self._client.renderer.tokenizer
         self._codec = await asyncio.to_thread(RequestCodec, self._tokenizer)
         self._openai = await VllmOpenAI.create(self._client, args, self._codec)
@@ -130,7 +160,7 @@ class VllmEngine:
         return ", ".join(f"{name} x {number}" for name, number in sorted(counts.items()))
 
     def _prepare(self) -> tuple[argparse.Namespace, dict[str, str]]:
-        chosen = choose_arguments(read_machine(), self._wishes)
+        chosen = self._choose()
         os.environ.update(chosen.environment)  # read by vLLM here and, inherited, in its processes
         from vllm.entrypoints.launchers.cli_args import make_arg_parser
         from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -139,7 +169,7 @@ class VllmEngine:
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
-                return parser.parse_args(chosen.arguments), chosen.notes
+                return parser.parse_args(chosen.arguments), dict(chosen.notes)
         except SystemExit:
             reason = said.getvalue().strip().splitlines()[-1:] or ["it gave no reason"]
             raise SettingsError(f"vLLM does not take these --engine-arg settings: {reason[0]}") from None
@@ -149,10 +179,41 @@ class VllmEngine:
         if client is None:
             return
         await asyncio.to_thread(client.shutdown, _STOP_SECONDS)
-        # The client's finaliser fails when it first runs at interpreter exit; let it run now.
-        self._openai = self._codec = self._tokenizer = None
+        self._let_go()
+
+    async def kill(self) -> None:
+        client, self._client = self._client, None
+        await asyncio.to_thread(_kill, self._processes or _engine_processes())
+        if client is None:
+            self._let_go()
+            return
+        from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError
+
+        # Told here: vLLM's own way to tell its requests is cut off by the shutdown below.
+        client.engine_core.resources.engine_dead = True
+        client.output_processor.propagate_error(VllmDeadError())
+        await asyncio.to_thread(client.shutdown, 0)
         del client
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Drop all that hangs on the client, now: its finaliser fails when it first runs at interpreter exit."""
+        self._client = self._openai = self._codec = self._tokenizer = self._reasoning_parser = None
+        # The server sets aside what lives until its end, and this lived less long.
+        gc.unfreeze()
         gc.collect()
+
+    @property
+    def process_ids(self) -> Sequence[int]:
+        return [process.pid for process in self._processes]
+
+    async def heartbeat(self) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError
+
+        try:
+            await self._alive().list_loras()
+        except VllmDeadError:
+            raise EngineDeadError("the engine process is gone") from None
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         splitter = None
@@ -291,6 +352,25 @@ def _make_client(args: argparse.Namespace) -> Any:
     except (ValueError, OSError) as error:
         raise SettingsError(f"vLLM cannot be started with these settings: {error}"[:2000]) from None
     return AsyncLLM.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER)
+
+
+def _engine_processes() -> list[psutil.Process]:
+    """The engine core processes that this process has started, and theirs."""
+    found = []
+    for child in multiprocessing.active_children():
+        if child.name.startswith(_CORE_NAME) and child.pid is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                core = psutil.Process(child.pid)
+                found += [core, *core.children(recursive=True)]
+    return found
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    """End processes that may be stopped, and wait until they are gone."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=_STOP_SECONDS)
 
 
 def _lora_request(adapter: AdapterHandle) -> Any:

@@ -19,7 +19,13 @@ from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle, GenerationObserver
 from serve.engine.vllm.codec import RequestCodec
 from serve.engine.vllm.outputs import engine_clock
-from serve.errors import ContextLengthError, EngineRefusedError, GenerationFailedError, UnknownModelError
+from serve.errors import (
+    ContextLengthError,
+    EngineDeadError,
+    EngineRefusedError,
+    GenerationFailedError,
+    UnknownModelError,
+)
 from serve.limits import tokens_to_generate
 
 _observer: contextvars.ContextVar[GenerationObserver | None] = contextvars.ContextVar(
@@ -79,9 +85,10 @@ def _clock(output: Any) -> tuple[float | None, float | None]:
 class VllmOpenAI:
     """Implements serve.engine.protocol.OpenAIHandlers."""
 
-    def __init__(self, state: State, codec: RequestCodec) -> None:
+    def __init__(self, state: State, codec: RequestCodec, client: Any) -> None:
         self._state = state
         self._codec = codec
+        self._client = client
 
     @classmethod
     async def create(cls, client: Any, args: Any, codec: RequestCodec) -> VllmOpenAI:
@@ -90,7 +97,7 @@ class VllmOpenAI:
 
         state = State()
         await init_app_state(ObservedClient(client, codec), state, args, ("generate",))
-        return cls(state, codec)
+        return cls(state, codec, client)
 
     def add_adapter(self, adapter: AdapterHandle, lora_request: Any) -> None:
         """Let the handlers find an adapter under its engine name."""
@@ -141,7 +148,7 @@ class VllmOpenAI:
         self, handler: Any, request: Any, observer: GenerationObserver, asked_tokens: int | None
     ) -> Mapping[str, Any] | AsyncIterator[str]:
         from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-        from vllm.exceptions import VLLMClientError
+        from vllm.exceptions import VLLMClientError, VLLMServerError
 
         token, asked = _observer.set(observer), _asked_tokens.set(asked_tokens)
         try:
@@ -151,27 +158,39 @@ class VllmOpenAI:
                 raise asyncio.CancelledError  # vLLM has made an error response out of it
         except (VLLMClientError, ValueError) as error:
             raise _refusal(400, str(error), None) from None
+        except VLLMServerError as error:
+            raise self._failure(str(error)) from None
         finally:
             _observer.reset(token)
             _asked_tokens.reset(asked)
         if isinstance(answer, ErrorResponse):
+            if answer.error.code >= 500:
+                raise self._failure(answer.error.message)
             raise _refusal(answer.error.code, answer.error.message, answer.error.param)
         if hasattr(answer, "model_dump"):
             whole: dict[str, Any] = answer.model_dump(mode="json")
             return whole
-        return _events(answer)
+        return self._events(answer)
 
+    async def _events(self, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+        """The handler's events. vLLM reports a failure inside the stream as one more event: raise it instead."""
+        try:
+            async for event in stream:
+                if event.startswith('data: {"error"'):
+                    error = json.loads(event.removeprefix("data: "))["error"]
+                    code = error.get("code") or 500
+                    if code >= 500:
+                        raise self._failure(str(error.get("message")))
+                    raise _refusal(code, str(error.get("message")), error.get("param"))
+                yield event
+        finally:
+            await stream.aclose()
 
-async def _events(stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
-    """The handler's events. vLLM reports a failure inside the stream as one more event: raise it instead."""
-    try:
-        async for event in stream:
-            if event.startswith('data: {"error"'):
-                error = json.loads(event.removeprefix("data: "))["error"]
-                raise _refusal(error.get("code") or 500, str(error.get("message")), error.get("param"))
-            yield event
-    finally:
-        await stream.aclose()
+    def _failure(self, message: str) -> HotswapError:
+        """vLLM gives the death of its engine and the failure of one request the same status."""
+        if self._client.errored:
+            return EngineDeadError("the engine process is gone; the request was not completed")
+        return GenerationFailedError(message[:1000])
 
 
 def _parse(kind: Any, body: Mapping[str, Any], request_id: str) -> Any:
