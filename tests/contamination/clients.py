@@ -16,6 +16,7 @@ from tests.contamination.cast import STRANGER, Cast
 from tests.contamination.dialects import GENERATE, Ask, Dialect, Said, error_code
 
 LOST_SECONDS = 60.0  # a request without an end after so long is lost
+VERSION_HEADER = "x-hotswap-adapter"  # on every answer, whatever its dialect
 TOP_P = 0.9  # below the certainty with which every word was learnt
 BASE_TOP = 5
 STRANGER_SHARE, BASE_SHARE, PINNED_SHARE = 0.02, 0.2, 0.25
@@ -134,6 +135,9 @@ class Clients:
         async with self._client.stream("POST", dialect.path, json=body) as response:
             heard.first, heard.status = time.perf_counter(), response.status_code
             heard.retry_after = response.headers.get("retry-after")
+            if response.status_code == 200:
+                named = response.headers[VERSION_HEADER]
+                heard.said.versions.add(None if named == "base" else named)
             if response.status_code == 200 and dialect.stream:
                 async with aclosing(events(response)) as received:
                     async for event, data in received:

@@ -52,9 +52,19 @@ class Dialect:
         return self.chats is None or self.chats == ("messages" in given)
 
 
+# What the errors of LoRAX's dialect are called in the gateway's own.
+_LORAX_CODES = {
+    "incomplete_generation": "aborted",
+    "generation": "generation_failed",
+    "overloaded": "queue_full",
+}
+
+
 def error_code(payload: Any) -> str:
-    """The code of an error in the gateway's shape, or what came instead of one."""
+    """The code of an error in the gateway's shape or in LoRAX's, or what came instead of one."""
     try:
+        if "error_type" in payload:
+            return _LORAX_CODES.get(payload["error_type"], str(payload["error_type"]))
         return str(payload["error"]["code"])
     except (KeyError, TypeError):
         return f"no error in our shape: {str(payload)[:100]}"
@@ -124,6 +134,38 @@ def _openai_piece(event: str, data: str, said: Said, base_name: str) -> None:
         said.finish = choice["finish_reason"] or said.finish
 
 
+def _lorax_body(ask: Ask, base_name: str) -> Body:
+    parameters = {**ask.sampling, "max_new_tokens": ask.max_tokens}
+    if ask.sampling["temperature"] != 0:
+        parameters["do_sample"] = True
+    if ask.reference is not None:
+        parameters["adapter_id"] = ask.reference
+    if "prompt" in ask.given:
+        return {"inputs": ask.given["prompt"], "parameters": parameters}
+    [message] = ask.given["messages"]
+    return {"inputs": message["content"], "parameters": {**parameters, "apply_chat_template": True}}
+
+
+def _lorax_whole(payload: Body, said: Said, base_name: str) -> None:
+    said.text, said.ends, said.finish = payload["generated_text"], said.ends + 1, "stop"
+
+
+def _lorax_piece(event: str, data: str, said: Said, base_name: str) -> None:
+    said.after_end = said.after_end or said.ends > 0
+    payload = orjson.loads(data)
+    if "error" in payload:
+        said.ends += 1
+        said.error = error_code(payload)
+        return
+    if not payload["token"]["special"]:
+        said.text += payload["token"]["text"]
+    if payload["generated_text"] is not None:
+        said.ends += 1
+        said.finish = "stop"
+        if payload["generated_text"].strip() != said.text.strip():
+            said.error = f"the whole text is {payload['generated_text']!r}"
+
+
 def _both(
     name: str,
     path: str,
@@ -144,4 +186,8 @@ def _both(
 GENERATE = _both("generate", "/generate", None, _generate_body, _generate_whole, _generate_piece)
 CHAT = _both("chat", "/v1/chat/completions", True, _openai_body, _chat_whole, _openai_piece)
 COMPLETIONS = _both("completions", "/v1/completions", False, _openai_body, _chat_whole, _openai_piece)
-ALL: tuple[Dialect, ...] = (*GENERATE, *CHAT, *COMPLETIONS)
+LORAX = (
+    Dialect("lorax", "/lorax/generate", False, None, _lorax_body, _lorax_whole, _lorax_piece),
+    Dialect("lorax stream", "/lorax/generate_stream", True, None, _lorax_body, _lorax_whole, _lorax_piece),
+)
+ALL: tuple[Dialect, ...] = (*GENERATE, *CHAT, *COMPLETIONS, *LORAX)
