@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from adapters.registry.registry import Registry
@@ -21,17 +21,22 @@ from serve.access.quotas import Quotas
 from serve.admission import Admission
 from serve.app import HttpLimits
 from serve.engine.grammar import GrammarGuard
-from serve.engine.protocol import Engine
+from serve.engine.protocol import Engine, MortalEngine
 from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
+from serve.engine.supervised.backoff import RestartRules
+from serve.engine.supervised.engine import SupervisedEngine
+from serve.engine.supervised.supervisor import EngineFactory, SupervisionRules
+from serve.engine.supervised.watchdog import WatchRules
 from serve.engine.vllm.arguments import EngineWishes
 from serve.engine.vllm.quantisation import read_quantisation
-from serve.errors import EngineError, RequestAbortedError
+from serve.errors import RequestAbortedError
 from serve.gateway import Gateway, Phase
 from serve.http.exchange import ExchangeLimits, Exchanges
 from serve.http.host import LOOPBACK_NAMES
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.rules import AdapterRules
+from serve.lifecycle.state import AdapterState
 from serve.lifecycle.uploads import UploadLimits, Uploads
 from serve.metrics import GatewayMetrics
 from serve.review.review import Reviewer
@@ -44,7 +49,6 @@ logger = logging.getLogger("hotswap.gateway")
 # the very next step.
 RUNNING_AHEAD = 1.25
 _ABORT_SECONDS = 5.0
-_HEALTH_POLL_SECONDS = 1.0
 
 
 def http_limits(settings: ServeSettings) -> HttpLimits:
@@ -60,10 +64,22 @@ def http_limits(settings: ServeSettings) -> HttpLimits:
 class GatewayLife:
     """Brings one gateway up and takes it down."""
 
-    def __init__(self, settings: ServeSettings, *, engine: Engine | None = None) -> None:
-        """`engine` replaces the one that the settings name; used by tests."""
+    def __init__(
+        self,
+        settings: ServeSettings,
+        *,
+        engine: MortalEngine | EngineFactory | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`engine` replaces the one that the settings name; used by tests. A single one is started again itself.
+
+        `on_ready` is called after each restart of the engine, `on_lost` when there will be no further one.
+        """
         self._settings = settings
-        self._engine = engine
+        self._given = engine
+        self._on_ready, self._on_lost = on_ready, on_lost
+        self._engine: SupervisedEngine | None = None
         self._registry: Registry | None = None
         self.gateway: Gateway | None = None
 
@@ -71,16 +87,16 @@ class GatewayLife:
         """Everything started, adapters live again. Raises HotswapError with what is wrong."""
         settings = self._settings
         tokenizer_path = None
-        if self._engine is None and settings.engine == "vllm":
+        if self._given is None and settings.engine == "vllm":
             base = await asyncio.to_thread(_resolve, settings)
             passport = await asyncio.to_thread(read_passport, base, home=settings.home)
             target = describe_target(base, passport)
             tokenizer_path = base.path
-            self._engine = _vllm_engine(settings, base, passport)
+            factory = _vllm_engines(settings, base, passport)
         else:
             target = SCRIPTED_TARGET
-            self._engine = self._engine or ScriptedEngine(max_num_seqs=settings.max_num_seqs or 64)
-        engine = self._engine
+            factory = _given_engines(self._given, settings)
+        engine = self._engine = SupervisedEngine(factory, supervision_rules(settings))
         await asyncio.to_thread(_make_folders, settings)
         registry = Registry(settings.registry)
         await asyncio.to_thread(registry.open)
@@ -90,12 +106,19 @@ class GatewayLife:
         await engine.start()
         self.gateway = self._assemble(engine, registry, store, target, tokenizer_path)
         await self.gateway.adapters.converge()
+        await engine.check_health()  # one that died meanwhile has no adapters, and is a failed start
+        engine.supervise(
+            _bringing_back(self.gateway.adapters),
+            metrics=self.gateway.metrics,
+            on_ready=self._on_ready,
+            on_lost=self._on_lost,
+        )
         self.gateway.phase = Phase.READY
         return self.gateway
 
     def _assemble(
         self,
-        engine: Engine,
+        engine: SupervisedEngine,
         registry: Registry,
         store: AdapterStore,
         target: TargetBase,
@@ -180,6 +203,7 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
     gateway.phase = Phase.DRAINING
     gateway.admission.drain(retry_after_seconds=max(1, round(drain_seconds)))
     gateway.adapters.refuse()
+    gateway.engine.finish()
     logger.info("draining: %d requests to finish within %g s", gateway.admission.requests, drain_seconds)
     try:
         async with asyncio.timeout(drain_seconds):
@@ -195,17 +219,26 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
                 await gateway.adapters.wait_quiet()
 
 
-async def watch_engine(gateway: Gateway, on_death: Callable[[], None]) -> None:
-    """Call `on_death` once when the engine can answer nothing any more."""
-    while True:
+def _bringing_back(manager: AdapterManager) -> Callable[[Engine], Awaitable[None]]:
+    async def restore(engine: Engine) -> None:
         try:
-            await gateway.engine.check_health()
-        except EngineError as error:
-            if gateway.phase is Phase.READY:
-                logger.error("%s; the server ends so that it can be started again", error)
-                on_death()
-            return
-        await asyncio.sleep(_HEALTH_POLL_SECONDS)
+            await manager.restore(engine)
+        except NotImplementedError:
+            for managed in manager.board.versions():
+                if managed.state in (AdapterState.LIVE, AdapterState.DRAINING):
+                    await engine.load_adapter(managed.handle)
+
+    return restore
+
+
+def supervision_rules(settings: ServeSettings) -> SupervisionRules:
+    """When an engine is given up, and how often a new one is started."""
+    return SupervisionRules(
+        WatchRules(stall_seconds=settings.engine_stall_seconds, hang_seconds=settings.engine_hang_seconds),
+        RestartRules(
+            max_restarts=settings.engine_max_restarts, window_seconds=settings.engine_restart_window_seconds
+        ),
+    )
 
 
 def checked_base(
@@ -257,10 +290,18 @@ def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passpor
     )
 
 
-def _vllm_engine(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> Engine:
-    from serve.engine.vllm.engine import VllmEngine
+def _vllm_engines(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> EngineFactory:
+    from serve.engine.vllm.engine import VllmEngines
 
-    return VllmEngine(engine_wishes(settings, base, passport))
+    return VllmEngines(engine_wishes(settings, base, passport))
+
+
+def _given_engines(given: MortalEngine | EngineFactory | None, settings: ServeSettings) -> EngineFactory:
+    if given is None:
+        return lambda: ScriptedEngine(max_num_seqs=settings.max_num_seqs or 64)
+    if callable(given):
+        return given
+    return lambda: given
 
 
 def _kv_values_per_token(facts: ArchitectureFacts) -> int:

@@ -9,7 +9,7 @@ from serve.access.authority import Authority
 from serve.access.quotas import Quotas
 from serve.admission import Admission
 from serve.engine.grammar import GrammarGuard
-from serve.engine.protocol import Engine
+from serve.engine.supervised.engine import SupervisedEngine
 from serve.http.exchange import Exchanges
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.uploads import Uploads
@@ -31,7 +31,7 @@ class Phase(enum.StrEnum):
 class Gateway:
     """Belongs to one event loop."""
 
-    engine: Engine
+    engine: SupervisedEngine
     adapters: AdapterManager
     uploads: Uploads
     admission: Admission

@@ -83,9 +83,11 @@ class Passage:
 async def enter(gateway: Gateway, exchange: Exchange, wish: Wish) -> AsyncIterator[Passage]:
     """Let a request in, with a lease on the version that answers it.
 
-    Raises DrainingError, QueueFullError, RateLimitedError, UnknownModelError, ReviewRefusedError.
+    Raises EngineNotReadyError, DrainingError, QueueFullError, RateLimitedError, UnknownModelError,
+    ReviewRefusedError.
     """
     exchange.record.note_caller(wish.caller)
+    gateway.engine.check_open()
     gateway.admission.check_open(requests=wish.prompts)
     with gateway.quotas.admit(wish.caller) as allowance:
         try:

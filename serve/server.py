@@ -1,7 +1,8 @@
 """The server process: uvicorn around the application, with a drain instead of a sudden end.
 
 SIGTERM or SIGINT: not ready, new work gets 503, running work finishes within the drain limit, exit 0.
-A second one ends the process at once. The engine's death and a failed start end it with a code that is not 0.
+A second one ends the process at once. An engine that cannot be kept up and a failed start end it with a code that
+is not 0.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from fastapi import FastAPI
 
 from bases.errors import HotswapError
 from serve.app import create_app
-from serve.build import GatewayLife, drain, http_limits, watch_engine
-from serve.engine.protocol import Engine
+from serve.build import GatewayLife, drain, http_limits
+from serve.engine.protocol import MortalEngine
+from serve.engine.supervised.supervisor import EngineFactory
 from serve.gateway import Phase
 from serve.http.protocol import limited_protocol
 from serve.settings import ServeSettings
@@ -37,11 +39,15 @@ _CLOSE_SECONDS = 5
 class HotswapServer(uvicorn.Server):
     """A uvicorn server that drains on the first signal."""
 
-    def __init__(self, settings: ServeSettings, *, engine: Engine | None = None) -> None:
-        """`engine` replaces the one that the settings name; used by tests."""
+    def __init__(
+        self, settings: ServeSettings, *, engine: MortalEngine | EngineFactory | None = None
+    ) -> None:
+        """`engine`, one or a factory of them, replaces the one that the settings name; used by tests."""
         self.settings = settings
         self.exit_code = EXIT_OK
-        self.life = GatewayLife(settings, engine=engine)
+        self.life = GatewayLife(
+            settings, engine=engine, on_ready=_set_aside, on_lost=lambda: self._end(EXIT_ENGINE_DIED)
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
@@ -90,13 +96,9 @@ class HotswapServer(uvicorn.Server):
             logger.exception("the server cannot start")
             self._end(EXIT_START_FAILED)
             return
-        # What lives until the end is set aside: a full collection over the engine's and the libraries'
-        # objects stops every stream for most of a second. vLLM's own server does the same.
-        gc.collect()
-        gc.freeze()
+        _set_aside()
         app.state.gateway = gateway
         logger.info("ready: %s with %d adapters", self.address, len(gateway.adapters.board.aliases()))
-        self._spawn(watch_engine(gateway, lambda: self._end(EXIT_ENGINE_DIED)))
         self._spawn(_warm(gateway.grammars.warm()))
 
     @property
@@ -142,6 +144,16 @@ class HotswapServer(uvicorn.Server):
         task.add_done_callback(self._tasks.discard)
 
 
+def _set_aside() -> None:
+    """Keep what lives until the end, or until the engine's, out of later collections.
+
+    A full collection over the engine's and the libraries' objects stops every stream for most of a second. vLLM's
+    own server does the same.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 async def _warm(work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
@@ -149,8 +161,8 @@ async def _warm(work: Coroutine[Any, Any, None]) -> None:
         logger.warning("structured outputs are not available: %s", error)
 
 
-def serve(settings: ServeSettings, *, engine: Engine | None = None) -> int:
-    """Run until a signal, a failed start or the engine's death; returns the exit code."""
+def serve(settings: ServeSettings, *, engine: MortalEngine | EngineFactory | None = None) -> int:
+    """Run until a signal, a failed start or an engine that cannot be kept up; returns the exit code."""
     server = HotswapServer(settings, engine=engine)
     try:
         server.run()

@@ -88,6 +88,23 @@ class ServeSettings(BaseSettings):
         description="Whose kernels compute quantised layers on CPU where both can: `auto` (measured faster), "
         "`hotswap` or `vllm`.",
     )
+    engine_stall_seconds: float = Field(
+        15.0,
+        gt=0,
+        description="Without a sign of life from the engine for so long, in seconds, no new work is taken.",
+    )
+    engine_hang_seconds: float = Field(
+        60.0, gt=0, description="After so long, in seconds, the engine is ended and started again."
+    )
+    engine_max_restarts: int = Field(
+        5,
+        ge=0,
+        description="Restarts of a lost engine within the window; beyond it the server ends with code 4. "
+        "0: at the first loss.",
+    )
+    engine_restart_window_seconds: float = Field(
+        600.0, gt=0, description="The window in which restarts are counted, in seconds."
+    )
     reasoning: str = Field(
         "auto",
         description="Reasoning field: `auto` (recognised from the base), `off`, or the name of a vLLM parser.",
@@ -213,6 +230,16 @@ class ServeSettings(BaseSettings):
             raise ValueError(
                 f"--max-cpu-loras ({self.max_cpu_loras}) is below --max-loras ({self.max_loras}): "
                 "every adapter in a batch is also kept in memory; raise the first or lower the second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stalls_before_it_hangs(self) -> ServeSettings:
+        if self.engine_hang_seconds < self.engine_stall_seconds:
+            raise ValueError(
+                f"--engine-hang-seconds ({self.engine_hang_seconds:g}) is below --engine-stall-seconds "
+                f"({self.engine_stall_seconds:g}): an engine takes no new work before it is given up; raise the "
+                "first or lower the second"
             )
         return self
 
