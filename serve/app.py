@@ -29,16 +29,22 @@ class HttpLimits:
     allowed_hosts: Collection[str]
 
 
-class _OpenApp(FastAPI):
-    """Documents the admin API as it is where no key is configured."""
+class _KeyedApp(FastAPI):
+    """Documents only the kinds of keys that this server asks for."""
+
+    asked_keys: frozenset[str] = frozenset()
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             document = super().openapi()
-            document["components"].pop("securitySchemes", None)
+            schemes = document["components"].pop("securitySchemes", {})
+            if asked := {name: scheme for name, scheme in schemes.items() if name in self.asked_keys}:
+                document["components"]["securitySchemes"] = asked
             for operations in document["paths"].values():
                 for operation in operations.values():
-                    operation.pop("security", None)
+                    needs = operation.pop("security", ())
+                    if kept := [need for need in needs if self.asked_keys.issuperset(need)]:
+                        operation["security"] = kept
         return super().openapi()
 
 
@@ -47,10 +53,11 @@ def create_app(
     limits: HttpLimits,
     *,
     admin_key: bool = True,
+    api_key: bool = False,
 ) -> FastAPI:
     """The application. `life` puts a Gateway on `app.state.gateway` while it is entered.
 
-    `admin_key` says whether the document asks for the admin key; the gateway's own settings decide.
+    `admin_key` and `api_key` say whether the document asks for them; the gateway's own settings decide.
     """
 
     @asynccontextmanager
@@ -58,7 +65,7 @@ def create_app(
         async with life(app):
             yield
 
-    app = (FastAPI if admin_key else _OpenApp)(
+    app = _KeyedApp(
         title="Hotswap",
         version=VERSION,
         summary="One base model, many adapters, always on.",
@@ -77,6 +84,8 @@ def create_app(
             ),
         ],
     )
+    asked = {"admin_key": admin_key, "api_key": api_key}
+    app.asked_keys = frozenset(name for name, is_asked in asked.items() if is_asked)
     app.state.gateway = None
     routers = (generate, openai, lorax, vllm_lora, admin, upload, health)
     for routes in routers:

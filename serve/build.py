@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from adapters.registry.keys import KeyTable
 from adapters.registry.registry import Registry
 from adapters.store import AdapterStore
 from adapters.target import TargetBase, describe_target
@@ -17,7 +18,9 @@ from bases.folder import read_json_object
 from bases.passport import Passport, read_passport
 from bases.resolve import ResolvedBase, resolve_base
 from serve.access.authority import Authority
+from serve.access.keyring import KeyRing
 from serve.access.quotas import Quotas
+from serve.access.salts import CacheSalts
 from serve.admission import Admission
 from serve.app import HttpLimits
 from serve.engine.grammar import GrammarGuard
@@ -81,6 +84,7 @@ class GatewayLife:
         self._on_ready, self._on_lost = on_ready, on_lost
         self._engine: SupervisedEngine | None = None
         self._registry: Registry | None = None
+        self._keys: KeyRing | None = None
         self.gateway: Gateway | None = None
 
     async def up(self) -> Gateway:
@@ -101,10 +105,16 @@ class GatewayLife:
         registry = Registry(settings.registry)
         await asyncio.to_thread(registry.open)
         self._registry = registry
+        keys = self._keys = KeyRing(
+            KeyTable(registry),
+            refresh_seconds=settings.key_refresh_seconds,
+            outage_seconds=settings.key_outage_seconds,
+        )
+        await keys.open()
         store = AdapterStore(settings.home / "store")
         await asyncio.to_thread(store.clean)
         await engine.start()
-        self.gateway = self._assemble(engine, registry, store, target, tokenizer_path)
+        self.gateway = self._assemble(engine, registry, keys, store, target, tokenizer_path)
         await self.gateway.adapters.converge()
         await engine.check_health()  # one that died meanwhile has no adapters, and is a failed start
         engine.supervise(
@@ -120,6 +130,7 @@ class GatewayLife:
         self,
         engine: SupervisedEngine,
         registry: Registry,
+        keys: KeyRing,
         store: AdapterStore,
         target: TargetBase,
         tokenizer: Path | None,
@@ -130,6 +141,7 @@ class GatewayLife:
             max_running=max(facts.max_num_seqs + 1, int(facts.max_num_seqs * RUNNING_AHEAD)),
             max_queued_requests=settings.max_queued_requests,
             max_queued_tokens=settings.max_queued_tokens,
+            queue_seconds=settings.queue_seconds,
         )
         max_adapter_bytes = settings.max_adapter_mib * MIB
         manager = AdapterManager(
@@ -170,7 +182,14 @@ class GatewayLife:
             ),
             running=running,
             metrics=metrics,
-            access=Authority(key=key, open_without_key=settings.on_loopback),
+            access=Authority(
+                key=key,
+                open_without_key=settings.on_loopback and settings.auth != "required",
+                required=settings.key_required,
+                keys=keys,
+            ),
+            keys=keys,
+            salts=CacheSalts(),
             quotas=Quotas(),
             review=Reviewer(),
             grammars=GrammarGuard(
@@ -193,6 +212,9 @@ class GatewayLife:
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.stop()
+        keys, self._keys = self._keys, None
+        if keys is not None:
+            await keys.close()
         registry, self._registry = self._registry, None
         if registry is not None:
             await asyncio.to_thread(registry.close)

@@ -6,7 +6,9 @@ import enum
 from dataclasses import dataclass, field
 
 from serve.access.authority import Authority
+from serve.access.keyring import KeyRing
 from serve.access.quotas import Quotas
+from serve.access.salts import CacheSalts
 from serve.admission import Admission
 from serve.engine.grammar import GrammarGuard
 from serve.engine.supervised.engine import SupervisedEngine
@@ -39,6 +41,8 @@ class Gateway:
     running: RunningRequests
     metrics: GatewayMetrics
     access: Authority
+    keys: KeyRing
+    salts: CacheSalts
     quotas: Quotas
     review: Reviewer
     grammars: GrammarGuard

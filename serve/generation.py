@@ -126,7 +126,13 @@ def sampling_of(
 
 
 def engine_request(
-    request_id: str, body: GenerateBody, prompt: list[int], sampling: Sampling, adapter: AdapterHandle | None
+    request_id: str,
+    body: GenerateBody,
+    prompt: list[int],
+    sampling: Sampling,
+    adapter: AdapterHandle | None,
+    *,
+    cache_salt: str | None = None,
 ) -> EngineRequest:
     """One prompt as the engine takes it."""
     return EngineRequest(
@@ -136,6 +142,7 @@ def engine_request(
         adapter=adapter,
         stream=bool(body.stream),
         split_reasoning=body.reasoning and body.messages is not None,
+        cache_salt=cache_salt,
     )
 
 

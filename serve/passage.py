@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from serve.access.caller import Caller
 from serve.access.quotas import Allowance
-from serve.admission import Flow
 from serve.errors import InvalidRequestError
+from serve.fair_queue import Flow
 from serve.gateway import Gateway
 from serve.http.exchange import Exchange
 from serve.lifecycle.board import Lease
@@ -45,6 +45,8 @@ class Passage:
         self._exchange = exchange
         self._wish = wish
         self._allowance = allowance
+        self._flow = Flow(wish.caller.tenant, lease.alias, wish.caller.weight)
+        self._charged_tokens = 0
 
     @property
     def subject(self) -> Subject:
@@ -65,18 +67,40 @@ class Passage:
         default = self.gateway.max_tokens_default
         return default if ceiling is None else min(default, ceiling)
 
+    @property
+    def bound(self) -> int | None:
+        """Tokens of an answer that a caller with limits may have without asking for a number; None: no bound."""
+        limits = self.caller.limits
+        counted = limits.max_tokens is not None or limits.tokens_per_minute is not None
+        return self.max_tokens if counted else None
+
+    @property
+    def cache_salt(self) -> str | None:
+        """Only requests with the same salt share a prefix cache."""
+        return self.gateway.salts.of(self.caller)
+
     @asynccontextmanager
     async def place(self, *, sequences: int, prompt_tokens: int, max_tokens: int) -> AsyncIterator[float]:
         """Hold places in the engine for one prompt; yields the seconds spent waiting.
 
         `max_tokens` is what each sequence may generate. Raises RateLimitedError, QueueFullError, DrainingError.
         """
-        self._allowance.reserve(prompt_tokens, max_tokens * sequences)
-        flow = Flow(self.caller.tenant, self.lease.alias, self.caller.weight)
+        answer_tokens = max_tokens * sequences
+        self._allowance.reserve(prompt_tokens, answer_tokens)
+        self._exchange.headers.update(self._allowance.headers)
         async with self.gateway.admission.slot(
-            sequences=sequences, prompt_tokens=prompt_tokens, flow=flow
+            sequences=sequences, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens, flow=self._flow
         ) as waited:
+            self._charged_tokens += answer_tokens
             yield waited
+
+    def settle(self) -> None:
+        """Give back what the answer did not use of the caller's limits and of its share of the engine."""
+        record = self._exchange.record
+        self._allowance.settle(record.completion_tokens, record.prompt_tokens or None)
+        unused = self._charged_tokens - record.completion_tokens
+        if unused > 0:
+            self.gateway.admission.refund(self._flow, unused)
 
 
 @asynccontextmanager
@@ -88,21 +112,26 @@ async def enter(gateway: Gateway, exchange: Exchange, wish: Wish) -> AsyncIterat
     """
     exchange.record.note_caller(wish.caller)
     gateway.engine.check_open()
-    gateway.admission.check_open(requests=wish.prompts)
-    with gateway.quotas.admit(wish.caller) as allowance:
+    asked = wish.reference if wish.reference != gateway.adapters.board.base_name else None
+    alias = asked.partition("@")[0] if asked is not None else None
+    flow = Flow(wish.caller.tenant, alias, wish.caller.weight)  # as far as can be told before the lease
+    gateway.admission.check_open(requests=wish.prompts, flow=flow)
+    with (
+        gateway.quotas.admit(wish.caller) as allowance,
+        gateway.adapters.board.lease(
+            wish.reference, param=wish.param, caller=wish.caller, session=wish.session
+        ) as lease,
+    ):
+        exchange.use(lease)
+        exchange.headers.update(allowance.headers)
+        passage = Passage(gateway, exchange, wish, lease, allowance)
         try:
-            with gateway.adapters.board.lease(
-                wish.reference, param=wish.param, caller=wish.caller, session=wish.session
-            ) as lease:
-                exchange.use(lease)
-                exchange.headers.update(allowance.headers)
-                passage = Passage(gateway, exchange, wish, lease, allowance)
-                _check_ceiling(wish)
-                if gateway.review.active:
-                    await gateway.review.prompt(passage.subject, wish.texts)
-                yield passage
+            _check_ceiling(wish)
+            if gateway.review.active:
+                await gateway.review.prompt(passage.subject, wish.texts)
+            yield passage
         finally:
-            allowance.settle(exchange.record.completion_tokens)
+            passage.settle()
 
 
 def _check_ceiling(wish: Wish) -> None:

@@ -51,7 +51,12 @@ class HotswapServer(uvicorn.Server):
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
-        app = create_app(self._lifespan, http_limits(settings), admin_key=settings.admin_key is not None)
+        app = create_app(
+            self._lifespan,
+            http_limits(settings),
+            admin_key=settings.admin_key is not None or settings.key_required,
+            api_key=settings.key_required,
+        )
         super().__init__(
             uvicorn.Config(
                 app,

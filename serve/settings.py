@@ -55,7 +55,7 @@ class ServeSettings(BaseSettings):
     )
 
     # Where
-    host: str = Field("127.0.0.1", description="Address to bind. Anything but loopback needs an admin key.")
+    host: str = Field("127.0.0.1", description="Address to bind. Anything but loopback needs keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -158,6 +158,17 @@ class ServeSettings(BaseSettings):
         30.0, gt=0, description="Time a client may leave a stream unread before it is dropped, in seconds."
     )
     request_seconds: float = Field(600.0, gt=0, description="Longest request, queue included, in seconds.")
+    queue_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Longest wait for a turn, in seconds; beyond it 504. Default: --request-seconds.",
+    )
+    first_token_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Longest wait for a stream's first token, queue included, in seconds; beyond it 504. Default: "
+        "--request-seconds.",
+    )
     max_tokens_default: int = Field(
         256,
         ge=1,
@@ -165,6 +176,19 @@ class ServeSettings(BaseSettings):
     )
 
     # Access and logs
+    auth: Literal["auto", "required", "open"] = Field(
+        "auto",
+        description="Who is answered: `required` (whoever has a key), `open` (anybody), or `auto`: anybody on "
+        "loopback, elsewhere whoever has a key. A key that is sent is checked in any case.",
+    )
+    key_refresh_seconds: float = Field(
+        2.0, gt=0, description="How soon a key that was revoked elsewhere is refused here, in seconds."
+    )
+    key_outage_seconds: float = Field(
+        900.0,
+        ge=0,
+        description="How long known keys stay good while the registry does not answer, in seconds.",
+    )
     admin_key: SecretStr | None = Field(
         None, description="Key of the admin API, at least 16 characters; or its digest as `sha256:HEX`."
     )
@@ -252,6 +276,11 @@ class ServeSettings(BaseSettings):
             return ipaddress.ip_address(self.host.strip("[]")).is_loopback
         except ValueError:
             return False
+
+    @property
+    def key_required(self) -> bool:
+        """True when nobody is answered without a key."""
+        return self.auth == "required" or (self.auth == "auto" and not self.on_loopback)
 
     @property
     def adapter_folder(self) -> Path:

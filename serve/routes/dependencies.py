@@ -18,7 +18,7 @@ from serve.access.caller import Caller
 from serve.errors import EngineNotReadyError
 from serve.gateway import Gateway, Phase
 from serve.http.request_id import request_id_of
-from serve.http.strict_json import JsonOnlyRoute
+from serve.http.strict_json import JsonOnlyRoute, LenientTypeRoute
 
 _SESSION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -34,9 +34,29 @@ async def _request_id(request: Request) -> str:
     return request_id_of(request.scope)
 
 
-async def _caller_of(request: Request, gateway: Annotated[Gateway, Depends(_gateway)]) -> Caller:
-    values = [value for name, value in request.headers.raw if name == b"authorization"]
-    return gateway.access.identify(values)
+def _authorization(request: Request) -> list[bytes]:
+    """The header as bytes, as often as it was sent: anything may stand in it."""
+    return [value for name, value in request.headers.raw if name == b"authorization"]
+
+
+# Only for the document.
+_API_KEY = HTTPBearer(
+    auto_error=False, scheme_name="api_key", description="A key of this gateway, where one is asked for."
+)
+_ADMIN_KEY = HTTPBearer(
+    auto_error=False,
+    scheme_name="admin_key",
+    description="The admin key, or a key with the admin scope, where one is configured.",
+)
+_Documented = HTTPAuthorizationCredentials | None
+
+
+async def _caller_of(
+    request: Request,
+    gateway: Annotated[Gateway, Depends(_gateway)],
+    _documented: Annotated[_Documented, Security(_API_KEY)],
+) -> Caller:
+    return gateway.access.identify(_authorization(request))
 
 
 async def _session_of(request: Request) -> str | None:
@@ -51,28 +71,42 @@ CallerDep = Annotated[Caller, Depends(_caller_of)]
 SessionDep = Annotated[str | None, Depends(_session_of)]
 
 
-# Only for the document: the header is read as bytes below, because anything may stand in it.
-_BEARER = HTTPBearer(
-    auto_error=False, scheme_name="admin_key", description="The admin key, where one is configured."
-)
-
-
 async def _admin(
-    request: Request,
-    gateway: GatewayDep,
-    _documented: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    request: Request, gateway: GatewayDep, _documented: Annotated[_Documented, Security(_ADMIN_KEY)]
 ) -> str:
-    return _caller(request, gateway)
+    return gateway.access.admin(_authorization(request)).name
 
 
-def _caller(request: Request, gateway: Gateway) -> str:
-    values = [value for name, value in request.headers.raw if name == b"authorization"]
-    return gateway.access.admin(values).name
+async def _metrics_reader(
+    request: Request, _documented: Annotated[_Documented, Security(_API_KEY)]
+) -> Gateway | None:
+    gateway = request.app.state.gateway
+    if not isinstance(gateway, Gateway):
+        return None
+    gateway.access.metrics(_authorization(request))
+    return gateway
 
 
 async def find_caller(request: Request) -> str:
-    """Name the caller of an admin route. Raises EngineNotReadyError, MissingKeyError, AdminDisabledError."""
-    return _caller(request, await _gateway(request))
+    """Name the caller of an admin route.
+
+    Raises EngineNotReadyError, MissingKeyError, KeysUnavailableError, AdminDisabledError, ScopeError.
+    """
+    return (await _gateway(request)).access.admin(_authorization(request)).name
+
+
+class KeyedRoute(LenientTypeRoute):
+    """Strict JSON from whoever may be answered; others learn nothing of what they sent."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            # FastAPI parses the body before it asks the dependencies.
+            (await _gateway(request)).access.identify(_authorization(request))
+            return await handler(request)
+
+        return guarded
 
 
 class AdminRoute(JsonOnlyRoute):
@@ -91,3 +125,5 @@ class AdminRoute(JsonOnlyRoute):
 
 # Name of the caller, for the audit log.
 AdminDep = Annotated[str, Depends(_admin)]
+# None while the server starts: there is nothing to read then.
+MetricsDep = Annotated[Gateway | None, Depends(_metrics_reader)]

@@ -27,15 +27,14 @@ from serve.generation import (
 )
 from serve.http.errors import body_of
 from serve.http.exchange import Exchange, Reply
-from serve.http.strict_json import LenientTypeRoute
 from serve.lifecycle.board import Lease
 from serve.passage import Passage, Wish, enter
-from serve.routes.dependencies import CallerDep, GatewayDep, RequestIdDep, SessionDep
+from serve.routes.dependencies import CallerDep, GatewayDep, KeyedRoute, RequestIdDep, SessionDep
 from serve.routes.documentation import ERRORS, EVENTS
 from serve.schemas.generate import GenerateAnswer, GenerateBody
 from serve.schemas.sampling import constraint_of
 
-router = APIRouter(route_class=LenientTypeRoute, tags=["generate"])
+router = APIRouter(route_class=KeyedRoute, tags=["generate"])
 
 
 @router.post(
@@ -102,6 +101,7 @@ class GenerateReply(Reply):
                     context_tokens=facts.context_tokens,
                 ),
                 passage.lease.handle,
+                cache_salt=passage.cache_salt,
             )
             for place, prompt in enumerate(prompts)
         ]

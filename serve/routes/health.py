@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from serve.errors import EngineError, EngineNotReadyError
 from serve.gateway import Gateway, Phase
+from serve.routes.dependencies import MetricsDep
 from serve.routes.documentation import WIRE_ERRORS, errors
 
 router = APIRouter(tags=["health"], responses=WIRE_ERRORS)
@@ -51,11 +52,18 @@ async def readyz(request: Request) -> Readiness:
     )
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
-async def metrics(request: Request) -> Response:
-    """The gateway's series (`hotswap_*`) and the engine's (`vllm:*`)."""
-    gateway = request.app.state.gateway
-    if not isinstance(gateway, Gateway):
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=PlainTextResponse,
+    responses=errors(401, 403, 503),
+)
+async def metrics(gateway: MetricsDep) -> Response:
+    """The gateway's series (`hotswap_*`) and the engine's (`vllm:*`).
+
+    Where requests need a key, these need one with the metrics or the admin scope.
+    """
+    if gateway is None:
         return Response(b"", media_type=CONTENT_TYPE_LATEST)
     ours = gateway.metrics
     ours.in_flight.set(gateway.admission.requests)

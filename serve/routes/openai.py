@@ -17,15 +17,14 @@ from serve.errors import InvalidRequestError
 from serve.gateway import Gateway
 from serve.http.errors import body_of, json_response
 from serve.http.exchange import Exchange, Record, Reply
-from serve.http.strict_json import LenientTypeRoute
 from serve.lifecycle.state import AdapterState
 from serve.limits import check_characters
 from serve.passage import Wish, enter
-from serve.routes.dependencies import CallerDep, GatewayDep, RequestIdDep, SessionDep
+from serve.routes.dependencies import CallerDep, GatewayDep, KeyedRoute, RequestIdDep, SessionDep
 from serve.routes.documentation import ERRORS, OPENAI_EVENTS, WIRE_ERRORS, errors
 from serve.schemas.openai import ChatBody, CompletionBody
 
-router = APIRouter(prefix="/v1", route_class=LenientTypeRoute, tags=["openai"])
+router = APIRouter(prefix="/v1", route_class=KeyedRoute, tags=["openai"])
 
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"description": "OpenAI's answer.", "content": {"application/json": {}, **OPENAI_EVENTS}}
@@ -37,16 +36,18 @@ _CHARS_PER_TOKEN = 4
 @router.get(
     "/models",
     summary="The base and the adapters that can be named as `model`",
-    responses={**WIRE_ERRORS, **errors(503)},
+    responses={**WIRE_ERRORS, **errors(401, 503)},
 )
-async def models(gateway: GatewayDep) -> dict[str, Any]:
-    """The base, then each live alias and its version. No server paths."""
+async def models(gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
+    """What the caller may use: the base, then each live alias and its version. No server paths."""
     board = gateway.adapters.board
     card = {"object": "model", "created": 0, "owned_by": "hotswap"}
     context = gateway.engine.facts.context_tokens
-    cards: list[dict[str, Any]] = [{"id": board.base_name, **card, "max_model_len": context, "parent": None}]
+    cards: list[dict[str, Any]] = []
+    if caller.may_use(None):
+        cards.append({"id": board.base_name, **card, "max_model_len": context, "parent": None})
     for alias, managed in sorted(board.aliases().items()):
-        if managed.state is AdapterState.LIVE:
+        if managed.state is AdapterState.LIVE and caller.may_use(alias):
             cards += [
                 {"id": name, **card, "max_model_len": context, "parent": board.base_name}
                 for name in (alias, str(managed.version))
@@ -77,13 +78,13 @@ async def completions(
 
 
 @router.get("/models/{model}", summary="One base or adapter", responses={**ERRORS})
-async def model(model: str, gateway: GatewayDep) -> Response:
-    """The card of one name that can be asked for."""
-    listed = await models(gateway)
+async def model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
+    """The card of one name that the caller can ask for."""
+    listed = await models(gateway, caller)
     for card in listed["data"]:
         if card["id"] == model:
             return json_response(200, card)
-    with gateway.adapters.board.lease(model, param="model"):
+    with gateway.adapters.board.lease(model, param="model", caller=caller):
         return json_response(200, {"id": model, "object": "model", "created": 0, "owned_by": "hotswap"})
 
 
@@ -149,16 +150,18 @@ class OpenAIReply(Reply):
                 await gateway.grammars.check(constraint)
             sequences = (body.n or 1) * num_prompts
             exchange.record.sequences = sequences
-            estimate = body.num_chars // _CHARS_PER_TOKEN
+            estimate = body.num_chars // _CHARS_PER_TOKEN * num_prompts
             async with passage.place(
                 sequences=sequences,
                 prompt_tokens=estimate,
-                max_tokens=body.asked_tokens or passage.max_tokens,
+                max_tokens=body.asked_tokens or body.default_tokens or passage.max_tokens,
             ) as waited:
                 observer = _Observer(exchange.record, waited=waited, streaming=bool(body.stream))
                 handlers = gateway.engine.openai
                 handler = handlers.chat if self._chat else handlers.completions
-                asked = body.engine_body(passage.lease.engine_name, max_tokens=self._caller.limits.max_tokens)
+                asked = body.engine_body(
+                    passage.lease.engine_name, max_tokens=passage.bound, cache_salt=passage.cache_salt
+                )
                 answer = await handler(asked, self.request_id, observer)
                 if body.stream:
                     await self._events(exchange, cast("AsyncIterator[str]", answer))

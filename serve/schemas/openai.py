@@ -159,15 +159,25 @@ class OpenAIFields(SamplingFields):
         """Tokens of an answer that the client asked for."""
         return self.max_tokens
 
-    def engine_body(self, engine_name: str, *, max_tokens: int | None = None) -> dict[str, Any]:
+    @property
+    def default_tokens(self) -> int | None:
+        """Tokens of an answer when the client names no number; None: as many as fit."""
+        return None
+
+    def engine_body(
+        self, engine_name: str, *, max_tokens: int | None = None, cache_salt: str | None = None
+    ) -> dict[str, Any]:
         """The request for vLLM's handler, under the name that the engine knows.
 
-        `max_tokens` bounds the answer where the client did not.
+        `max_tokens` bounds the answer where the client did not. Only requests with the same `cache_salt` share a
+        prefix cache.
         """
         body = self.model_dump(by_alias=True, exclude_none=True, exclude={"user"})
         body["model"] = engine_name
         if max_tokens is not None and self.asked_tokens is None:
-            body["max_tokens"] = max_tokens
+            body["max_tokens"] = min(max_tokens, self.default_tokens or max_tokens)
+        if cache_salt is not None:
+            body["cache_salt"] = cache_salt
         match self.response_format:
             case RegexFormat():
                 body["structured_outputs"] = {"regex": body.pop("response_format")["regex"]}
@@ -254,6 +264,10 @@ class CompletionBody(OpenAIFields):
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
     suffix: None = None
+
+    @property
+    def default_tokens(self) -> int | None:
+        return 16  # OpenAI's and vLLM's
 
     @property
     def token_ids(self) -> Sequence[int]:
