@@ -225,6 +225,7 @@ class VllmEngine:
             sampling_params(request.sampling, stream=request.stream),
             request.adapter,
             urgent=request.urgent,
+            cache_salt=request.cache_salt,
         )
         async with contextlib.aclosing(steps):
             async for step in steps:
@@ -273,6 +274,7 @@ class VllmEngine:
         adapter: AdapterHandle | None,
         *,
         urgent: bool,
+        cache_salt: str | None = None,
     ) -> AsyncGenerator[Any, None]:
         """vLLM's outputs, with vLLM's errors as the gateway's. Closing the iterator aborts the request."""
         from vllm.exceptions import VLLMClientError
@@ -281,7 +283,7 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineGenerateError
 
         stream = self._alive().generate(
-            tokens_input(list(token_ids)),
+            tokens_input(list(token_ids), cache_salt=cache_salt),
             params,
             request_id,
             lora_request=_lora_request(adapter) if adapter is not None else None,
