@@ -150,3 +150,26 @@ class EventRow(Base):
     digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     outcome: Mapped[str] = mapped_column(String(64))
     detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class OperationRow(Base):
+    """One operation of the admin API; forgotten a day after its end."""
+
+    __tablename__ = "operations"
+    __table_args__ = (UniqueConstraint("actor", "key"), Index(None, "started_at"))
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    instance: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
+    actor: Mapped[str] = mapped_column(String(256))
+    request_id: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str | None] = mapped_column(String(128))
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    phases: Mapped[list[Any]] = mapped_column(JSON)
+    status: Mapped[int | None]
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    touched_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -12,42 +12,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import JsonValue
-from sqlalchemy import JSON, String, UniqueConstraint, and_, delete, or_, select, update
+from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
-from adapters.registry.models import NAME_LENGTH, UtcDateTime
+from adapters.registry.models import OperationRow
 from adapters.registry.registry import Registry
-
-KEY_LENGTH = 128
-
-
-class _Base(DeclarativeBase):
-    """Until the migration stands."""
-
-
-class OperationRow(_Base):
-    """One operation of the admin API. Forgotten a day after its end."""
-
-    __tablename__ = "operations"
-    __table_args__ = (UniqueConstraint("actor", "key"),)
-
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    instance: Mapped[str] = mapped_column(String(64))
-    action: Mapped[str] = mapped_column(String(64))
-    name: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
-    actor: Mapped[str] = mapped_column(String(256))
-    request_id: Mapped[str] = mapped_column(String(64))
-    key: Mapped[str | None] = mapped_column(String(KEY_LENGTH))
-    fingerprint: Mapped[str | None] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16))
-    phases: Mapped[list[Any]] = mapped_column(JSON)
-    status: Mapped[int | None]
-    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    started_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-    touched_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-
 
 RUNNING = "running"
 FAILED = "failed"
