@@ -178,7 +178,11 @@ class GatewayLife:
             exchanges=Exchanges(
                 running,
                 metrics,
-                ExchangeLimits(request_seconds=settings.request_seconds, send_seconds=settings.send_seconds),
+                ExchangeLimits(
+                    request_seconds=settings.request_seconds,
+                    send_seconds=settings.send_seconds,
+                    first_token_seconds=settings.first_token_seconds,
+                ),
             ),
             running=running,
             metrics=metrics,

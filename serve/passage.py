@@ -31,6 +31,7 @@ class Wish:
     prompts: int = 1
     max_tokens: int | None = None  # per answer, if the client says so
     session: str | None = None  # requests of one session stay with one version of a canary
+    stream: bool = False
 
 
 class Passage:
@@ -111,6 +112,7 @@ async def enter(gateway: Gateway, exchange: Exchange, wish: Wish) -> AsyncIterat
     ReviewRefusedError.
     """
     exchange.record.note_caller(wish.caller)
+    exchange.record.streaming = wish.stream
     gateway.engine.check_open()
     asked = wish.reference if wish.reference != gateway.adapters.board.base_name else None
     alias = asked.partition("@")[0] if asked is not None else None

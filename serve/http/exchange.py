@@ -62,6 +62,7 @@ class Record:
         self.completion_tokens = 0
         self.sequences = 1
         self.status = 500
+        self.streaming = False  # the client gets each token as it comes
         self.answered = False  # the status line is on its way
         self.completed = False
         self.error: Exception | None = None  # what ended it, if it did not complete
@@ -203,12 +204,21 @@ async def _watch(receive: Receive, running: RunningRequest) -> None:
     running.abort(ClientGoneError("the client closed the connection"))
 
 
+def _check_begun(running: RunningRequest, record: Record, seconds: float) -> None:
+    if record.streaming and record.ttft_seconds is None:
+        running.abort(FirstTokenTimeoutError(f"the stream had no token within {seconds:g} s and was ended"))
+
+
 class ExchangeLimits:
     """How long an exchange may take, in seconds."""
 
-    def __init__(self, *, request_seconds: float, send_seconds: float) -> None:
+    def __init__(
+        self, *, request_seconds: float, send_seconds: float, first_token_seconds: float | None = None
+    ) -> None:
+        """`first_token_seconds` is for streams; of other answers nobody sees the first token."""
         self.request_seconds = request_seconds
         self.send_seconds = send_seconds
+        self.first_token_seconds = first_token_seconds
 
 
 class Exchanges:
@@ -247,12 +257,16 @@ class Exchanges:
                         f"the request took longer than {self.limits.request_seconds:g} s and was ended"
                     ),
                 )
+                late = self.limits.first_token_seconds
+                first = loop.call_later(late, _check_begun, running, record, late) if late else None
                 watcher = asyncio.create_task(_watch(receive, running))
                 try:
                     yield Exchange(running, send, record, self.limits.send_seconds)
                     record.completed = True
                 finally:
                     deadline.cancel()
+                    if first is not None:
+                        first.cancel()
                     watcher.cancel()
         except HotswapError as error:
             record.error = error

@@ -72,6 +72,7 @@ class GenerateReply(Reply):
             prompts=len(body.prompt) if isinstance(body.prompt, list) else 1,
             max_tokens=body.max_tokens,
             session=self._session,
+            stream=bool(body.stream),
         )
         async with enter(gateway, exchange, wish) as passage:
             await gateway.grammars.check(constraint_of(body.response_format))

@@ -143,6 +143,7 @@ class OpenAIReply(Reply):
             prompts=num_prompts,
             max_tokens=body.asked_tokens,
             session=self._session,
+            stream=bool(body.stream),
         )
         async with enter(gateway, exchange, wish) as passage:
             self._check_bounds()
