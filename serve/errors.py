@@ -34,6 +34,7 @@ ServeError
 ├── DeadlineExceededError       the request took longer than the server allows
 │   ├── QueueTimeoutError       it waited too long for its turn
 │   └── FirstTokenTimeoutError  its stream did not begin in time
+├── ReviewFailedError           a reviewer failed, and nothing passes unreviewed
 ├── RequestAbortedError         the server ended this request (drain limit, adapter unloaded)
 └── SettingsError               a setting that cannot work, found at start
 """
@@ -283,6 +284,12 @@ class RequestAbortedError(ServeError):
     """The server ended a running request, and says why."""
 
     code: ClassVar[str] = "aborted"
+
+
+class ReviewFailedError(ServeError):
+    """A reviewer failed, and nothing passes unreviewed."""
+
+    code: ClassVar[str] = "review_failed"
 
 
 class SettingsError(ServeError):

@@ -62,6 +62,7 @@ _STATUS: tuple[tuple[type[HotswapError], int], ...] = (
     (TransitionError, 500),
     (errors.LifecycleError, 502),
     (errors.DeadlineExceededError, 504),
+    (errors.ReviewFailedError, 503),
     (errors.RequestAbortedError, 503),
     (errors.EngineNotReadyError, 503),
     (errors.EngineDeadError, 503),

@@ -56,6 +56,7 @@ STATUSES = {
     "KeysUnavailableError": 503,
     "DrainingError": 503,
     "DeadlineExceededError": 504,
+    "ReviewFailedError": 503,
     "QueueTimeoutError": 504,
     "FirstTokenTimeoutError": 504,
     "RequestAbortedError": 503,
