@@ -41,6 +41,7 @@ _REVIEW_SECONDS = (
     5,
     10,
 )
+_SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 _LOG_ODDS = (0.001, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
 
 
@@ -178,7 +179,27 @@ class GatewayMetrics:
         self.shadow_requests = Counter(
             "hotswap_shadow_requests",
             "Mirrored requests, by how they ended: done, failed, dropped (no room), or cut off.",
-            ["outcome"],
+            ["adapter", "version", "outcome"],
+            registry=registry,
+        )
+        self.shadow_ttft_seconds = Histogram(
+            "hotswap_shadow_ttft_seconds",
+            "Mirrored requests: first generated token of the shadow, seconds.",
+            ["adapter", "version"],
+            buckets=_LATENCY_SECONDS,
+            registry=registry,
+        )
+        self.shadow_compared = Counter(
+            "hotswap_shadow_compared",
+            "Mirrored greedy requests that were answered, by result: equal to the live answer, or different.",
+            ["adapter", "version", "result"],
+            registry=registry,
+        )
+        self.shadow_agreement = Histogram(
+            "hotswap_shadow_agreement",
+            "Mirrored greedy requests: share of the longer answer up to the first difference from the live one.",
+            ["adapter", "version"],
+            buckets=_SHARES,
             registry=registry,
         )
         self.engine_up = Gauge(
@@ -275,6 +296,10 @@ class GatewayMetrics:
             self.prompt_tokens,
             self.completion_tokens,
             self.errors,
+            self.shadow_requests,
+            self.shadow_ttft_seconds,
+            self.shadow_compared,
+            self.shadow_agreement,
         ):
             family.remove_by_labels(labels)
 
