@@ -208,7 +208,8 @@ class Registry:
     def set_alias(self, version: AdapterVersion, *, expected_digest: str | None) -> AliasRecord:
         """Point the alias at `version` if it points at `expected_digest` now (None: if it does not exist).
 
-        Setting an alias to where it points already succeeds whatever was expected. Raises
+        A move ends the name's traffic plan. Setting an alias to where it points already succeeds whatever was
+        expected. Raises
         AdapterConflictError when somebody else moved it, AdapterNotFoundError when the version is not known.
         """
         now = _now()
@@ -223,6 +224,8 @@ class Registry:
             if not _move_alias(session, version, expected_digest, now):
                 raise _moved_meanwhile(version.name, expected_digest, current)
             row.loaded = False  # the alias keeps it now, and nothing does when the alias goes on
+            # It was made beside a version that the alias has just left.
+            desired.set_plan(session, version.name, None)
             desired.count_change(session)
             return AliasRecord(version, now, previous)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
+from adapters.name import AdapterVersion
 from bases.errors import HotswapError
 from serve.engine.protocol import Engine
-from serve.errors import LifecycleError, RequestAbortedError
+from serve.errors import EngineDeadError, EngineNotReadyError, LifecycleError, RequestAbortedError
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.version import ManagedVersion
@@ -22,10 +24,19 @@ _ABORT_SECONDS = 10.0
 class Retirement:
     """Drains versions in the background. Belongs to one event loop."""
 
-    def __init__(self, engine: Engine, board: AdapterBoard, running: RunningRequests) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        board: AdapterBoard,
+        running: RunningRequests,
+        *,
+        on_gone: Callable[[ManagedVersion], None] = lambda _: None,
+    ) -> None:
+        """`on_gone` is told of each version that drained and that the engine holds no more."""
         self._engine = engine
         self._board = board
         self._running = running
+        self._on_gone = on_gone
         self._tasks: dict[ManagedVersion, asyncio.Task[None]] = {}
 
     def begin(self, managed: ManagedVersion) -> None:
@@ -42,12 +53,16 @@ class Retirement:
         await asyncio.wait({self._tasks[managed]})
         return False
 
-    async def drain(self, alias: str, limit_seconds: float) -> None:
-        """Wait until all retired versions of a name are gone; at the limit end the requests that use them.
+    async def drain(self, alias: str, limit_seconds: float, version: AdapterVersion | None = None) -> None:
+        """Wait until all retired versions of a name (or one) are gone; at the limit end the requests on them.
 
         Raises LifecycleError when one is in use even then.
         """
-        draining = {m: task for m, task in self._tasks.items() if m.version.name == alias}
+        draining = {
+            managed: task
+            for managed, task in self._tasks.items()
+            if managed.version.name == alias and version in (None, managed.version)
+        }
         if not draining:
             return
         _, unfinished = await asyncio.wait(draining.values(), timeout=limit_seconds)
@@ -77,11 +92,18 @@ class Retirement:
     async def _finish(self, managed: ManagedVersion) -> None:
         await managed.wait_idle()
         try:
-            await self._engine.unload_adapter(managed.handle)
+            with managed.timed("unload"):
+                await self._engine.unload_adapter(managed.handle)
+        except (EngineDeadError, EngineNotReadyError):
+            self._leave(managed)  # what it held went with it
         except HotswapError as error:  # the background boundary: the reason stays with the version
             managed.fail(error)
         else:
-            self._board.forget(managed)
-            managed.advance(AdapterState.UNLOADED)
+            self._leave(managed)
         finally:
             self._tasks.pop(managed, None)
+
+    def _leave(self, managed: ManagedVersion) -> None:
+        self._board.forget(managed)
+        managed.advance(AdapterState.UNLOADED)
+        self._on_gone(managed)

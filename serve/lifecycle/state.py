@@ -4,7 +4,8 @@ registered -> checked -> loading -> probing -> live -> draining -> unloaded
      |           |          |          |        |         |
      +-----------+----------+----------+--------+---------+--> failed (with a reason)
 
-`unloaded` and `failed` may be `registered` again: the same content has the same name for ever.
+`unloaded` and `failed` may be `registered` again: the same content has the same name for ever. When the engine was
+started again, `live` goes back to `loading`, and so does a probe that the engine's death cut off.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _STEPS: dict[AdapterState, frozenset[AdapterState]] = {
     AdapterState.REGISTERED: frozenset({AdapterState.CHECKED, AdapterState.FAILED}),
     AdapterState.CHECKED: frozenset({AdapterState.LOADING, AdapterState.FAILED}),
     AdapterState.LOADING: frozenset({AdapterState.PROBING, AdapterState.LIVE, AdapterState.FAILED}),
-    AdapterState.PROBING: frozenset({AdapterState.LIVE, AdapterState.FAILED}),
-    AdapterState.LIVE: frozenset({AdapterState.DRAINING, AdapterState.FAILED}),
+    AdapterState.PROBING: frozenset({AdapterState.LIVE, AdapterState.LOADING, AdapterState.FAILED}),
+    AdapterState.LIVE: frozenset({AdapterState.DRAINING, AdapterState.LOADING, AdapterState.FAILED}),
     # A version that is wanted again before it has drained goes straight back.
     AdapterState.DRAINING: frozenset({AdapterState.UNLOADED, AdapterState.LIVE, AdapterState.FAILED}),
     AdapterState.UNLOADED: frozenset({AdapterState.REGISTERED}),

@@ -39,6 +39,9 @@ class ManagedVersion:
     last_used: float | None = None  # seconds since the epoch
     phase_seconds: dict[str, float] = field(default_factory=dict)
     probe: ProbeResult | None = None  # None: not probed in this process
+    proven: bool = False  # read, verified and probed; versions beyond the memory are when they are first used
+    proof: asyncio.Task[None] | None = None  # proves it, because somebody uses it
+    returning: bool = False  # on its way back into an engine that was started again
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:

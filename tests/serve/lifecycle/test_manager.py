@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +30,10 @@ from serve.errors import (
     UnknownModelError,
     UnloadFailedError,
 )
+from serve.events import STATE_ACTION
 from serve.lifecycle.board import AdapterUnavailableError
 from serve.lifecycle.state import AdapterState
+from tests.serve.conftest import make_source
 from tests.serve.lifecycle.conftest import Bench
 
 MakeBench = Callable[..., Bench]
@@ -97,10 +100,19 @@ async def test_a_load_is_written_down_with_who_and_what(bench: MakeBench) -> Non
     made = bench()
     outcome = await made.manager.load("risk", made.source("here"), actor="alice")
     await made.manager.close()
-    (event,) = made.registry.list_events()
+    (event,) = made.registry.list_events(without_actions=[STATE_ACTION])
     assert (event.event.actor, event.event.action, event.event.outcome) == ("alice", "load", "done")
     assert (event.event.name, event.event.digest) == ("risk", outcome.managed.version.digest)
     assert event.event.detail == {"source": "here"}
+    steps = [record.event for record in made.registry.list_events(action=STATE_ACTION)]
+    assert [step.outcome for step in reversed(steps)] == [
+        "registered",
+        "checked",
+        "loading",
+        "probing",
+        "live",
+    ]
+    assert {step.digest for step in steps} == {outcome.managed.version.digest}
     assert {"check", "store", "load", "probe", "total"} <= outcome.managed.phase_seconds.keys()
     seconds = made.metrics.registry.get_sample_value("hotswap_adapter_load_seconds_count", {"phase": "total"})
     assert seconds == 1
@@ -595,31 +607,72 @@ async def test_an_adapter_above_the_rank_of_this_server_is_unavailable(bench: Ma
         speaker(after)
 
 
-@pytest.mark.parametrize("damage", ["bytes", "missing"])
+def damage_in_store(bench: Bench, digest: str, damage: str) -> None:
+    if damage == "missing":
+        bench.store.remove(digest)
+        return
+    weights = bench.store.path(digest) / WEIGHTS_NAME
+    weights.chmod(0o644)
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("bytes", "its files in the store are damaged, and it could not be fetched again from 'seed-0'"),
+        ("missing", "its files are not in this server's store, and it could not be fetched again from"),
+    ],
+)
 async def test_an_adapter_damaged_in_the_store_is_unavailable_and_others_serve(
-    bench: MakeBench, damage: str
+    bench: MakeBench, damage: str, said: str
 ) -> None:
     before = bench()
     await before.load("risk", 0)
     other = await before.load("tone", 1)
-    digest = before.registry.get(AdapterReference("risk")).version.digest
     await before.close()
-    folder = before.store.path(digest)
-    if damage == "missing":
-        before.store.remove(digest)
-    else:
-        weights = folder / WEIGHTS_NAME
-        weights.chmod(0o644)
-        raw = bytearray(weights.read_bytes())
-        raw[-1] ^= 1
-        weights.write_bytes(raw)
+    damage_in_store(before, before.registry.get(AdapterReference("risk")).version.digest, damage)
+    (before.root / "seed-0").rename(before.root / "elsewhere")
     after = bench()
     await after.manager.converge()
-    with pytest.raises(AdapterUnavailableError):
+    with pytest.raises(AdapterUnavailableError, match=said):
         speaker(after)
     assert speaker(after, "tone") == other
+    (before.root / "elsewhere").rename(before.root / "seed-0")
     version = await after.load("risk", 0)  # from its source again
     assert speaker(after) == version
+
+
+@pytest.mark.parametrize("damage", ["bytes", "missing"])
+async def test_files_that_are_damaged_or_missing_are_fetched_again_from_their_source(
+    bench: MakeBench, damage: str
+) -> None:
+    before = bench()
+    version = await before.load("risk", 0)
+    digest = before.registry.get(AdapterReference("risk")).version.digest
+    await before.close()
+    damage_in_store(before, digest, damage)
+    after = bench()
+    await after.manager.converge()
+    assert speaker(after) == version
+    assert after.store.verify(digest)
+
+
+async def test_a_source_that_holds_another_version_by_now_is_not_taken_for_the_one_that_is_wanted(
+    bench: MakeBench,
+) -> None:
+    before = bench()
+    await before.load("risk", 0)
+    await before.close()
+    before.store.remove(before.registry.get(AdapterReference("risk")).version.digest)
+    shutil.rmtree(before.root / "seed-0")
+    make_source(before.root, "seed-0", seed=1)
+    after = bench()
+    await after.manager.converge()
+    with pytest.raises(AdapterUnavailableError, match="its source 'seed-0' holds another version now"):
+        speaker(after)
+    assert held(after) == []
 
 
 @pytest.mark.parametrize("script", [Script(load_error="out of slots"), Script(no_effect=True)])

@@ -1,0 +1,312 @@
+"""From files to a version that answers: check, keep, load, probe; and the way back when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from pathlib import Path
+
+from adapters.check import check_adapter
+from adapters.errors import AdapterError, AdapterNotFoundError
+from adapters.name import AdapterVersion
+from adapters.probe import Probe, read_probe
+from adapters.registry.records import Event, VersionRecord
+from adapters.report import CheckReport
+from adapters.source import resolve_source
+from adapters.store import AdapterStore
+from bases.errors import HotswapError
+from serve.engine.protocol import AdapterHandle, Engine
+from serve.errors import EngineDeadError, EngineNotReadyError, LifecycleError, ProbeFailedError
+from serve.events import GATEWAY_ACTOR, STATE_ACTION, EventLog
+from serve.lifecycle.board import AdapterBoard
+from serve.lifecycle.probe import AdapterProbe
+from serve.lifecycle.rules import AdapterRules
+from serve.lifecycle.state import AdapterState
+from serve.lifecycle.strength import Strengths
+from serve.lifecycle.verdict import ProbeResult
+from serve.lifecycle.version import ManagedVersion, VersionFacts
+from serve.metrics import GatewayMetrics
+
+logger = logging.getLogger("hotswap.adapters")
+
+MAX_FAILURES_LISTED = 8  # of one name, in memory
+
+# Gives the folder that a source's text names, for the length of the block. Raises AdapterSourceError and others.
+OpenSource = Callable[[str], AbstractAsyncContextManager[Path]]
+
+
+def local_sources(root: Path) -> OpenSource:
+    """Sources below one folder of this machine."""
+
+    @asynccontextmanager
+    async def open_source(text: str) -> AsyncIterator[Path]:
+        yield await asyncio.to_thread(resolve_source, text, [root])
+
+    return open_source
+
+
+class BringUp:
+    """Brings versions into one engine. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        board: AdapterBoard,
+        store: AdapterStore,
+        metrics: GatewayMetrics,
+        events: EventLog,
+        rules: AdapterRules,
+        open_source: OpenSource,
+        hold: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.engine = engine
+        self.open_source = open_source
+        self.epoch = 0  # engines until now; what was loaded into another one is gone
+        # Two names may share one folder of the store: none is written while another's leftovers are removed.
+        self.files = asyncio.Lock()
+        self._board = board
+        self._store = store
+        self._metrics = metrics
+        self._events = events
+        self._rules = rules
+        self._hold = hold
+        self._engine_ids = itertools.count(1)
+        self._probe = self._probe_on(engine)
+
+    def _probe_on(self, engine: Engine) -> AdapterProbe:
+        strengths = Strengths(engine, self._store, lambda: next(self._engine_ids))
+        return AdapterProbe(
+            engine, hold=self._hold, at_strength=strengths.at, rounded=self._rules.target.rounded
+        )
+
+    def manage(self, version: AdapterVersion, facts: VersionFacts, path: Path) -> ManagedVersion:
+        """A version on the board, registered."""
+        handle = AdapterHandle(str(version), next(self._engine_ids), path)
+        managed = ManagedVersion(version, handle, facts, self._stepped)
+        self._board.add(managed)
+        self._note(managed)
+        self.count_states()
+        return managed
+
+    def manage_unread(self, record: VersionRecord, path: Path) -> ManagedVersion:
+        """A version that answers and that nobody has read: the engine reads it when it is first used."""
+        version = record.version
+        handle = AdapterHandle(str(version), next(self._engine_ids), path)
+        managed = ManagedVersion(version, handle, _facts(record), lambda *_: None)
+        for state in (AdapterState.CHECKED, AdapterState.LOADING):
+            managed.advance(state)
+        managed.advance(AdapterState.LIVE, "read by the engine when it is first used")
+        managed.on_step = self._stepped
+        self._board.add(managed)
+        return managed
+
+    async def check(self, folder: Path) -> CheckReport:
+        """All that is wrong with the adapter in `folder`."""
+        rules = self._rules
+        return await asyncio.to_thread(
+            check_adapter,
+            folder,
+            target=rules.target,
+            max_lora_rank=rules.max_lora_rank,
+            max_bytes=rules.max_bytes,
+        )
+
+    async def publish(self, folder: Path, digest: str) -> Path:
+        """Copy a checked version into the store. Raises AdapterChangedError, AdapterStoreError."""
+        async with self.files:
+            return await asyncio.to_thread(self._store.publish, folder, digest)
+
+    async def renew(self, folder: Path, digest: str) -> None:
+        """Let the stored manifest and probe be those of `folder`."""
+        async with self.files:
+            await asyncio.to_thread(self._store.renew, folder, digest)
+
+    async def kept(self, record: VersionRecord) -> Path:
+        """The folder of a registered version in this store, its bytes verified.
+
+        One that is missing or damaged is fetched again from where it came from. Raises LifecycleError and what
+        the store and the source raise.
+        """
+        self.check_fits(record)
+        digest = record.version.digest
+        if await asyncio.to_thread(self._store.verify, digest):
+            return await asyncio.to_thread(self._store.path, digest)
+        return await self._fetch(record)
+
+    def check_fits(self, record: VersionRecord) -> None:
+        """Raises LifecycleError when this server cannot have that version, whatever its files are."""
+        if record.base_fingerprint != self._rules.target.fingerprint:
+            raise LifecycleError("it was checked against another base model; load it again for this one")
+        if record.rank > self._rules.max_lora_rank:
+            raise LifecycleError(
+                f"its rank {record.rank} is above --max-lora-rank {self._rules.max_lora_rank}"
+            )
+
+    async def _fetch(self, record: VersionRecord) -> Path:
+        digest = record.version.digest
+        lost = await asyncio.to_thread(self._describe_loss, digest)
+        try:
+            async with self.open_source(record.source) as folder:
+                report = await self.check(folder)
+                report.raise_for_problems()
+                if report.facts.digest != digest:
+                    raise LifecycleError(
+                        f"{lost}, and its source {record.source!a} holds another version now "
+                        f"({(report.facts.digest or 'none')[:8]}); load that one, or this one again"
+                    )
+                path = await self.publish(folder, digest)
+        except AdapterError as error:
+            raise LifecycleError(
+                f"{lost}, and it could not be fetched again from {record.source!a}: {error}"
+            ) from error
+        logger.info("adapter %s: fetched from %a", record.version, record.source)
+        return path
+
+    def _describe_loss(self, digest: str) -> str:
+        try:
+            self._store.path(digest)
+        except AdapterNotFoundError:
+            return "its files are not in this server's store"
+        return "its files in the store are damaged"
+
+    async def from_store(self, record: VersionRecord) -> ManagedVersion:
+        """Bring a registered version up, whatever it was before. Raises HotswapError; it is then failed."""
+        managed = self.manage(record.version, _facts(record), self._rules.root)
+        try:
+            with managed.timed("verify"):
+                path = await self.kept(record)
+            managed.handle = AdapterHandle(str(record.version), managed.handle.engine_id, path)
+            managed.advance(AdapterState.CHECKED)
+            await self.bring_up(managed, await asyncio.to_thread(read_probe, path))
+        except (HotswapError, asyncio.CancelledError) as error:
+            await self.give_up(managed, error)
+            raise
+        return managed
+
+    async def bring_up(self, managed: ManagedVersion, recorded: Probe | None) -> None:
+        """Load a checked version and ask it. Raises LifecycleError, ProbeFailedError, EngineError."""
+        epoch = self.epoch
+        managed.advance(AdapterState.LOADING)
+        with managed.timed("load"):
+            await self.engine.load_adapter(managed.handle)
+        if self._rules.probe:
+            managed.advance(AdapterState.PROBING)
+            with managed.timed("probe"):
+                await self.ask(managed, recorded)
+        self._check_epoch(managed, epoch)
+        managed.proven = True
+        managed.advance(AdapterState.LIVE)
+
+    async def return_to(self, engine: Engine, managed: ManagedVersion, record: VersionRecord | None) -> None:
+        """Bring a version that was live into a fresh engine, under the id that it had.
+
+        Raises HotswapError; the state is then where it stopped.
+        """
+        with managed.timed("verify"):
+            if record is not None:
+                path = await self.kept(record)
+            elif await asyncio.to_thread(self._store.verify, managed.version.digest):
+                path = await asyncio.to_thread(self._store.path, managed.version.digest)
+            else:
+                raise LifecycleError("its files in the store are gone or damaged; load it again")
+        managed.handle = AdapterHandle(managed.handle.name, managed.handle.engine_id, path)
+        with managed.timed("load"):
+            await engine.load_adapter(managed.handle)
+        if self._rules.probe:
+            if managed.state is AdapterState.LOADING:
+                managed.advance(AdapterState.PROBING)
+            with managed.timed("probe"):
+                await self.ask(managed, await asyncio.to_thread(read_probe, path), self._probe_on(engine))
+        managed.proven = True
+
+    async def prove(self, managed: ManagedVersion, record: VersionRecord) -> None:
+        """Read, verify and ask a version that answers unread.
+
+        Raises EngineDeadError, EngineNotReadyError; any other HotswapError makes it failed.
+        """
+        epoch = self.epoch
+        try:
+            with managed.timed("verify"):
+                path = await self.kept(record)
+            with managed.timed("load"):
+                await self.engine.load_adapter(managed.handle)
+            if self._rules.probe:
+                with managed.timed("probe"):
+                    await self.ask(managed, await asyncio.to_thread(read_probe, path))
+            self._check_epoch(managed, epoch)
+        except (EngineDeadError, EngineNotReadyError):
+            raise  # nothing is wrong with the version, and nothing was proven
+        except HotswapError as error:
+            await self.give_up(managed, error)
+            raise
+        managed.proven, managed.reason = True, None
+
+    async def ask(
+        self, managed: ManagedVersion, recorded: Probe | None, probe: AdapterProbe | None = None
+    ) -> ProbeResult:
+        """Probe a loaded version. Raises ProbeFailedError, EngineError."""
+        probe = probe or self._probe
+        kind = "effect" if recorded is None else "replay"
+        try:
+            if recorded is None:
+                result = await probe.effect(managed.handle)
+            else:
+                result = await probe.replay(managed.handle, recorded)
+        except ProbeFailedError as error:
+            self._metrics.adapter_probes.labels(kind, error.cause).inc()
+            logger.warning("adapter %s refused by its probe (%s): %s", managed.version, error.cause, error)
+            raise
+        managed.probe = result
+        if result.difference is not None:
+            self._metrics.adapter_probe_difference.observe(result.difference)
+        self._metrics.adapter_probes.labels(kind, "passed").inc()
+        logger.info("adapter %s probed: %s", managed.version, result.describe())
+        return result
+
+    async def give_up(self, managed: ManagedVersion, error: BaseException) -> None:
+        """Mark a version as failed and leave nothing of it in the engine."""
+        was_loaded = managed.state in (AdapterState.LOADING, AdapterState.PROBING, AdapterState.LIVE)
+        managed.fail(error)
+        failed = [m for m in self._board.versions(managed.version.name) if m.state is AdapterState.FAILED]
+        for old in failed[:-MAX_FAILURES_LISTED]:
+            if old is not self._board.behind(old.version.name):
+                self._board.forget(old)
+        if was_loaded:
+            try:
+                await asyncio.shield(self.engine.unload_adapter(managed.handle))
+            except HotswapError as second:
+                logger.error("adapter %s could not be taken out of the engine: %s", managed.version, second)
+
+    def count_states(self) -> None:
+        """Set the gauge of versions by state."""
+        for state in AdapterState:
+            self._metrics.adapters.labels(str(state)).set(self._board.count(state))
+
+    def _check_epoch(self, managed: ManagedVersion, epoch: int) -> None:
+        if self.epoch != epoch:
+            raise EngineNotReadyError(
+                f"the engine was started again while {managed.version} was being loaded; load it again"
+            )
+
+    def _stepped(self, managed: ManagedVersion, came_from: AdapterState) -> None:
+        reason = f" ({managed.reason})" if managed.reason else ""
+        logger.info("adapter %s: %s -> %s%s", managed.version, came_from, managed.state, reason)
+        self._metrics.adapter_transitions.labels(str(managed.state)).inc()
+        self._board.stepped(managed, came_from)
+        self._note(managed)
+        self.count_states()
+
+    def _note(self, managed: ManagedVersion) -> None:
+        detail = {"reason": managed.reason} if managed.reason else {}
+        version = managed.version
+        self._events.note(
+            Event(GATEWAY_ACTOR, STATE_ACTION, str(managed.state), version.name, version.digest, detail)
+        )
+
+
+def _facts(record: VersionRecord) -> VersionFacts:
+    return VersionFacts(record.rank, record.num_bytes, record.source)
