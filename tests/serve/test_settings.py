@@ -56,6 +56,11 @@ def shown(settings: ServeSettings, name: str) -> Any:
 
 # Another value than the default for every setting: as text, and as the setting holds it.
 OTHER_VALUES: dict[str, tuple[str, Any]] = {
+    "auth": ("open", "open"),
+    "queue_seconds": ("20.5", 20.5),
+    "first_token_seconds": ("30.5", 30.5),
+    "key_refresh_seconds": ("1.5", 1.5),
+    "key_outage_seconds": ("60.5", 60.5),
     "base": ("a/b", "a/b"),
     "base_revision": ("main", "main"),
     "served_model_name": ("smol", "smol"),
