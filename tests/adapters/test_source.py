@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import AdapterSourceError
-from adapters.source import resolve_source
+from adapters.source import RemoteSource, is_remote, parse_remote, resolve_remote, resolve_source
 
 
 @pytest.fixture
@@ -112,3 +112,75 @@ def test_whatever_is_accepted_lies_below_the_root(root, text):
     except AdapterSourceError:
         return
     assert found.is_relative_to(root)
+
+
+def remote(*prefixes: str) -> list[RemoteSource]:
+    return [parse_remote(prefix) for prefix in prefixes]
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"),
+    [
+        ("s3://bucket/adapters/risk/v1", "s3://bucket/adapters"),
+        ("s3://bucket/adapters", "s3://bucket/adapters/"),
+        ("gs://bucket/risk", "gs://bucket"),
+        ("hf://org/risk@a1b2c3/sub", "hf://org"),
+        ("hf://org/risk@main", "hf://org/risk"),
+    ],
+)
+def test_a_url_below_an_allowed_one_is_taken(text, prefix):
+    assert str(resolve_remote(text, remote("hf://another", prefix))) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://bucket/adapters-of-others/risk",
+        "s3://bucket",
+        "s3://other/adapters/risk",
+        "gs://bucket/adapters/risk",
+        "s3://bucket/adapters/../secret",
+        "s3://bucket/adapters/./risk",
+        "s3://bucket/adapters//risk",
+        "s3://bucket/adapters/risk?versionId=1",
+        "s3://bucket/adapters/%2e%2e/secret",
+        "s3://key:secret@bucket/adapters/risk",
+        "s3://key@bucket/adapters/risk",
+        "simplecache::s3://bucket/adapters/risk",
+        "zip://risk::s3://bucket/adapters",
+        "S3://bucket/adapters/risk",
+        "http://169.254.169.254/adapters",
+        "file:///etc",
+        "s3://bucket/adapters/ri\nsk",
+        "s3://bucket/adapters/" + "a" * 1100,
+        "s3://",
+        "://",
+    ],
+)
+def test_every_other_url_is_refused(text):
+    assert is_remote(text)
+    with pytest.raises(AdapterSourceError) as refused:
+        resolve_remote(text, remote("s3://bucket/adapters", "hf://org"))
+    assert "secret@" not in str(refused.value)
+    assert "versionId" not in str(refused.value)
+
+
+def test_without_an_allowed_url_nothing_is_taken():
+    with pytest.raises(AdapterSourceError, match="--allowed-sources"):
+        resolve_remote("s3://bucket/risk", [])
+
+
+def test_a_refused_user_name_is_not_repeated():
+    with pytest.raises(AdapterSourceError) as refused:
+        parse_remote("s3://AKIAKEY@bucket/risk")
+    assert "AKIAKEY" not in str(refused.value)
+
+
+@given(st.text(max_size=60))
+def test_no_text_behind_an_allowed_url_leads_out_of_it(rest):
+    try:
+        found = resolve_remote("s3://bucket/adapters/" + rest, remote("s3://bucket/adapters"))
+    except AdapterSourceError:
+        return
+    assert str(found).startswith("s3://bucket/adapters")
+    assert ".." not in found.segments
