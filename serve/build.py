@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from adapters.registry.keys import KeyTable
@@ -24,7 +24,7 @@ from serve.access.salts import CacheSalts
 from serve.admission import Admission
 from serve.app import HttpLimits
 from serve.engine.grammar import GrammarGuard
-from serve.engine.protocol import Engine, MortalEngine
+from serve.engine.protocol import MortalEngine
 from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
 from serve.engine.supervised.backoff import RestartRules
 from serve.engine.supervised.engine import SupervisedEngine
@@ -37,9 +37,10 @@ from serve.gateway import Gateway, Phase
 from serve.http.exchange import ExchangeLimits, Exchanges
 from serve.http.host import LOOPBACK_NAMES
 from serve.lifecycle.board import AdapterBoard
+from serve.lifecycle.canary import CanaryJudge
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.rules import AdapterRules
-from serve.lifecycle.state import AdapterState
+from serve.lifecycle.shadow import Shadows
 from serve.lifecycle.uploads import UploadLimits, Uploads
 from serve.metrics import GatewayMetrics
 from serve.review.review import Reviewer
@@ -118,11 +119,14 @@ class GatewayLife:
         await self.gateway.adapters.converge()
         await engine.check_health()  # one that died meanwhile has no adapters, and is a failed start
         engine.supervise(
-            _bringing_back(self.gateway.adapters),
+            self.gateway.adapters.restore,
             metrics=self.gateway.metrics,
             on_ready=self._on_ready,
             on_lost=self._on_lost,
         )
+        if settings.registry_poll_seconds:
+            self.gateway.adapters.follow(settings.registry_poll_seconds)
+        self.gateway.canaries.start()
         self.gateway.phase = Phase.READY
         return self.gateway
 
@@ -159,13 +163,17 @@ class GatewayLife:
                 probe=settings.adapter_probe != "off",
                 drain_seconds=settings.drain_seconds,
                 max_resident=facts.max_cpu_loras,
+                keep_versions=settings.keep_versions,
             ),
             hold=admission.hold,
         )
         key = settings.admin_key.get_secret_value() if settings.admin_key is not None else None
+        canaries = CanaryJudge(manager.board, manager, metrics)
         return Gateway(
             engine=engine,
             adapters=manager,
+            canaries=canaries,
+            shadows=Shadows(engine, admission, running, metrics, max_seconds=settings.request_seconds),
             uploads=Uploads(
                 store,
                 UploadLimits(
@@ -183,6 +191,7 @@ class GatewayLife:
                     send_seconds=settings.send_seconds,
                     first_token_seconds=settings.first_token_seconds,
                 ),
+                observers=[canaries.observe],
             ),
             running=running,
             metrics=metrics,
@@ -211,6 +220,8 @@ class GatewayLife:
             gateway.phase = Phase.STOPPED
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ABORT_SECONDS):
+                    await gateway.canaries.close()
+                    await gateway.shadows.close()
                     await gateway.adapters.close()
             await gateway.grammars.close()
         engine, self._engine = self._engine, None
@@ -229,6 +240,7 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
     gateway.phase = Phase.DRAINING
     gateway.admission.drain(retry_after_seconds=max(1, round(drain_seconds)))
     gateway.adapters.refuse()
+    await gateway.shadows.close()
     gateway.engine.finish()
     logger.info("draining: %d requests to finish within %g s", gateway.admission.requests, drain_seconds)
     try:
@@ -243,18 +255,6 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
             async with asyncio.timeout(_ABORT_SECONDS):
                 await gateway.admission.wait_idle()
                 await gateway.adapters.wait_quiet()
-
-
-def _bringing_back(manager: AdapterManager) -> Callable[[Engine], Awaitable[None]]:
-    async def restore(engine: Engine) -> None:
-        try:
-            await manager.restore(engine)
-        except NotImplementedError:
-            for managed in manager.board.versions():
-                if managed.state in (AdapterState.LIVE, AdapterState.DRAINING):
-                    await engine.load_adapter(managed.handle)
-
-    return restore
 
 
 def supervision_rules(settings: ServeSettings) -> SupervisionRules:

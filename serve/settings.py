@@ -124,6 +124,19 @@ class ServeSettings(BaseSettings):
     registry_url: str | None = Field(
         None, description="SQLAlchemy URL of the registry. Default: a SQLite file in HOME."
     )
+    registry_poll_seconds: float = Field(
+        2.0,
+        ge=0,
+        description="How often changes that other gateways made in the registry are looked for, in seconds; "
+        "0: never.",
+    )
+    keep_versions: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Newest versions of a name that are kept to go back to; older ones go, unless they are pinned, "
+        "live or in use.",
+    )
     max_loras: int = Field(8, ge=1, le=512, description="Adapters in one batch (slots in the engine).")
     max_cpu_loras: int = Field(
         64, ge=1, le=100_000, description="Adapters kept in memory; others are read again when asked for."

@@ -82,6 +82,8 @@ OTHER_VALUES: dict[str, tuple[str, Any]] = {
     "grammar_compile_seconds": ("2.5", 2.5),
     "adapter_root": ("/srv/adapters", Path("/srv/adapters")),
     "registry_url": ("sqlite:////srv/r.db", "sqlite:////srv/r.db"),
+    "registry_poll_seconds": ("0.5", 0.5),
+    "keep_versions": ("3", 3),
     "max_loras": ("3", 3),
     "max_cpu_loras": ("65", 65),
     "max_lora_rank": ("32", 32),
