@@ -13,7 +13,9 @@ from serve.admission import Admission
 from serve.engine.grammar import GrammarGuard
 from serve.engine.supervised.engine import SupervisedEngine
 from serve.http.exchange import Exchanges
+from serve.lifecycle.canary import CanaryJudge
 from serve.lifecycle.manager import AdapterManager
+from serve.lifecycle.shadow import Shadows
 from serve.lifecycle.uploads import Uploads
 from serve.metrics import GatewayMetrics
 from serve.review.review import Reviewer
@@ -35,6 +37,8 @@ class Gateway:
 
     engine: SupervisedEngine
     adapters: AdapterManager
+    canaries: CanaryJudge
+    shadows: Shadows
     uploads: Uploads
     admission: Admission
     exchanges: Exchanges

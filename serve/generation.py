@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from serve.engine.protocol import (
     AdapterHandle,
     Delta,
-    Engine,
+    EngineOutput,
     EngineRequest,
     PromptCodec,
     Sampling,
@@ -146,7 +146,14 @@ def engine_request(
     )
 
 
-async def collect(engine: Engine, request: EngineRequest) -> PromptAnswer:
+class Generates(Protocol):
+    """An engine, or one behind something that looks on."""
+
+    def generate(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
+        """As Engine.generate."""
+
+
+async def collect(engine: Generates, request: EngineRequest) -> PromptAnswer:
     """The whole answer to one prompt. Raises EngineError; GenerationFailedError for an unfinished sequence."""
     started = time.perf_counter()
     answer = PromptAnswer(

@@ -6,12 +6,14 @@ step is a block that closes however the request ends, so that nothing it holds c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from serve.access.caller import Caller
 from serve.access.quotas import Allowance
+from serve.engine.protocol import EngineOutput, EngineRequest
 from serve.errors import InvalidRequestError
 from serve.fair_queue import Flow
 from serve.gateway import Gateway
@@ -32,6 +34,8 @@ class Wish:
     max_tokens: int | None = None  # per answer, if the client says so
     session: str | None = None  # requests of one session stay with one version of a canary
     stream: bool = False
+    token_details: bool = False  # log probabilities or likely tokens, which tell of text that is not let through
+    token_prompts: bool = False  # token ids in place of a text
 
 
 class Passage:
@@ -95,6 +99,25 @@ class Passage:
             self._charged_tokens += answer_tokens
             yield waited
 
+    def generate(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
+        """What the engine answers; a shadow, if there is one, is asked the same when it is complete."""
+        outputs = self.gateway.engine.generate(request)
+        if self.lease.shadow is None:
+            return outputs
+        return self.gateway.shadows.watch(outputs, request, self.lease.shadow)
+
+    def mirror_openai(self, body: Mapping[str, Any], *, chat: bool, said: str | None) -> None:
+        """Ask the shadow, if there is one, what OpenAI's handlers have just answered (Shadows.mirror_openai)."""
+        if self.lease.shadow is not None:
+            self.gateway.shadows.mirror_openai(
+                self._exchange.running.request_id,
+                body,
+                self.lease.shadow,
+                chat=chat,
+                sequences=self._exchange.record.sequences,
+                said=said,
+            )
+
     def settle(self) -> None:
         """Give back what the answer did not use of the caller's limits and of its share of the engine."""
         record = self._exchange.record
@@ -130,10 +153,22 @@ async def enter(gateway: Gateway, exchange: Exchange, wish: Wish) -> AsyncIterat
         try:
             _check_ceiling(wish)
             if gateway.review.active:
+                _check_reviewable(gateway, passage.subject, wish)
                 await gateway.review.prompt(passage.subject, wish.texts)
             yield passage
         finally:
             passage.settle()
+
+
+def _check_reviewable(gateway: Gateway, subject: Subject, wish: Wish) -> None:
+    if wish.token_details and gateway.review.reads("answer", subject):
+        raise InvalidRequestError(
+            "answers are reviewed here, and the tokens' own texts would go past it: leave out log probabilities "
+            "and lists of likely tokens",
+            param="logprobs",
+        )
+    if wish.token_prompts and gateway.review.reads("prompt", subject):
+        raise InvalidRequestError("prompts are reviewed here: send text, not token ids", param="prompt")
 
 
 def _check_ceiling(wish: Wish) -> None:

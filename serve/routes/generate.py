@@ -73,6 +73,7 @@ class GenerateReply(Reply):
             max_tokens=body.max_tokens,
             session=self._session,
             stream=bool(body.stream),
+            token_details=body.logprobs is not None,
         )
         async with enter(gateway, exchange, wish) as passage:
             await gateway.grammars.check(constraint_of(body.response_format))
@@ -135,21 +136,24 @@ class GenerateReply(Reply):
         gateway, record = self._gateway, exchange.record
         async with _place(passage, request) as waited:
             before = record.seconds
-            answer = await collect(gateway.engine, request)
+            answer = await collect(passage, request)
             record.note_queue(waited + (answer.queue_seconds or 0.0))
             if answer.ttft_seconds is not None:
                 record.note_ttft(before + answer.ttft_seconds)
-            for sequence in answer.sequences:
-                sequence.text = await gateway.review.answer(passage.subject, sequence.text)
-            return answer
+        for sequence in answer.sequences:
+            sequence.text = await gateway.review.answer(passage.subject, sequence.text)
+            sequence.reasoning = await gateway.review.answer(passage.subject, sequence.reasoning)
+        return answer
 
     async def _stream(self, exchange: Exchange, passage: Passage, request: EngineRequest) -> None:
         gateway, record = self._gateway, exchange.record
         sequences = [SequenceAnswer(index) for index in range(request.sampling.n)]
         reviews = [gateway.review.stream(passage.subject) for _ in sequences]
-        async with _place(passage, request) as waited, aclosing(gateway.engine.generate(request)) as outputs:
+        thoughts = [gateway.review.stream(passage.subject) for _ in sequences]
+        reviewed = gateway.review.reads("answer", passage.subject)
+        async with _place(passage, request) as waited, aclosing(passage.generate(request)) as outputs:
             async for output in outputs:
-                if not exchange.started:
+                if not exchange.started and not reviewed:
                     await exchange.open_events()
                 record.note_queue(waited + (output.queue_seconds or 0.0))
                 for delta in output.deltas:
@@ -160,9 +164,13 @@ class GenerateReply(Reply):
                     if delta.finish_reason is not None:
                         sequence.finish_reason, sequence.stop_reason = delta.finish_reason, delta.stop_reason
                     delta.text = await reviews[delta.index].feed(delta.text)
+                    delta.reasoning = await thoughts[delta.index].feed(delta.reasoning)
                     if delta.finish_reason is not None:
                         delta.text += await reviews[delta.index].finish()
+                        delta.reasoning += await thoughts[delta.index].finish()
                     if delta.text or delta.reasoning or delta.logprobs:
+                        if not exchange.started:
+                            await exchange.open_events()
                         await exchange.event(_event("delta", _delta_fields(delta)))
             check_finished(sequences)
         done = {
@@ -176,6 +184,8 @@ class GenerateReply(Reply):
             "usage": _usage(record.prompt_tokens, record.completion_tokens),
             "timing": exchange.timing(),
         }
+        if not exchange.started:
+            await exchange.open_events()
         await exchange.event(_event("done", done))
         await exchange.close_events()
 

@@ -235,7 +235,7 @@ class LoraxReply(Reply):
         gateway, record = self._gateway, exchange.record
         async with _place(passage, request) as waited:
             before = record.seconds
-            answer = await collect(gateway.engine, request)
+            answer = await collect(passage, request)
             record.note_queue(waited + (answer.queue_seconds or 0.0))
             if answer.ttft_seconds is not None:
                 record.note_ttft(before + answer.ttft_seconds)
@@ -283,7 +283,7 @@ class LoraxReply(Reply):
         gateway, record = self._gateway, exchange.record
         sequence, pieces = SequenceAnswer(0), Pieces(gateway.engine.codec.special_ids)
         review = gateway.review.stream(passage.subject)
-        async with _place(passage, request) as waited, aclosing(gateway.engine.generate(request)) as outputs:
+        async with _place(passage, request) as waited, aclosing(passage.generate(request)) as outputs:
             async for output in outputs:
                 if not exchange.started:
                     await exchange.open_events()

@@ -17,6 +17,7 @@ from serve.errors import InvalidRequestError
 from serve.gateway import Gateway
 from serve.http.errors import body_of, json_response
 from serve.http.exchange import Exchange, Record, Reply
+from serve.lifecycle.openai_text import text_of_answer, text_of_events
 from serve.lifecycle.state import AdapterState
 from serve.limits import check_characters
 from serve.passage import Wish, enter
@@ -164,10 +165,19 @@ class OpenAIReply(Reply):
                     passage.lease.engine_name, max_tokens=passage.bound, cache_salt=passage.cache_salt
                 )
                 answer = await handler(asked, self.request_id, observer)
+                # Greedy answers are compared with the shadow's.
+                compared = passage.lease.shadow is not None and body.temperature == 0
                 if body.stream:
-                    await self._events(exchange, cast("AsyncIterator[str]", answer))
+                    events: list[str] = []
+                    await self._events(
+                        exchange, cast("AsyncIterator[str]", answer), events if compared else None
+                    )
+                    said = text_of_events(events) if compared else None
                 else:
-                    await exchange.json({**cast("Mapping[str, Any]", answer), "id": self.request_id})
+                    whole = cast("Mapping[str, Any]", answer)
+                    said = text_of_answer(whole) if compared else None
+                    await exchange.json({**whole, "id": self.request_id})
+                passage.mirror_openai(asked, chat=self._chat, said=said)
 
     def _check_bounds(self) -> None:
         facts = self._gateway.engine.facts
@@ -183,9 +193,14 @@ class OpenAIReply(Reply):
                 f"token id {beyond} is not in the vocabulary of {facts.vocab_size} tokens"
             )
 
-    async def _events(self, exchange: Exchange, events: AsyncIterator[str]) -> None:
+    async def _events(
+        self, exchange: Exchange, events: AsyncIterator[str], kept: list[str] | None = None
+    ) -> None:
+        """Send the events; `kept` gets a copy of each."""
         async with aclosing(cast("Any", events)) as opened:
             async for event in opened:
+                if kept is not None:
+                    kept.append(event)
                 if not exchange.started:
                     await exchange.open_events()
                 await exchange.event(event.encode())
