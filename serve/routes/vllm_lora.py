@@ -6,18 +6,23 @@ moved in one step, drained, and for whoever has the admin scope.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field, StringConstraints
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
 from serve.routes.dependencies import AdminDep, AdminRoute, GatewayDep
 from serve.routes.documentation import ADMIN_ERRORS
 from serve.schemas.admin import NAME_PATTERN
+from serve.schemas.neutral import only
 from serve.schemas.sampling import StrictModel
 
 router = APIRouter(prefix="/v1", route_class=AdminRoute, tags=["admin"], responses=ADMIN_ERRORS)
+
+_SUCCESS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Done.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 
 # Documented, and refused by the name's own rule, which says more than "does not match".
 _Name = Annotated[
@@ -36,7 +41,9 @@ class LoadLoraBody(StrictModel):
         None,
         description="Taken and ignored: a name that exists is always replaced by a swap, never in place.",
     )
-    is_3d_lora_weight: Literal[False] | None = Field(None, description="Cannot be asked for.")
+    is_3d_lora_weight: Annotated[Literal[False] | None, only(False, "3D LoRA weights are not offered")] = (
+        Field(None, description="Cannot be asked for.")
+    )
 
 
 class UnloadLoraBody(StrictModel):
@@ -49,20 +56,22 @@ class UnloadLoraBody(StrictModel):
 @router.post(
     "/load_lora_adapter",
     summary="Load or replace an adapter, in vLLM's words",
-    response_class=PlainTextResponse,
+    response_model=None,
+    responses=_SUCCESS,
 )
-async def load_lora_adapter(body: LoadLoraBody, actor: AdminDep, gateway: GatewayDep) -> str:
+async def load_lora_adapter(body: LoadLoraBody, actor: AdminDep, gateway: GatewayDep) -> Response:
     """As POST /admin/adapters; answers when the version is live."""
     await gateway.adapters.load(body.lora_name, body.lora_path, actor=actor)
-    return f"Success: LoRA adapter '{body.lora_name}' added successfully."
+    return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 
 
 @router.post(
     "/unload_lora_adapter",
     summary="Unload an adapter, in vLLM's words",
-    response_class=PlainTextResponse,
+    response_model=None,
+    responses=_SUCCESS,
 )
-async def unload_lora_adapter(body: UnloadLoraBody, actor: AdminDep, gateway: GatewayDep) -> str:
+async def unload_lora_adapter(body: UnloadLoraBody, actor: AdminDep, gateway: GatewayDep) -> Response:
     """As DELETE /admin/adapters/{name}: running requests finish first, within the drain limit."""
     await gateway.adapters.unload(body.lora_name, actor=actor)
-    return f"Success: LoRA adapter '{body.lora_name}' removed successfully."
+    return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, fiel
 from pydantic.config import JsonDict
 
 from serve.engine.protocol import Constraint, Sampling
+from serve.schemas.neutral import only
 from serve.schemas.sampling import (
     MAX_LOGPROBS,
     MAX_REGEX_CHARS,
@@ -32,16 +33,6 @@ from serve.schemas.sampling import (
 BASE_NAMES = ("", "__base__")  # what LoRAX calls the base; so does leaving the adapter out
 
 
-def _refuse(neutral: object, reason: str) -> BeforeValidator:
-    def check(value: object) -> object:
-        same_kind = isinstance(value, bool) == isinstance(neutral, bool)  # 0 == False
-        if value is None or (same_kind and value == neutral):
-            return value
-        raise ValueError(reason)
-
-    return BeforeValidator(check)
-
-
 def _source(value: object) -> object:
     if isinstance(value, str) and value not in ("hub", "local"):
         raise ValueError(
@@ -51,7 +42,7 @@ def _source(value: object) -> object:
 
 
 _NO_MERGE = "adapters are not merged for a request; 'hotswap adapters compose' makes one of several"
-_Nothing = Annotated[None, _refuse(None, _NO_MERGE)]
+_Nothing = Annotated[None, only(None, _NO_MERGE)]
 
 
 class LoraxFormat(StrictModel):
@@ -137,7 +128,7 @@ class LoraxParameters(StrictModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     typical_p: Annotated[
         Annotated[float, Field(ge=1, le=1)] | None,
-        _refuse(1.0, "typical sampling is not offered; leave 'typical_p' out, or use 'top_p'"),
+        only(1.0, "typical sampling is not offered; leave 'typical_p' out, or use 'top_p'"),
     ] = Field(None, description="Cannot be asked for; 1 is taken.")
     do_sample: bool | None = Field(
         None,
@@ -152,11 +143,11 @@ class LoraxParameters(StrictModel):
     truncate: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = Field(
         None, description="Keep only so many tokens of the prompt, the last ones."
     )
-    watermark: Annotated[Literal[False] | None, _refuse(False, "watermarks are not offered")] = None
+    watermark: Annotated[Literal[False] | None, only(False, "watermarks are not offered")] = None
     details: bool | None = Field(None, description="Say why the answer ended, and its tokens.")
     decoder_input_details: Annotated[
         Literal[False] | None,
-        _refuse(False, "log probabilities of the prompt are not offered; leave 'decoder_input_details' out"),
+        only(False, "log probabilities of the prompt are not offered; leave 'decoder_input_details' out"),
     ] = None
     return_k_alternatives: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
         None, description="LoRAX: so many of the likeliest tokens beside each token."
@@ -258,7 +249,7 @@ class LoraxBody(_Body):
     """`POST /lorax/generate`."""
 
     stream: Annotated[
-        Literal[False] | None, _refuse(False, "this route answers whole; /lorax/generate_stream streams")
+        Literal[False] | None, only(False, "this route answers whole; /lorax/generate_stream streams")
     ] = None
 
 
