@@ -31,6 +31,8 @@ from serve.routes.health import readyz
 from serve.schemas.lorax import LoraxAnswer, LoraxBody, LoraxInfo, LoraxStreamBody
 from serve.schemas.sampling import MAX_SEQUENCES, MAX_STOPS, ModelReference
 
+HIDDEN_TOKEN_ID = -1  # in streams that are reviewed
+
 router = APIRouter(prefix=PREFIX, route_class=LenientTypeRoute, tags=["lorax"])
 
 _ROOT: dict[int | str, dict[str, Any]] = {
@@ -171,6 +173,7 @@ class LoraxReply(Reply):
         self._streams = stream
         self._in_list = in_list
         self._adapter = adapter or body.asked.reference
+        self._reviewed = False
 
     async def run(self, exchange: Exchange) -> None:
         gateway, asked = self._gateway, self._asked
@@ -183,8 +186,10 @@ class LoraxReply(Reply):
             (self._inputs,),
             max_tokens=asked.max_new_tokens,
             session=self._session,
+            token_details=bool(asked.top_n_tokens or asked.return_k_alternatives),
         )
         async with enter(gateway, exchange, wish) as passage:
+            self._reviewed = gateway.review.reads("answer", passage.subject)
             await gateway.grammars.check(asked.constraint)
             request = await self._request(passage)
             record = exchange.record
@@ -285,7 +290,7 @@ class LoraxReply(Reply):
         review = gateway.review.stream(passage.subject)
         async with _place(passage, request) as waited, aclosing(passage.generate(request)) as outputs:
             async for output in outputs:
-                if not exchange.started:
+                if not exchange.started and not self._reviewed:
                     await exchange.open_events()
                 record.note_queue(waited + (output.queue_seconds or 0.0))
                 for delta in output.deltas:
@@ -295,9 +300,13 @@ class LoraxReply(Reply):
                     pieces.add(delta, await review.feed(delta.text))
                 if sequence.finish_reason is None:
                     for piece in pieces.due():
+                        if not exchange.started:
+                            await exchange.open_events()
                         await exchange.event(_event(self._piece_fields(piece)))
             check_finished([sequence])
         *others, last = pieces.rest(await review.finish())
+        if not exchange.started:
+            await exchange.open_events()
         for piece in others:
             await exchange.event(_event(self._piece_fields(piece)))
         done = {**self._piece_fields(last), "generated_text": self._text(pieces.text)}
@@ -316,6 +325,8 @@ class LoraxReply(Reply):
 
     def _piece_fields(self, piece: Piece) -> dict[str, Any]:
         token = {**self._token(piece.token), "text": piece.text, "special": piece.special}
+        if self._reviewed:
+            token |= {"id": HIDDEN_TOKEN_ID, "logprob": 0.0}  # the token would tell what was taken out
         fields: dict[str, Any] = {"token": token, "generated_text": None, "details": None}
         if self._asked.top_n_tokens:
             fields["top_tokens"] = self._top_tokens(piece.token)

@@ -21,6 +21,7 @@ from serve.lifecycle.openai_text import text_of_answer, text_of_events
 from serve.lifecycle.state import AdapterState
 from serve.limits import check_characters
 from serve.passage import Wish, enter
+from serve.review.openai_answers import OpenAIAnswers
 from serve.routes.dependencies import CallerDep, GatewayDep, KeyedRoute, RequestIdDep, SessionDep
 from serve.routes.documentation import ERRORS, OPENAI_EVENTS, WIRE_ERRORS, errors
 from serve.schemas.openai import ChatBody, CompletionBody
@@ -145,6 +146,8 @@ class OpenAIReply(Reply):
             max_tokens=body.asked_tokens,
             session=self._session,
             stream=bool(body.stream),
+            token_details=body.logprobs is not None and body.logprobs is not False,
+            token_prompts=isinstance(body, CompletionBody) and body.has_token_prompts,
         )
         async with enter(gateway, exchange, wish) as passage:
             self._check_bounds()
@@ -166,15 +169,18 @@ class OpenAIReply(Reply):
                 )
                 answer = await handler(asked, self.request_id, observer)
                 # Greedy answers are compared with the shadow's.
-                compared = passage.lease.shadow is not None and body.temperature == 0
+                reviewed = gateway.review.reads("answer", passage.subject)
+                answers = OpenAIAnswers(gateway.review, passage.subject)
+                compared = passage.lease.shadow is not None and body.temperature == 0 and not reviewed
                 if body.stream:
                     events: list[str] = []
-                    await self._events(
-                        exchange, cast("AsyncIterator[str]", answer), events if compared else None
-                    )
+                    told = cast("AsyncIterator[str]", answer)
+                    told = answers.events(told) if reviewed else told
+                    await self._events(exchange, told, events if compared else None)
                     said = text_of_events(events) if compared else None
                 else:
                     whole = cast("Mapping[str, Any]", answer)
+                    whole = await answers.whole(whole) if reviewed else whole
                     said = text_of_answer(whole) if compared else None
                     await exchange.json({**whole, "id": self.request_id})
                 passage.mirror_openai(asked, chat=self._chat, said=said)

@@ -226,14 +226,18 @@ class ChatBody(OpenAIFields):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What the client wrote, in order; parts of a message apart."""
+        """What the client wrote, in order; parts of a message apart, calls and descriptions of tools too."""
         found: list[str] = []
         for message in self.messages:
             if isinstance(message.content, str):
                 found.append(message.content)
             else:
                 found.extend(part.text for part in message.content or ())
-        return tuple(found)
+            found.extend(call.function.arguments for call in message.tool_calls or ())
+        for tool in self.tools or ():
+            found.append(tool.function.description or "")
+            found.append(orjson.dumps(tool.function.parameters or {}).decode())
+        return tuple(text for text in found if text)
 
     @property
     def num_chars(self) -> int:
@@ -285,6 +289,11 @@ class CompletionBody(OpenAIFields):
         """The prompts that are text."""
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         return tuple(prompt for prompt in prompts if isinstance(prompt, str))
+
+    @property
+    def has_token_prompts(self) -> bool:
+        """Whether a prompt is token ids in place of a text."""
+        return not isinstance(self.prompt, str) and not isinstance(self.prompt[0], str)
 
     @property
     def num_prompts(self) -> int:
