@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,16 @@ class Script:
     strength: float = 1.0  # adapters move the base's log-odds by so much of what they are made for
     base_shift: float = 0.0  # of all log-odds: another base, or rounding
     keeps_unloaded: bool = False  # unload does nothing
+    fail_versions: frozenset[str] = (
+        frozenset()
+    )  # requests of these ("risk@3f2a91c0") fail before their first token
+    slow_versions: Mapping[str, float] = field(default_factory=dict)  # seconds more before the first token
+
+    def first_token_seconds(self, adapter: AdapterHandle | None) -> float:
+        """How long that version takes to its first token."""
+        return self.ttft_seconds + self.slow_versions.get(
+            adapter.name if adapter is not None else "base", 0.0
+        )
 
 
 class ScriptedCodec:
@@ -236,7 +246,7 @@ class ScriptedEngine:
         self._changed.set()
         completed = False
         try:
-            await self._go_on(self.script.ttft_seconds)
+            await self._go_on(self.script.first_token_seconds(request.adapter))
             collected: list[EngineOutput] = []
             async for output in self._steps(request):
                 if request.stream:
@@ -260,7 +270,8 @@ class ScriptedEngine:
                 await self._go_on(self.script.tpot_seconds, gate=True)
             self._misbehave(step)
             await self._check_moving()
-            if self.script.fail_after_tokens is not None and step >= self.script.fail_after_tokens:
+            limit = 0 if speaker in self.script.fail_versions else self.script.fail_after_tokens
+            if limit is not None and step >= limit:
                 raise GenerationFailedError("the scripted engine failed this request")
             last = step == sampling.max_tokens - 1
             logprobs = () if sampling.logprobs is None else (self._token(request, step),)
@@ -277,7 +288,7 @@ class ScriptedEngine:
             yield EngineOutput(
                 deltas,
                 queue_seconds=0.0 if last else None,
-                ttft_seconds=self.script.ttft_seconds if last else None,
+                ttft_seconds=self.script.first_token_seconds(request.adapter) if last else None,
             )
 
     def _token(self, request: EngineRequest, step: int) -> TokenLogprob:
