@@ -229,7 +229,7 @@ async def running_server(
             )
             server = HotswapServer(settings, engine=engine)
             task = asyncio.create_task(server.serve())
-            stack.push_async_callback(_end_server, server, task)
+            stack.push_async_callback(_end_server, server, task, engine)
             async with asyncio.timeout(READY_SECONDS):
                 while not server.started and not task.done():
                     await asyncio.sleep(_POLL_SECONDS)
@@ -243,11 +243,10 @@ async def running_server(
         yield make
 
 
-async def _end_server(server: HotswapServer, task: asyncio.Task[None]) -> None:
+async def _end_server(server: HotswapServer, task: asyncio.Task[None], engine: ScriptedEngine) -> None:
     server.should_exit = True
-    engine = server.life.gateway.engine if server.life.gateway is not None else None
-    if isinstance(engine, ScriptedEngine):
-        engine.gate.set()
+    engine.gate.set()
+    engine.resume()
     done, _ = await asyncio.wait({task}, timeout=STOP_SECONDS)
     if not done:
         server.force_exit = True

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import RegistryError
-from serve.build import GatewayLife, drain, engine_wishes, http_limits, watch_engine
-from serve.engine.scripted import Script, ScriptedEngine
+from serve.build import GatewayLife, drain, engine_wishes, http_limits
+from serve.engine.scripted import ScriptedEngine
 from serve.errors import DrainingError, EngineError
 from serve.gateway import Phase
 from serve.http.host import LOOPBACK_NAMES
@@ -111,27 +111,49 @@ async def test_a_drain_ends_what_does_not_finish_with_an_error_that_is_seen(
     assert gateway.holds_nothing
 
 
-async def test_an_engine_that_dies_is_noticed_once(
-    scripted_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("serve.build._HEALTH_POLL_SECONDS", 0.001)
-    gateway = await scripted_gateway(Script(die_after_tokens=0))
-    deaths: list[bool] = []
-    watching = asyncio.create_task(watch_engine(gateway.gateway, lambda: deaths.append(True)))
-    await asyncio.sleep(0)
-    assert deaths == []
-    await gateway.client.post("/generate", json={"prompt": "x"})
-    await watching
-    assert deaths == [True]
-
-
-async def test_an_engine_that_ends_while_draining_is_no_death(scripted_gateway: MakeGateway) -> None:
+async def test_an_engine_that_dies_is_started_again(scripted_gateway: MakeGateway) -> None:
     gateway = await scripted_gateway()
-    await drain(gateway.gateway, 1.0)
-    await gateway.engine.stop()
-    deaths: list[bool] = []
-    await watch_engine(gateway.gateway, lambda: deaths.append(True))
-    assert deaths == []
+    version = await gateway.load("risk")
+    gateway.engine.die()
+    answer = await gateway.client.post("/generate", json={"prompt": "x", "adapter": "risk", "max_tokens": 1})
+    if answer.status_code == 503:  # it was noticed before the request came
+        while (await gateway.client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.01)
+        answer = await gateway.client.post(
+            "/generate", json={"prompt": "x", "adapter": "risk", "max_tokens": 1}
+        )
+    assert answer.json()["text"] == f"{version} "
+
+
+async def test_an_engine_that_is_given_up_is_told_once(make_settings: MakeSettings) -> None:
+    lost: list[bool] = []
+    engine = ScriptedEngine()
+    life = GatewayLife(make_settings(engine_max_restarts=0), engine=engine, on_lost=lambda: lost.append(True))
+    gateway = await life.up()
+    engine.die()
+    async with asyncio.timeout(5):
+        while not lost:
+            await asyncio.sleep(0.01)
+    with pytest.raises(EngineError, match="max-restarts 0"):
+        await gateway.engine.check_health()
+    await life.down()
+    assert lost == [True]
+
+
+async def test_an_engine_that_ends_while_draining_is_no_loss(make_settings: MakeSettings) -> None:
+    lost: list[bool] = []
+    engine = ScriptedEngine()
+    life = GatewayLife(make_settings(), engine=engine, on_lost=lambda: lost.append(True))
+    gateway = await life.up()
+    await drain(gateway, 1.0)
+    engine.die()
+    with pytest.raises(EngineError):
+        async with asyncio.timeout(5):
+            while True:
+                await gateway.engine.check_health()
+                await asyncio.sleep(0.01)
+    await life.down()
+    assert lost == []
 
 
 def test_a_reasoning_base_is_recognised_and_can_be_overruled(

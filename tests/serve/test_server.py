@@ -7,7 +7,6 @@ import signal
 from collections.abc import Awaitable, Callable
 
 import httpx
-import pytest
 
 from serve.engine.scripted import Script
 from serve.server import EXIT_ENGINE_DIED, EXIT_START_FAILED
@@ -59,11 +58,10 @@ async def test_a_signal_lets_running_work_finish_and_ends_with_0(running_server:
     assert await server.wait_stopped() == 0
 
 
-async def test_the_engines_death_ends_the_server_with_its_own_code(
-    running_server: Run, monkeypatch: pytest.MonkeyPatch
+async def test_without_restarts_the_engines_death_ends_the_server_with_its_own_code(
+    running_server: Run,
 ) -> None:
-    monkeypatch.setattr("serve.build._HEALTH_POLL_SECONDS", 0.01)
-    server = await running_server(Script(die_after_tokens=0))
+    server = await running_server(Script(die_after_tokens=0), engine_max_restarts=0)
     assert (await server.client.post("/generate", json={"prompt": "x"})).status_code == 503
     assert await server.wait_stopped() == EXIT_ENGINE_DIED
 

@@ -29,8 +29,8 @@ class EngineLife:
 
     @property
     def over(self) -> bool:
-        """True once it was found dead or hanging."""
-        return self._watch.done()
+        """True once it was found dead or hanging, by its watchdog or by a request."""
+        return self._watch.done() or self.watchdog.alarmed
 
     async def wait_over(self) -> Ending:
         """Return when the engine is dead or has stood still for too long."""

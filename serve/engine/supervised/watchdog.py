@@ -117,6 +117,11 @@ class Watchdog:
         self._alarm.set()
 
     @property
+    def alarmed(self) -> bool:
+        """True once somebody was told that the engine is dead."""
+        return self._alarm.is_set()
+
+    @property
     def silent_seconds(self) -> float:
         """Seconds without a sign of life."""
         return self._silent_seconds
