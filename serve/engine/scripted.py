@@ -68,16 +68,14 @@ class Script:
     strength: float = 1.0  # adapters move the base's log-odds by so much of what they are made for
     base_shift: float = 0.0  # of all log-odds: another base, or rounding
     keeps_unloaded: bool = False  # unload does nothing
-    fail_versions: frozenset[str] = (
-        frozenset()
-    )  # requests of these ("risk@3f2a91c0") fail before their first token
-    slow_versions: Mapping[str, float] = field(default_factory=dict)  # seconds more before the first token
+    # Of versions by name ("risk@3f2a91c0"): requests fail at once; or begin so many seconds later.
+    fail_versions: frozenset[str] = frozenset()
+    slow_versions: Mapping[str, float] = field(default_factory=dict)
 
     def first_token_seconds(self, adapter: AdapterHandle | None) -> float:
         """How long that version takes to its first token."""
-        return self.ttft_seconds + self.slow_versions.get(
-            adapter.name if adapter is not None else "base", 0.0
-        )
+        name = adapter.name if adapter is not None else "base"
+        return self.ttft_seconds + self.slow_versions.get(name, 0.0)
 
 
 class ScriptedCodec:
