@@ -43,7 +43,10 @@ from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.shadow import Shadows
 from serve.lifecycle.uploads import UploadLimits, Uploads
 from serve.metrics import GatewayMetrics
-from serve.review.review import Reviewer
+from serve.review.finding import find_reviewers
+from serve.review.review import Reviewer, ReviewLimits
+from serve.review.text_reviewer import TextReviewer
+from serve.review.threads import ReviewThreads
 from serve.running import RunningRequests
 from serve.settings import KIB, MIB, ServeSettings
 
@@ -91,6 +94,7 @@ class GatewayLife:
     async def up(self) -> Gateway:
         """Everything started, adapters live again. Raises HotswapError with what is wrong."""
         settings = self._settings
+        reviewers = await asyncio.to_thread(_reviewers, settings)
         tokenizer_path = None
         if self._given is None and settings.engine == "vllm":
             base = await asyncio.to_thread(_resolve, settings)
@@ -115,7 +119,7 @@ class GatewayLife:
         store = AdapterStore(settings.home / "store")
         await asyncio.to_thread(store.clean)
         await engine.start()
-        self.gateway = self._assemble(engine, registry, keys, store, target, tokenizer_path)
+        self.gateway = self._assemble(engine, registry, keys, store, target, tokenizer_path, reviewers)
         await self.gateway.adapters.converge()
         await engine.check_health()  # one that died meanwhile has no adapters, and is a failed start
         engine.supervise(
@@ -138,9 +142,10 @@ class GatewayLife:
         store: AdapterStore,
         target: TargetBase,
         tokenizer: Path | None,
+        reviewers: list[TextReviewer],
     ) -> Gateway:
         settings, facts = self._settings, engine.facts
-        running, metrics = RunningRequests(), GatewayMetrics()
+        running, metrics = RunningRequests(), GatewayMetrics(max_versions=settings.metrics_versions)
         admission = Admission(
             max_running=max(facts.max_num_seqs + 1, int(facts.max_num_seqs * RUNNING_AHEAD)),
             max_queued_requests=settings.max_queued_requests,
@@ -204,7 +209,11 @@ class GatewayLife:
             keys=keys,
             salts=CacheSalts(),
             quotas=Quotas(),
-            review=Reviewer(),
+            review=Reviewer(
+                reviewers,
+                ReviewLimits(seconds=settings.review_seconds, fail_open=settings.review_failure == "open"),
+                metrics=metrics,
+            ),
             grammars=GrammarGuard(
                 enabled=settings.structured_outputs,
                 tokenizer_path=tokenizer,
@@ -255,6 +264,13 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
             async with asyncio.timeout(_ABORT_SECONDS):
                 await gateway.admission.wait_idle()
                 await gateway.adapters.wait_quiet()
+
+
+def _reviewers(settings: ServeSettings) -> list[TextReviewer]:
+    """Found before anything is started: a policy that cannot be read is no reason to wait for an engine."""
+    return find_reviewers(
+        settings.review, rules=settings.review_rules, threads=ReviewThreads(), seconds=settings.review_seconds
+    )
 
 
 def supervision_rules(settings: ServeSettings) -> SupervisionRules:

@@ -208,6 +208,38 @@ class ServeSettings(BaseSettings):
     log_format: Literal["human", "json"] = Field("human", description="Log lines for people or for machines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log level.")
     access_log: bool = Field(True, description="One log line per request.")
+    metrics_versions: int = Field(
+        200,
+        ge=1,
+        le=10_000,
+        description="Adapter versions with series of their own in /metrics; further ones are counted as `other`.",
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Where traces go, by OTLP over HTTP: `http://collector:4318/v1/traces`. Default: no traces.",
+    )
+    trace_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of requests that are traced, where the caller does not say, 0 to 1.",
+    )
+
+    # Review
+    review: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Who looks at prompts and answers, in turn, comma-separated: `patterns` (the rules of "
+        "--review-rules), an entry point of the group `hotswap.reviewers`, or `package.module:function`.",
+    )
+    review_rules: Path | None = Field(
+        None, description="File of the reviewer `patterns`, .toml or .yaml; docs/review.md describes it."
+    )
+    review_seconds: float = Field(5.0, gt=0, description="Longest look of a reviewer at a text, in seconds.")
+    review_failure: Literal["closed", "open"] = Field(
+        "closed",
+        description="What happens to a text whose reviewer failed or took too long: `closed` (503 "
+        "`review_failed`) or `open` (it passes).",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -224,7 +256,7 @@ class ServeSettings(BaseSettings):
             sources.append(TomlConfigSettingsSource(settings_cls, toml_file=Path(config)))
         return tuple(sources)
 
-    @field_validator("allowed_hosts", "engine_arg", mode="before")
+    @field_validator("allowed_hosts", "engine_arg", "review", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
