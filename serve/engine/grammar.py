@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import OrderedDict
@@ -17,42 +18,54 @@ from pathlib import Path
 import orjson
 
 from serve.engine.protocol import Constraint
-from serve.errors import GrammarError
+from serve.errors import BusyError, GrammarError
 
 logger = logging.getLogger("hotswap.grammar")
 
 MAX_REMEMBERED = 256
+MAX_WAITING = 32
+_MAX_RETRY_SECONDS = 60
 _START_SECONDS = 120.0
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
+class _Job:
+    """One constraint on its way through the compiler, and how many requests want to know."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.verdict: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+
 class GrammarGuard:
-    """Vets constraints. One compile at a time; verdicts are remembered, least recently used go."""
+    """Vets constraints. One compile at a time; verdicts are remembered, least recently used go.
+
+    At most MAX_WAITING constraints wait, so that slow ones cannot keep everybody's waiting for long.
+    """
 
     def __init__(self, *, enabled: bool, tokenizer_path: Path | None, compile_seconds: float) -> None:
         self._enabled = enabled
         self._tokenizer_path = tokenizer_path
         self._compile_seconds = compile_seconds
-        self._lock = asyncio.Lock()
+        self._lock = asyncio.Lock()  # of the process
         self._process: Process | None = None
+        self._jobs: OrderedDict[Constraint, _Job] = OrderedDict()
+        self._runner: asyncio.Task[None] | None = None
         self._verdicts: OrderedDict[Constraint, str | None] = OrderedDict()
 
     async def check(self, constraint: Constraint | None) -> None:
-        """Raises GrammarError when constraints are off, or this one cannot be compiled in time."""
+        """Raises GrammarError when constraints are off, or this one cannot be compiled in time; BusyError."""
         if constraint is None:
             return
         if not self._enabled:
             raise GrammarError("structured outputs are switched off on this server", param="response_format")
         if self._tokenizer_path is None or constraint.kind == "json_object":
             return
-        if constraint not in self._verdicts:
-            async with self._lock:
-                if constraint not in self._verdicts:
-                    self._verdicts[constraint] = await self._compile(constraint)
-                    while len(self._verdicts) > MAX_REMEMBERED:
-                        self._verdicts.popitem(last=False)
-        self._verdicts.move_to_end(constraint)
-        reason = self._verdicts[constraint]
+        if constraint in self._verdicts:
+            self._verdicts.move_to_end(constraint)
+            reason = self._verdicts[constraint]
+        else:
+            reason = await self._wait(constraint)
         if reason is not None:
             raise GrammarError(f"this {constraint.kind} cannot be used: {reason}", param="response_format")
 
@@ -64,8 +77,73 @@ class GrammarGuard:
 
     async def close(self) -> None:
         """End the compiler process."""
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait({self._runner})
+            self._drop_jobs()  # it may not even have begun
         async with self._lock:
             await self._kill()
+
+    async def _wait(self, constraint: Constraint) -> str | None:
+        job = self._jobs.get(constraint)
+        if job is None:
+            if len(self._jobs) >= MAX_WAITING:
+                raise BusyError(
+                    f"{len(self._jobs)} schemas and regexes wait to be compiled; send this one again",
+                    retry_after_seconds=math.ceil(
+                        min(_MAX_RETRY_SECONDS, MAX_WAITING * self._compile_seconds)
+                    ),
+                )
+            job = self._jobs[constraint] = _Job()
+            if self._runner is None or self._runner.done():
+                self._runner = asyncio.create_task(self._run(), name="schema compiler")
+        job.waiting += 1
+        try:
+            return await asyncio.shield(job.verdict)
+        finally:
+            job.waiting -= 1
+
+    async def _run(self) -> None:
+        """Compile what waits, in order. What nobody waits for any more is left out."""
+        try:
+            while self._jobs:
+                constraint, job = next(iter(self._jobs.items()))
+                if job.waiting:
+                    await self._decide(constraint, job)
+                del self._jobs[constraint]
+                if not job.verdict.done():
+                    job.verdict.cancel()
+                await self._ready_again()
+        finally:
+            self._drop_jobs()
+
+    def _drop_jobs(self) -> None:
+        for job in self._jobs.values():
+            job.verdict.cancel()
+        self._jobs.clear()
+
+    async def _decide(self, constraint: Constraint, job: _Job) -> None:
+        try:
+            async with self._lock:
+                reason = await self._compile(constraint)
+        except (GrammarError, OSError, RuntimeError, TimeoutError) as error:
+            logger.error("the schema compiler failed: %s", error)
+            failed = GrammarError("the server's schema compiler does not start", param="response_format")
+            job.verdict.set_exception(failed)
+            job.verdict.exception()  # seen, even when the last who waited has gone
+            return
+        self._verdicts[constraint] = reason
+        while len(self._verdicts) > MAX_REMEMBERED:
+            self._verdicts.popitem(last=False)
+        job.verdict.set_result(reason)
+
+    async def _ready_again(self) -> None:
+        """Start the next process at once where the last one was killed."""
+        if self._process is None:
+            try:
+                await self.warm()
+            except (GrammarError, OSError, RuntimeError, TimeoutError) as error:
+                logger.error("the schema compiler does not start again: %s", error)
 
     async def _compile(self, constraint: Constraint) -> str | None:
         process = await self._worker()

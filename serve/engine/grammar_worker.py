@@ -7,6 +7,7 @@ time by its parent, which kills it.
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 MAX_ADDRESS_SPACE_BYTES = 8 * 1024**3
 # Some patterns compile at once and explode while they are matched: walk a while along allowed tokens.
 WALK_TOKENS = 48
+_PLACE = re.compile(r"^\[[0-9:]+\] \S+: ")
 
 
 def main(tokenizer_path: str) -> None:
@@ -31,7 +33,7 @@ def main(tokenizer_path: str) -> None:
         try:
             _walk(xgrammar, info, _compile(compiler, asked["kind"], asked["value"]))
         except (RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
-            _say({"reason": (str(error).strip().splitlines() or ["it is not valid"])[0][:300]})
+            _say({"reason": _reason(error)})
         else:
             _say({"reason": None})
 
@@ -57,8 +59,16 @@ def _walk(xgrammar: Any, info: Any, compiled: Any) -> None:
             (32 * i + bit for i, word in enumerate(words) if word for bit in range(32) if word >> bit & 1),
             None,
         )
-        if allowed is None or not matcher.accept_token(allowed):
+        if allowed is None:
+            raise ValueError("no answer can ever be complete: after some texts nothing may follow")
+        if not matcher.accept_token(allowed):
             return
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what the compiler says, without where in its sources it says so."""
+    first = (str(error).strip().splitlines() or ["it is not valid"])[0]
+    return _PLACE.sub("", first)[:300]
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from bases.tiny import make_tiny_base
 from serve.engine import grammar
 from serve.engine.grammar import GrammarGuard
 from serve.engine.protocol import Constraint
-from serve.errors import GrammarError
+from serve.errors import BusyError, GrammarError
 
 SCHEMA = Constraint("json_schema", '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}')
 
@@ -65,6 +65,7 @@ async def test_what_compiles_is_taken(warm_guard: GrammarGuard, constraint: Cons
         Constraint("json_schema", '{"type":"nonsense"}'),
         Constraint("regex", "(unclosed"),
         Constraint("regex", "[z-a]"),
+        Constraint("json_schema", '{"$ref":"#"}'),
     ],
     ids=repr,
 )
@@ -76,6 +77,7 @@ async def test_what_does_not_compile_is_the_clients_error(
         await warm_guard.check(constraint)
     assert refused.value.param == "response_format"
     assert len(str(refused.value)) < 500
+    assert ".cc:" not in str(refused.value)  # where in the compiler's sources it fails is nobody's business
     await warm_guard.check(SCHEMA)
     assert pid_of(warm_guard) == pid  # the compiler lived through it
 
@@ -158,22 +160,61 @@ async def test_a_bad_verdict_is_remembered_too(monkeypatch: pytest.MonkeyPatch, 
     await guard.close()
 
 
-async def test_a_cancelled_check_leaves_no_answer_for_the_next_one(
+async def test_a_compile_whose_client_left_goes_on_and_its_answer_is_nobody_elses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The late answer to a cancelled check must not be read as the answer to another."""
-    seen = tmp_path / "seen"
-    body = f'case "$line" in *slow*) touch {seen}; exec sleep 600;; *) {ACCEPT};; esac'
+    """Who asks and leaves, over and over, cannot keep the compiler from starting."""
+    seen, go = tmp_path / "seen", tmp_path / "go"
+    refuse = 'echo \'{"reason": "slow"}\''
+    held = f"touch {seen}; while [ ! -e {go} ]; do sleep 0.01; done; {refuse}"
+    body = f'case "$line" in *slow*) {held};; *) {ACCEPT};; esac'
     guard = scripted_worker(monkeypatch, tmp_path, body)
     guard._compile_seconds = 60.0
     check = asyncio.create_task(guard.check(Constraint("regex", "slow")))
     async with asyncio.timeout(30):
         while not seen.exists():
             await asyncio.sleep(0.01)
-    check.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await check
-    await guard.check(Constraint("regex", "good"))
+    good = asyncio.create_task(guard.check(Constraint("regex", "good")))
+    left = asyncio.create_task(guard.check(Constraint("regex", "slow too")))
+    await asyncio.sleep(0)
+    for task in (check, left):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    go.touch()
+    await good
+    with pytest.raises(GrammarError, match="slow"):
+        await guard.check(Constraint("regex", "slow"))  # remembered
+    assert Constraint("regex", "slow too") not in guard._verdicts  # nobody wanted to know
+    assert starts(tmp_path) == 1
+    await guard.close()
+
+
+async def test_more_constraints_than_may_wait_are_told_to_come_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(grammar, "MAX_WAITING", 2)
+    guard = scripted_worker(monkeypatch, tmp_path, "exec sleep 600")
+    guard._compile_seconds = 60.0
+    waiting = [asyncio.create_task(guard.check(Constraint("regex", name))) for name in ("a", "a", "b")]
+    await asyncio.sleep(0)
+    with pytest.raises(BusyError) as busy:
+        await guard.check(Constraint("regex", "c"))
+    assert busy.value.retry_after_seconds == 60
+    await guard.close()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(end) for end in ended] == [asyncio.CancelledError] * 3
+
+
+async def test_after_a_kill_the_next_process_starts_before_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    guard = scripted_worker(monkeypatch, tmp_path, "exec sleep 600")
+    with pytest.raises(GrammarError, match="longer than"):
+        await guard.check(Constraint("regex", "slow"))
+    async with asyncio.timeout(30):
+        while guard._process is None:
+            await asyncio.sleep(0.01)
     assert starts(tmp_path) == 2
     await guard.close()
 
