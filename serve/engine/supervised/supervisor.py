@@ -141,7 +141,8 @@ class Supervisor:
                     f"after {self._rules.watch.hang_seconds:g} s it is started again"
                 )
             return
-        if self._state in (EngineState.LOST, EngineState.STOPPED) or (life is None and self._task is None):
+        unwatched = self._task is None and self._state is not EngineState.STARTING
+        if unwatched or self._state in (EngineState.LOST, EngineState.STOPPED):
             raise EngineDeadError(self._reason or "the engine process is gone")
         rules, seconds = self._rules.restarts, time.monotonic() - self._since
         match self._state:
