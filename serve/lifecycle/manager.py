@@ -272,7 +272,7 @@ class AdapterManager:
             if reason is not None:
                 trace["reason"] = reason
             for kept in whole.values():
-                await self._raise(record, kept)
+                await self._reconciler.raise_up(kept)
             await self._settle(await self._desired.plan(record.name, plan))
             return plan
 
@@ -296,7 +296,7 @@ class AdapterManager:
         async with self._on_version(name, "pin", actor) as (record, trace):
             kept = find_version(record, version)
             trace["digest"] = kept.version.digest
-            managed = await self._raise(record, kept)
+            managed = await self._reconciler.raise_up(kept)
             await self._settle(await self._desired.pin(kept.version, True))
             return managed
 
@@ -316,7 +316,7 @@ class AdapterManager:
         async with self._on_version(name, "prefetch", actor) as (record, trace):
             kept = find_version(record, version)
             trace["digest"] = kept.version.digest
-            managed = await self._raise(record, kept)
+            managed = await self._reconciler.raise_up(kept)
             if kept.version.digest != record.live:
                 await self._settle(await self._desired.keep_loaded(kept.version, True))
             return managed
@@ -409,38 +409,32 @@ class AdapterManager:
     async def _on_version(
         self, name: str, action: str, actor: str
     ) -> AsyncIterator[tuple[NameRecord, Trace]]:
-        """A verb on versions of a known name, with what the registry says of it now."""
+        """A verb on versions of a known name, with what the registry says of it now.
+
+        One that fails, or is cancelled, leaves the name as the registry has it.
+        """
         alias = parse_alias(name)
         async with self._verbs.run(alias, action, actor) as trace:
             record = await self._desired.read(alias)
             if not record.known:
                 raise AdapterMissingError(f"no adapter is called {alias!r}; GET /admin/adapters lists them")
-            yield record, trace
+            try:
+                yield record, trace
+            except (HotswapError, asyncio.CancelledError):
+                self._reconciler.settle(self._desired.get(alias))  # what came up for it is not wanted
+                raise
 
     async def _move(self, record: NameRecord, kept: VersionRecord, trace: Trace) -> MoveOutcome:
         trace["digest"] = kept.version.digest
-        managed = await self._raise(record, kept)
+        managed = await self._reconciler.raise_up(kept)
         before = self.board.behind(record.name)
         if kept.version.digest == record.live and before is managed:
             return MoveOutcome(managed, moved=False, left=None)
-        try:
-            settled = await self._desired.move(kept.version, left=record.live)
-        except (HotswapError, asyncio.CancelledError):
-            self._reconciler.settle(record)
-            raise
-        await self._settle(settled)
+        await self._settle(await self._desired.move(kept.version, left=record.live))
         left = record.get(record.live)
         if left is not None:
             trace["replaced"] = str(left.version)
         return MoveOutcome(managed, moved=True, left=left.version if left is not None else None)
-
-    async def _raise(self, record: NameRecord, kept: VersionRecord) -> ManagedVersion:
-        """Bring a version up. What fails, or is cancelled, leaves the name as the registry has it."""
-        try:
-            return await self._reconciler.raise_up(kept)
-        except (HotswapError, asyncio.CancelledError):
-            self._reconciler.settle(record)
-            raise
 
     async def _settle(self, record: NameRecord) -> None:
         self._reconciler.settle(record)

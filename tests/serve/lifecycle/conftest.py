@@ -17,6 +17,7 @@ from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.rules import AdapterRules
+from serve.lifecycle.state import AdapterState
 from serve.metrics import GatewayMetrics
 from serve.running import RunningRequests
 from tests.serve.conftest import make_source, migrated_registry
@@ -44,6 +45,21 @@ class Bench:
         outcome = await self.manager.load(name, self.source(f"seed-{seed}", seed=seed), actor="test")
         return str(outcome.managed.version)
 
+    def speaker(self, name: str | None = "risk", **caller: object) -> str:
+        """Who answers to a name."""
+        with self.board.lease(name, param="adapter", **caller) as lease:  # type: ignore[arg-type]
+            return lease.engine_name
+
+    @property
+    def held(self) -> list[str]:
+        """What the engine holds."""
+        return sorted(handle.name for handle in self.engine.adapters.values())
+
+    async def drained(self) -> None:
+        """Return when nothing is on its way out."""
+        while any(managed.state is AdapterState.DRAINING for managed in self.board.versions()):
+            await asyncio.sleep(0)
+
     async def close(self) -> None:
         """End the manager as a shutdown does."""
         for managed in self.board.versions():
@@ -62,12 +78,14 @@ def make_bench(
     fingerprint: str = SCRIPTED_TARGET.fingerprint,
     rounded: RoundedBase = NOT_ROUNDED,
     max_resident: int = 64,
+    keep_versions: int = 5,
+    replica: str = "",
 ) -> Bench:
-    """A manager on `registry` and on the store in `folder`."""
+    """A manager on `registry` and on the store in `folder`; a replica has a store and a root of its own."""
     engine = engine or ScriptedEngine()
     board, running, metrics = AdapterBoard("scripted"), RunningRequests(), GatewayMetrics()
-    store = AdapterStore(folder / "store")
-    root = folder / "adapters"
+    store = AdapterStore(folder / replica / "store")
+    root = folder / replica / "adapters"
     root.mkdir(exist_ok=True)
     manager = AdapterManager(
         engine=engine,
@@ -84,6 +102,7 @@ def make_bench(
             probe=probe,
             drain_seconds=drain_seconds,
             max_resident=max_resident,
+            keep_versions=keep_versions,
         ),
     )
     return Bench(root, engine, board, registry, store, running, metrics, manager)
