@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from serve.admission import MAX_RETRY_SECONDS, MIN_RETRY_SECONDS, Admission
-from serve.errors import DrainingError, QueueFullError
+from serve.admission import DEFAULT_FLOW, MAX_RETRY_SECONDS, MIN_RETRY_SECONDS, Admission
+from serve.errors import DrainingError, QueueFullError, QueueTimeoutError
+from serve.fair_queue import Flow
 
 T = TypeVar("T")
 
@@ -224,8 +225,10 @@ def make(*, max_running: int = 1, max_queued_requests: int = 8) -> Admission:
     return Admission(max_running=max_running, max_queued_requests=max_queued_requests, max_queued_tokens=100)
 
 
-async def enter(admission: Admission, leave: asyncio.Event, sequences: int = 1, tokens: int = 1) -> None:
-    async with admission.slot(sequences=sequences, prompt_tokens=tokens):
+async def enter(
+    admission: Admission, leave: asyncio.Event, sequences: int = 1, tokens: int = 1, flow: Flow = DEFAULT_FLOW
+) -> None:
+    async with admission.slot(sequences=sequences, prompt_tokens=tokens, flow=flow):
         await leave.wait()
 
 
@@ -382,3 +385,111 @@ async def test_holds_add_up() -> None:
             await asyncio.sleep(0)
         assert admission.queued_requests == 1
     await waiting
+
+
+FLOOD, QUIET = Flow("flood"), Flow("quiet")
+
+
+async def test_a_tenant_that_floods_the_queue_takes_no_place_from_another() -> None:
+    admission = make(max_queued_requests=4)
+    leave = asyncio.Event()
+    flood = [asyncio.create_task(enter(admission, leave, flow=FLOOD)) for _ in range(5)]  # one runs
+    await settle()
+    with pytest.raises(QueueFullError):
+        await enter(admission, leave, flow=FLOOD)
+    quiet = [asyncio.create_task(enter(admission, leave, flow=QUIET)) for _ in range(2)]
+    await settle()
+    assert admission.queued_requests == 4
+    with pytest.raises(QueueFullError):  # now both have their half
+        await enter(admission, leave, flow=QUIET)
+    assert [task.done() for task in flood] == [False, False, False, True, True]
+    for task in flood[3:]:
+        refusal = task.exception()
+        assert isinstance(refusal, QueueFullError)
+        assert MIN_RETRY_SECONDS <= refusal.retry_after_seconds <= MAX_RETRY_SECONDS
+    leave.set()
+    await asyncio.gather(*flood[:3], *quiet)
+    await admission.wait_idle()
+
+
+async def test_long_prompts_give_way_to_a_tenant_with_short_ones() -> None:
+    admission = make(max_queued_requests=9)
+    leave = asyncio.Event()
+    tasks = [
+        asyncio.create_task(enter(admission, leave, tokens=40, flow=FLOOD)) for _ in range(3)
+    ]  # one runs
+    await settle()
+    quiet = asyncio.create_task(enter(admission, leave, tokens=30, flow=QUIET))
+    await settle()
+    assert isinstance(tasks[2].exception(), QueueFullError)
+    assert admission.queued_tokens == 70
+    with pytest.raises(QueueFullError, match="70 prompt tokens wait"):
+        await enter(admission, leave, tokens=90, flow=Flow("huge"))
+    assert admission.queued_tokens == 70  # whoever was to give way for it stays
+    leave.set()
+    await asyncio.gather(*tasks[:2], quiet)
+
+
+async def test_a_tenant_waits_for_its_turn_and_not_for_the_others_queue() -> None:
+    admission = make(max_queued_requests=100)
+    entered: list[str] = []
+
+    async def visit(flow: Flow) -> None:
+        async with admission.slot(sequences=1, prompt_tokens=1, flow=flow):
+            entered.append(flow.tenant)
+            await asyncio.sleep(0)
+
+    with admission.hold():
+        flood = [asyncio.create_task(visit(FLOOD)) for _ in range(50)]
+        await settle()
+        quiet = asyncio.create_task(visit(QUIET))
+        await settle()
+    await asyncio.gather(*flood, quiet)
+    assert "quiet" in entered[:3]
+
+
+async def test_a_narrow_request_of_another_flow_goes_before_a_wide_one_that_waits() -> None:
+    admission = make(max_running=2)
+    leave_first, leave_second = asyncio.Event(), asyncio.Event()
+    first = asyncio.create_task(enter(admission, leave_first, flow=FLOOD))
+    await settle()
+    wide = asyncio.create_task(enter(admission, leave_second, sequences=2, flow=FLOOD))
+    await settle()
+    narrow = asyncio.create_task(enter(admission, leave_second, flow=QUIET))
+    await settle()
+    assert (admission.running, admission.queued_requests) == (2, 1)  # the engine does not stand idle
+    leave_first.set()
+    leave_second.set()
+    await asyncio.gather(first, wide, narrow)
+
+
+async def test_whoever_waits_too_long_is_told() -> None:
+    admission = Admission(max_running=1, max_queued_requests=9, max_queued_tokens=9, queue_seconds=0.01)
+    leave = asyncio.Event()
+    holder = asyncio.create_task(enter(admission, leave))
+    await settle()
+    with pytest.raises(QueueTimeoutError, match=r"0\.01 s"):
+        await enter(admission, leave)
+    assert (admission.queued_requests, admission.queued_tokens, admission.requests) == (0, 0, 1)
+    leave.set()
+    await holder
+    async with admission.slot(sequences=1, prompt_tokens=1):
+        pass
+
+
+async def test_one_that_is_sent_away_and_cancelled_in_the_same_step_leaves_nothing() -> None:
+    admission = make(max_queued_requests=1)
+    leave = asyncio.Event()
+    holder, victim = [asyncio.create_task(enter(admission, leave, flow=FLOOD)) for _ in range(2)]
+    await settle()
+    with admission.hold():
+        entry = admission._queue.first()
+        assert entry is not None
+        admission._queue.remove(entry)
+        entry.turn.set_exception(QueueFullError("full", retry_after_seconds=1))
+        victim.cancel()
+        await settle()
+    assert victim.cancelled()
+    leave.set()
+    await holder
+    assert (admission.running, admission.requests, admission.queued_requests) == (0, 0, 0)
