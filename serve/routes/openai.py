@@ -144,7 +144,7 @@ class OpenAIReply(Reply):
             body.texts,
             prompts=num_prompts,
             max_tokens=body.asked_tokens,
-            session=self._session,
+            session=self._session or body.user or None,
             stream=bool(body.stream),
             token_details=body.logprobs is not None and body.logprobs is not False,
             token_prompts=isinstance(body, CompletionBody) and body.has_token_prompts,

@@ -124,7 +124,9 @@ class OpenAIFields(SamplingFields):
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     stream_options: StreamOptions | None = None
     min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
-    user: ShortText | None = Field(None, description="Taken and ignored.")
+    user: ShortText | None = Field(
+        None, description="The session that a canary sticks to where there is no X-Session-Id."
+    )
 
     @field_validator("logit_bias")
     @classmethod
