@@ -1,0 +1,37 @@
+"""Who used the machine between two moments: so that a block which others disturbed is known."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class MachineTime:
+    """Processor seconds of the whole machine, and of the processes that belong to the measurement."""
+
+    wall_seconds: float
+    busy_seconds: float
+    known_seconds: float
+
+    @classmethod
+    def read(cls, wall_seconds: float, process_ids: Iterable[int]) -> MachineTime:
+        """Now. Processes that are gone count as nothing."""
+        machine = psutil.cpu_times()
+        idle = machine.idle + getattr(machine, "iowait", 0.0)
+        guest = getattr(machine, "guest", 0.0) + getattr(machine, "guest_nice", 0.0)  # also part of user
+        known = 0.0
+        for process_id in process_ids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = psutil.Process(process_id).cpu_times()
+                known += times.user + times.system
+        return cls(wall_seconds, sum(machine) - idle - guest, known)
+
+    def foreign_share(self, later: MachineTime) -> float:
+        """Share of the machine that others used until `later`."""
+        capacity = (later.wall_seconds - self.wall_seconds) * (psutil.cpu_count() or 1)
+        foreign = (later.busy_seconds - self.busy_seconds) - (later.known_seconds - self.known_seconds)
+        return max(0.0, foreign) / capacity if capacity > 0 else 0.0

@@ -1,0 +1,1 @@
+"""What replacing one adapter every second costs the requests on others."""
