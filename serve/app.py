@@ -15,7 +15,20 @@ from serve.http.body import BodyLimitMiddleware
 from serve.http.errors import install_error_handlers
 from serve.http.host import HostMiddleware
 from serve.http.request_id import RequestIdMiddleware
-from serve.routes import admin, generate, health, lorax, openai, upload, vllm_lora
+from serve.routes import (
+    admin,
+    events,
+    generate,
+    health,
+    keys,
+    lorax,
+    openai,
+    operations,
+    traffic,
+    upload,
+    versions,
+    vllm_lora,
+)
 
 VERSION = "0.1.0"
 
@@ -87,7 +100,8 @@ def create_app(
     asked = {"admin_key": admin_key, "api_key": api_key}
     app.asked_keys = frozenset(name for name, is_asked in asked.items() if is_asked)
     app.state.gateway = None
-    routers = (generate, openai, lorax, vllm_lora, admin, upload, health)
+    verbs = (admin, upload, versions, traffic, keys, operations, events)
+    routers = (generate, openai, lorax, vllm_lora, *verbs, health)
     for routes in routers:
         app.include_router(routes.router)
     install_error_handlers(app)

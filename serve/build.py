@@ -8,7 +8,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from adapters.errors import AdapterSourceError
 from adapters.registry.keys import KeyTable
+from adapters.registry.operations import OperationTable
+from adapters.registry.records import Event
 from adapters.registry.registry import Registry
 from adapters.store import AdapterStore
 from adapters.target import TargetBase, describe_target
@@ -23,6 +26,7 @@ from serve.access.quotas import Quotas
 from serve.access.salts import CacheSalts
 from serve.admission import Admission
 from serve.app import HttpLimits
+from serve.audit import Audit
 from serve.engine.grammar import GrammarGuard
 from serve.engine.protocol import MortalEngine
 from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
@@ -32,7 +36,8 @@ from serve.engine.supervised.supervisor import EngineFactory, SupervisionRules
 from serve.engine.supervised.watchdog import WatchRules
 from serve.engine.vllm.arguments import EngineWishes
 from serve.engine.vllm.quantisation import read_quantisation
-from serve.errors import RequestAbortedError
+from serve.errors import RequestAbortedError, SettingsError
+from serve.events import GATEWAY_ACTOR, EventLog
 from serve.gateway import Gateway, Phase
 from serve.http.exchange import ExchangeLimits, Exchanges
 from serve.http.host import LOOPBACK_NAMES
@@ -41,8 +46,10 @@ from serve.lifecycle.canary import CanaryJudge
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.shadow import Shadows
+from serve.lifecycle.sources import SourceLimits, Sources, check_packages
 from serve.lifecycle.uploads import UploadLimits, Uploads
 from serve.metrics import GatewayMetrics
+from serve.operations.operations import Operations, instance_name
 from serve.review.finding import find_reviewers
 from serve.review.review import Reviewer, ReviewLimits
 from serve.review.text_reviewer import TextReviewer
@@ -95,6 +102,7 @@ class GatewayLife:
         """Everything started, adapters live again. Raises HotswapError with what is wrong."""
         settings = self._settings
         reviewers = await asyncio.to_thread(_reviewers, settings)
+        await asyncio.to_thread(_check_sources, settings)
         tokenizer_path = None
         if self._given is None and settings.engine == "vllm":
             base = await asyncio.to_thread(_resolve, settings)
@@ -120,13 +128,14 @@ class GatewayLife:
         await asyncio.to_thread(store.clean)
         await engine.start()
         self.gateway = self._assemble(engine, registry, keys, store, target, tokenizer_path, reviewers)
+        await self.gateway.operations.recover()
         await self.gateway.adapters.converge()
         await engine.check_health()  # one that died meanwhile has no adapters, and is a failed start
         engine.supervise(
             self.gateway.adapters.restore,
             metrics=self.gateway.metrics,
-            on_ready=self._on_ready,
-            on_lost=self._on_lost,
+            on_ready=_noted(self._on_ready, self.gateway.events, "restarted"),
+            on_lost=_noted(self._on_lost, self.gateway.events, "lost"),
         )
         if settings.registry_poll_seconds:
             self.gateway.adapters.follow(settings.registry_poll_seconds)
@@ -153,6 +162,7 @@ class GatewayLife:
             queue_seconds=settings.queue_seconds,
         )
         max_adapter_bytes = settings.max_adapter_mib * MIB
+        events = EventLog(registry)
         manager = AdapterManager(
             engine=engine,
             board=AdapterBoard(facts.model_name),
@@ -170,6 +180,8 @@ class GatewayLife:
                 max_resident=facts.max_cpu_loras,
                 keep_versions=settings.keep_versions,
             ),
+            events=events,
+            open_source=_sources(settings, store).open,
             hold=admission.hold,
         )
         key = settings.admin_key.get_secret_value() if settings.admin_key is not None else None
@@ -187,6 +199,9 @@ class GatewayLife:
                     total_seconds=settings.upload_seconds,
                 ),
             ),
+            operations=Operations(OperationTable(registry, instance=instance_name(settings.home)), events),
+            events=events,
+            audit=Audit(events),
             admission=admission,
             exchanges=Exchanges(
                 running,
@@ -232,6 +247,9 @@ class GatewayLife:
                     await gateway.canaries.close()
                     await gateway.shadows.close()
                     await gateway.adapters.close()
+                    await gateway.operations.close()
+            await gateway.operations.abandon()
+            await gateway.events.close()
             await gateway.grammars.close()
         engine, self._engine = self._engine, None
         if engine is not None:
@@ -249,6 +267,7 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
     gateway.phase = Phase.DRAINING
     gateway.admission.drain(retry_after_seconds=max(1, round(drain_seconds)))
     gateway.adapters.refuse()
+    gateway.operations.refuse()
     await gateway.shadows.close()
     gateway.engine.finish()
     logger.info("draining: %d requests to finish within %g s", gateway.admission.requests, drain_seconds)
@@ -256,6 +275,7 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
         async with asyncio.timeout(drain_seconds):
             await gateway.admission.wait_idle()
             await gateway.adapters.wait_quiet()
+            await gateway.operations.wait_quiet()
     except TimeoutError:
         cause = RequestAbortedError("the server is shutting down and ended this request at its drain limit")
         count = gateway.running.abort_all(cause)
@@ -264,6 +284,32 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
             async with asyncio.timeout(_ABORT_SECONDS):
                 await gateway.admission.wait_idle()
                 await gateway.adapters.wait_quiet()
+                await gateway.operations.wait_quiet()
+    await gateway.events.flush()
+    gateway.events.end_streams()
+
+
+def _sources(settings: ServeSettings, store: AdapterStore) -> Sources:
+    limits = SourceLimits(settings.max_adapter_mib * MIB, settings.upload_seconds)
+    return Sources(store, settings.adapter_folder, settings.allowed_sources, limits)
+
+
+def _check_sources(settings: ServeSettings) -> None:
+    """Raises SettingsError when a store that may be read from cannot be: found before an engine is started."""
+    try:
+        check_packages(settings.allowed_sources)
+    except AdapterSourceError as error:
+        raise SettingsError(f"--allowed-sources: {error}") from None
+
+
+def _noted(act: Callable[[], None], events: EventLog, outcome: str) -> Callable[[], None]:
+    """`act`, and an event about the engine."""
+
+    def noted() -> None:
+        events.note(Event(GATEWAY_ACTOR, "engine", outcome))
+        act()
+
+    return noted
 
 
 def _reviewers(settings: ServeSettings) -> list[TextReviewer]:

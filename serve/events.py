@@ -87,6 +87,27 @@ class EventLog:
         """The id of the newest event that is written. Raises RegistryError."""
         return await asyncio.to_thread(self._registry.last_event_id)
 
+    async def page(
+        self,
+        *,
+        name: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        states: bool = False,
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> list[EventRecord]:
+        """Written events, the newest first; with `states` also the steps of versions. Raises RegistryError."""
+        return await asyncio.to_thread(
+            self._registry.list_events,
+            name=name,
+            actor=actor,
+            action=action,
+            without_actions=() if states or action is not None else (STATE_ACTION,),
+            before_id=before_id,
+            limit=limit,
+        )
+
     async def follow(self, after_id: int) -> AsyncGenerator[list[EventRecord], None]:
         """Events behind `after_id` in their order, in batches, for ever; an empty batch says that there is no news.
 

@@ -10,14 +10,17 @@ from serve.access.keyring import KeyRing
 from serve.access.quotas import Quotas
 from serve.access.salts import CacheSalts
 from serve.admission import Admission
+from serve.audit import Audit
 from serve.engine.grammar import GrammarGuard
 from serve.engine.supervised.engine import SupervisedEngine
+from serve.events import EventLog
 from serve.http.exchange import Exchanges
 from serve.lifecycle.canary import CanaryJudge
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.shadow import Shadows
 from serve.lifecycle.uploads import Uploads
 from serve.metrics import GatewayMetrics
+from serve.operations.operations import Operations
 from serve.review.review import Reviewer
 from serve.running import RunningRequests
 
@@ -40,6 +43,9 @@ class Gateway:
     canaries: CanaryJudge
     shadows: Shadows
     uploads: Uploads
+    operations: Operations
+    events: EventLog
+    audit: Audit
     admission: Admission
     exchanges: Exchanges
     running: RunningRequests

@@ -21,6 +21,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from adapters.errors import AdapterSourceError
+from adapters.source import parse_remote
 from bases.settings_faults import settings_faults
 from serve.access.authority import HASH_PREFIX
 from serve.errors import SettingsError
@@ -120,6 +122,18 @@ class ServeSettings(BaseSettings):
     # Adapters
     adapter_root: Path | None = Field(
         None, description="Folder that adapters may be loaded from. Default: HOME/adapters."
+    )
+    allowed_sources: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="URLs below which adapters may be loaded from, comma-separated: `s3://bucket/adapters`, "
+        "`gs://bucket`, `hf://org`. Default: none. Credentials come from the environment of the store's library.",
+    )
+    watch_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=86_400,
+        description="Seconds between two looks into the adapter root for new versions (ROOT/NAME/VERSION or "
+        "ROOT/NAME), which are loaded and promoted. 0: off.",
     )
     registry_url: str | None = Field(
         None, description="SQLAlchemy URL of the registry. Default: a SQLite file in HOME."
@@ -256,7 +270,7 @@ class ServeSettings(BaseSettings):
             sources.append(TomlConfigSettingsSource(settings_cls, toml_file=Path(config)))
         return tuple(sources)
 
-    @field_validator("allowed_hosts", "engine_arg", "review", mode="before")
+    @field_validator("allowed_hosts", "allowed_sources", "engine_arg", "review", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
@@ -286,6 +300,16 @@ class ServeSettings(BaseSettings):
             raise ValueError(
                 "the admin key has fewer than 16 characters; make one with `openssl rand -hex 32`"
             )
+        return value
+
+    @field_validator("allowed_sources")
+    @classmethod
+    def _readable_sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            try:
+                parse_remote(prefix)
+            except AdapterSourceError as error:
+                raise ValueError(str(error)) from None
         return value
 
     @field_validator("home", "adapter_root")

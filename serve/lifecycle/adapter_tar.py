@@ -1,4 +1,4 @@
-"""An adapter as an uncompressed tar, read strictly while it arrives.
+"""An adapter as a tar, read strictly while it arrives.
 
 Allowed: the four known files and README.md, flat, once each, as regular files. README.md is dropped. Everything
 else that a tar can say (paths, links, devices, sparse files, pax and GNU extensions) is refused at the header
@@ -89,7 +89,7 @@ class AdapterTarReader:
                 view = view[taken:]
             elif self._ended:
                 if any(view):
-                    raise UploadRefusedError("the tar goes on after its end; send one tar, uncompressed")
+                    raise UploadRefusedError("the tar goes on after its end; send one tar")
                 return
             else:
                 taken = BLOCK_BYTES - len(self._header)
@@ -131,7 +131,11 @@ class AdapterTarReader:
         try:
             entry = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
         except (tarfile.HeaderError, ValueError):
-            gzip = " It is compressed: send it as it is." if block.startswith(b"\x1f\x8b") else ""
+            gzip = (
+                " It is compressed: send it with Content-Encoding: gzip."
+                if block.startswith(b"\x1f\x8b")
+                else ""
+            )
             raise UploadRefusedError(f"the body is no tar.{gzip} {_HOW}") from None
         shown = ascii(entry.name[:80])
         if entry.type not in _REGULAR:

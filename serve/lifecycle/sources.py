@@ -1,4 +1,4 @@
-"""Adapters in remote stores: their known files are fetched through fsspec into a folder of their own.
+"""Where adapters come from: a folder below the root, or a remote store whose files are fetched through fsspec.
 
 Only what is below an allowed URL is read. Sizes are looked at before and counted while the bytes come. Credentials
 are the store library's own business (environment, instance role); what such a library says of a failure can hold
@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,19 @@ from typing import TYPE_CHECKING, Any
 from adapters.artefact import KNOWN_NAMES, WEIGHTS_NAME
 from adapters.config import CONFIG_NAME
 from adapters.errors import AdapterFetchError, AdapterSourceError
-from adapters.source import REMOTE_PACKAGES, RemoteSource, is_remote, parse_remote, resolve_remote
+from adapters.source import (
+    REMOTE_PACKAGES,
+    RemoteSource,
+    is_remote,
+    parse_remote,
+    resolve_remote,
+    resolve_source,
+)
 from adapters.store import AdapterStore, store_errors
 from bases.errors import HotswapError
 from serve.errors import BodyTooLargeError, BusyError
 from serve.lifecycle.adapter_tar import file_limits
 from serve.lifecycle.uploads import run_whole
-from serve.running import RunningRequests
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -52,44 +58,42 @@ class Sources:
     def __init__(
         self,
         store: AdapterStore,
-        running: RunningRequests,
+        root: Path,
         allowed: Sequence[str],
         limits: SourceLimits,
         *,
         protocols: Iterable[str] = tuple(REMOTE_PACKAGES),
     ) -> None:
-        """`allowed`: URLs below which may be read. Raises AdapterSourceError for one that is malformed."""
+        """`root`: folder that adapters may be loaded from; `allowed`: URLs below which may be read.
+
+        Raises AdapterSourceError for a URL that is malformed.
+        """
         self._store = store
-        self._running_requests = running
+        self._root = root
         self._protocols = tuple(protocols)
         self._allowed = [parse_remote(prefix, protocols=self._protocols) for prefix in allowed]
         self._limits = limits
         self._files = file_limits(limits.max_adapter_bytes)
         self._fetches = 0
 
-    @staticmethod
-    def is_remote(text: str) -> bool:
-        """Whether a source is meant as a URL."""
-        return is_remote(text)
-
     def check(self, text: str) -> RemoteSource:
         """The place that `text` names. Raises AdapterSourceError."""
         return resolve_remote(text, self._allowed, protocols=self._protocols)
 
-    def check_packages(self) -> None:
-        """Raises AdapterSourceError when the package of an allowed store is not installed."""
-        for protocol in dict.fromkeys(prefix.protocol for prefix in self._allowed):
-            _filesystem_class(protocol)
+    @contextlib.asynccontextmanager
+    async def open(self, text: str) -> AsyncIterator[Path]:
+        """A folder with the adapter's files that `text` names, for the length of the block.
+
+        Raises AdapterSourceError, AdapterFetchError, BodyTooLargeError, BusyError, AdapterStoreError.
+        """
+        if not is_remote(text):
+            yield await asyncio.to_thread(resolve_source, text, [self._root])
+            return
+        async with self._fetched(self.check(text)) as folder:
+            yield folder
 
     @contextlib.asynccontextmanager
-    async def fetch(self, text: str, *, check_open: Callable[[], None]) -> AsyncIterator[Path]:
-        """A folder with the adapter's files that `text` names; removed when the block ends, however it ends.
-
-        `check_open` is called before and raises when no more work is taken. Raises AdapterSourceError,
-        AdapterFetchError, BodyTooLargeError, BusyError, AdapterStoreError, RequestAbortedError.
-        """
-        source = self.check(text)
-        check_open()
+    async def _fetched(self, source: RemoteSource) -> AsyncIterator[Path]:
         if self._fetches >= MAX_FETCHES:
             raise BusyError(
                 f"{self._fetches} adapters are being fetched already; try again in {_RETRY_AFTER_SECONDS} s",
@@ -99,9 +103,7 @@ class Sources:
         try:
             folder = await run_whole(self._store.open_staging)
             try:
-                # Tracked, so that a shutdown can end a fetch as it ends a request: with a cause.
-                with self._running_requests.track(f"fetch {source}"):
-                    await self._fill(folder, source)
+                await self._fill(folder, source)
                 yield folder
             finally:
                 await run_whole(self._store.close_staging, folder)
@@ -201,6 +203,12 @@ class _Fetch:
             f"{name} at {self._source} has more than {self._limits[name]} bytes, the most that is taken",
             param="source",
         )
+
+
+def check_packages(allowed: Iterable[str]) -> None:
+    """Raises AdapterSourceError when the package of a store that may be read from is not installed."""
+    for protocol in dict.fromkeys(parse_remote(prefix).protocol for prefix in allowed):
+        _filesystem_class(protocol)
 
 
 def _filesystem_class(protocol: str) -> type[AbstractFileSystem]:

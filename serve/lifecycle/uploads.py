@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from adapters.store import AdapterStore, store_errors
 from serve.errors import BodyTimeoutError, BodyTooLargeError, BusyError
 from serve.lifecycle.adapter_tar import MAX_FRAME_BYTES, AdapterTarReader, file_limits
+from serve.lifecycle.gunzip import Gunzip
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,6 +29,14 @@ class UploadLimits:
     max_adapter_bytes: int  # of the weights
     idle_seconds: float  # without a byte
     total_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What arrived: the folder with its files, and a digest of the body as it was sent."""
+
+    folder: Path
+    sha256: str
 
 
 class Uploads:
@@ -46,7 +56,8 @@ class Uploads:
         *,
         content_length: int | None,
         check_open: Callable[[], None],
-    ) -> AsyncIterator[Path]:
+        gzipped: bool = False,
+    ) -> AsyncIterator[Upload]:
         """A folder with the files of the tar that `chunks` hold; removed when the block ends, however it ends.
 
         `check_open` is called before each chunk and raises when no more work is taken. Raises BusyError,
@@ -63,14 +74,18 @@ class Uploads:
         try:
             folder = await run_whole(self._store.open_staging)
             try:
-                await self._fill(folder, chunks, check_open)
-                yield folder
+                sha256 = hashlib.sha256()
+                unpacker = Gunzip(self._max_body_bytes) if gzipped else None
+                await self._fill(folder, _Body(sha256, unpacker), chunks, check_open)
+                yield Upload(folder, sha256.hexdigest())
             finally:
                 await run_whole(self._store.close_staging, folder)
         finally:
             self._running -= 1
 
-    async def _fill(self, folder: Path, chunks: AsyncIterator[bytes], check_open: Callable[[], None]) -> None:
+    async def _fill(
+        self, folder: Path, body: _Body, chunks: AsyncIterator[bytes], check_open: Callable[[], None]
+    ) -> None:
         total = 0
         try:
             async with asyncio.timeout(self._limits.total_seconds):
@@ -80,8 +95,8 @@ class Uploads:
                         total += len(chunk)
                         if total > self._max_body_bytes:
                             raise self._too_large()
-                        await run_whole(_feed, reader, chunk)
-                    reader.finish()
+                        await run_whole(body.feed, reader, chunk)
+                    await run_whole(body.finish, reader)
         except TimeoutError:
             raise BodyTimeoutError(
                 f"the upload was not complete after {self._limits.total_seconds:g} s"
@@ -103,7 +118,26 @@ class Uploads:
         )
 
 
-def _feed(reader: AdapterTarReader, data: bytes) -> None:
+class _Body:
+    """From the bytes of a body to those of its tar, in a thread."""
+
+    def __init__(self, sha256: Any, unpacker: Gunzip | None) -> None:
+        self._sha256 = sha256
+        self._unpacker = unpacker
+
+    def feed(self, reader: AdapterTarReader, data: bytes) -> None:
+        self._sha256.update(data)
+        for piece in self._unpacker.feed(data) if self._unpacker is not None else (data,):
+            _write(reader, piece)
+
+    def finish(self, reader: AdapterTarReader) -> None:
+        if self._unpacker is not None:
+            for piece in self._unpacker.finish():
+                _write(reader, piece)
+        reader.finish()
+
+
+def _write(reader: AdapterTarReader, data: bytes) -> None:
     with store_errors("write an upload"):
         reader.feed(data)
 

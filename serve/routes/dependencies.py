@@ -6,7 +6,7 @@ They are coroutines because FastAPI sends plain functions to a thread, which cos
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
@@ -19,6 +19,7 @@ from serve.errors import EngineNotReadyError
 from serve.gateway import Gateway, Phase
 from serve.http.request_id import request_id_of
 from serve.http.strict_json import JsonOnlyRoute, LenientTypeRoute
+from serve.routes.audit import audited
 
 _SESSION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -117,10 +118,14 @@ class AdminRoute(JsonOnlyRoute):
 
         async def guarded(request: Request) -> Response:
             # FastAPI parses the body before it asks the dependencies.
-            await find_caller(request)
-            return await handler(request)
+            return await call_admin(request, handler)
 
         return guarded
+
+
+async def call_admin(request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
+    """The answer of an admin route to whoever may use it; the call is in the audit log, refused or not."""
+    return await audited(request, await _gateway(request), find_caller, handler)
 
 
 # Name of the caller, for the audit log.

@@ -18,9 +18,9 @@ from adapters.store import AdapterStore
 from adapters.tiny import make_tiny_adapter
 from bases.errors import HotswapError
 from serve.engine.scripted import SCRIPTED_TARGET
-from serve.errors import BodyTooLargeError, BusyError, DrainingError, RequestAbortedError
+from serve.errors import BodyTooLargeError, BusyError, RequestAbortedError
 from serve.lifecycle import sources as sources_module
-from serve.lifecycle.sources import SourceLimits, Sources
+from serve.lifecycle.sources import SourceLimits, Sources, check_packages
 from serve.running import RunningRequests
 
 URL = "memory://bucket/adapters/risk"
@@ -41,12 +41,10 @@ def remote(tmp_path: Path) -> Iterator[MemoryFileSystem]:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Sources]:
-    def made(
-        *, max_bytes: int = 2**20, seconds: float = 60.0, running: RunningRequests | None = None
-    ) -> Sources:
+    def made(*, max_bytes: int = 2**20, seconds: float = 60.0) -> Sources:
         return Sources(
             AdapterStore(tmp_path / "store"),
-            running if running is not None else RunningRequests(),
+            tmp_path,
             ["memory://bucket/adapters"],
             SourceLimits(max_bytes, seconds),
             protocols=("memory",),
@@ -55,17 +53,13 @@ def make(tmp_path: Path) -> Callable[..., Sources]:
     return made
 
 
-def is_open() -> None:
-    pass
-
-
 def left_behind(tmp_path: Path) -> list[Path]:
     return list((tmp_path / "store").iterdir())
 
 
 async def refused(sources: Sources, url: str = URL) -> Exception:
     with pytest.raises(HotswapError) as caught:
-        async with sources.fetch(url, check_open=is_open):
+        async with sources.open(url):
             pytest.fail("it was fetched")
     return caught.value
 
@@ -73,10 +67,19 @@ async def refused(sources: Sources, url: str = URL) -> Exception:
 async def test_the_known_files_are_fetched_and_go_with_the_block(
     make: Callable[..., Sources], remote: MemoryFileSystem, tmp_path: Path
 ) -> None:
-    async with make().fetch(URL, check_open=is_open) as folder:
+    async with make().open(URL) as folder:
         assert sorted(path.name for path in folder.iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
         assert (folder / WEIGHTS_NAME).read_bytes() == (tmp_path / "risk" / WEIGHTS_NAME).read_bytes()
     assert left_behind(tmp_path) == []
+
+
+async def test_a_folder_below_the_root_is_opened_where_it_is(
+    make: Callable[..., Sources], tmp_path: Path
+) -> None:
+    (tmp_path / "here").mkdir()
+    async with make().open("here") as folder:
+        assert folder == tmp_path / "here"
+    assert isinstance(await refused(make(), "there"), AdapterSourceError)
 
 
 async def test_what_is_not_allowed_is_not_looked_at(
@@ -149,7 +152,14 @@ async def test_a_shutdown_ends_a_fetch_and_nothing_stays(
         return genuine(self, path, **options)
 
     monkeypatch.setattr(MemoryFileSystem, "info", slow)
-    fetching = asyncio.create_task(refused(make(running=running)))
+
+    async def fetch() -> Exception:
+        with pytest.raises(RequestAbortedError) as caught, running.track("load risk"):
+            async with make().open(URL):
+                pytest.fail("it was fetched")
+        return caught.value
+
+    fetching = asyncio.create_task(fetch())
     await asyncio.to_thread(begun.wait, 30)
     running.abort_all(RequestAbortedError("the server shuts down"))
     await asyncio.sleep(0)
@@ -163,32 +173,16 @@ async def test_no_more_than_a_few_are_fetched_at_once(
 ) -> None:
     monkeypatch.setattr(sources_module, "MAX_FETCHES", 1)
     sources = make()
-    async with sources.fetch(URL, check_open=is_open):
+    async with sources.open(URL):
         assert isinstance(await refused(sources), BusyError)
-    async with sources.fetch(URL, check_open=is_open):
+    async with sources.open(URL):
         pass
 
 
-async def test_a_server_that_shuts_down_fetches_nothing(
-    make: Callable[..., Sources], remote: MemoryFileSystem
-) -> None:
-    def closed() -> None:
-        raise DrainingError("closing", retry_after_seconds=1)
-
-    with pytest.raises(DrainingError):
-        async with make().fetch(URL, check_open=closed):
-            pytest.fail("it was fetched")
-
-
-def test_a_store_whose_package_is_missing_is_named_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_whose_package_is_missing_is_named_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(protocol: str) -> None:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("fsspec.get_filesystem_class", missing)
-    sources = Sources(
-        AdapterStore(tmp_path / "store"), RunningRequests(), ["s3://bucket"], SourceLimits(1, 1.0)
-    )
     with pytest.raises(AdapterSourceError, match="pip install s3fs"):
-        sources.check_packages()
+        check_packages(["s3://bucket"])

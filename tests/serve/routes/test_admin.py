@@ -192,7 +192,6 @@ async def test_away_from_loopback_without_a_key_the_admin_api_is_off(scripted_ga
     gateway = await scripted_gateway(host="0.0.0.0")
     response = await gateway.client.get("/admin/adapters")
     assert (response.status_code, response.json()["error"]["code"]) == (403, "admin_disabled")
-    assert (await gateway.client.post("/generate", json={"prompt": "x"})).status_code == 200
 
 
 async def test_after_a_restart_the_same_versions_answer(scripted_gateway: MakeGateway) -> None:
