@@ -28,6 +28,7 @@ from bases.errors import HotswapError
 from bases.settings_options import with_options
 from quantize.recovery.settings import RECOVERY_PREFIX, RecoverySettings
 from quantize.settings import QUANTIZE_PREFIX, QuantizeSettings
+from serve.commands.keys import keys_app
 from serve.settings import CONFIG_VARIABLE, ServeSettings, load_settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -41,6 +42,7 @@ app = typer.Typer(
 adapters_app = typer.Typer(help="Load, list, check and unload adapters.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(adapters_app, name="adapters")
+app.add_typer(keys_app, name="keys")
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="HOTSWAP_URL", help="Address of the gateway.")]
 # The key comes from the environment alone: a flag would stand in every process list.

@@ -111,6 +111,18 @@ class GatewayClient:
         params = {} if drain_seconds is None else {"drain_seconds": drain_seconds}
         return self._ask("DELETE", f"/admin/adapters/{quote(name, safe='')}", params=params)
 
+    def create_key(self, body: dict[str, Any]) -> dict[str, Any]:
+        """POST /admin/keys."""
+        return self._ask("POST", "/admin/keys", json=body)
+
+    def list_keys(self) -> dict[str, Any]:
+        """GET /admin/keys."""
+        return self._ask("GET", "/admin/keys")
+
+    def revoke_key(self, key_id: str) -> dict[str, Any]:
+        """DELETE /admin/keys/ID."""
+        return self._ask("DELETE", f"/admin/keys/{quote(key_id, safe='')}")
+
     def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:
             response = self._http.request(method, path, **options)
