@@ -268,3 +268,24 @@ async def test_a_shadow_does_not_hold_up_the_unload_of_its_version(scripted_gate
         await trial.made.gateway.adapters.clear_traffic("risk", actor="test")
         await trial.made.gateway.adapters.unload("risk", actor="test")
     assert trial.made.engine.active == set()
+
+
+async def test_a_rollout_ends_with_the_canary_as_the_stable_version(
+    scripted_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = await Trial.begin(scripted_gateway)
+    await trial.share(shares=0.5, guard=GUARD, rollout={"steps": [0.5, 0.9], "step_seconds": 60.0})
+    board, judge = trial.made.gateway.adapters.board, trial.made.gateway.canaries
+    shares = []
+    for minutes in (2, 4):
+        while (standing := next((s for s in judge.standings("risk") if s.canary), None)) is None or (
+            standing.answers < GUARD["min_requests"] * minutes
+        ):
+            assert (await trial.ask()).status_code == 200
+        monkeypatch.setattr(judge, "_clock", lambda minutes=minutes: time.monotonic() + 60 * minutes)
+        await judge.tick()
+        plan = board.traffic("risk")
+        shares.append(next(iter(plan.shares.values())) if plan is not None else None)
+    assert shares == [0.9, None]
+    assert (await trial.ask()).json()["adapter"] == trial.other
+    assert trial.value("hotswap_canary_decisions_total", outcome="promoted") == 1
