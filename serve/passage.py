@@ -34,7 +34,9 @@ class Wish:
     max_tokens: int | None = None  # per answer, if the client says so
     session: str | None = None  # requests of one session stay with one version of a canary
     stream: bool = False
-    token_details: bool = False  # log probabilities or likely tokens, which tell of text that is not let through
+    token_details: bool = (
+        False  # log probabilities or likely tokens, which tell of text that is not let through
+    )
     token_prompts: bool = False  # token ids in place of a text
 
 
@@ -151,6 +153,7 @@ async def enter(gateway: Gateway, exchange: Exchange, wish: Wish) -> AsyncIterat
         exchange.headers.update(allowance.headers)
         passage = Passage(gateway, exchange, wish, lease, allowance)
         try:
+            await lease.wait_proven()
             _check_ceiling(wish)
             if gateway.review.active:
                 _check_reviewable(gateway, passage.subject, wish)
