@@ -56,6 +56,13 @@ def shown(settings: ServeSettings, name: str) -> Any:
 
 # Another value than the default for every setting: as text, and as the setting holds it.
 OTHER_VALUES: dict[str, tuple[str, Any]] = {
+    "metrics_versions": ("64", 64),
+    "otlp_endpoint": ("http://collector:4318/v1/traces", "http://collector:4318/v1/traces"),
+    "trace_share": ("0.5", 0.5),
+    "review": ("patterns, bank.policy:review", ("patterns", "bank.policy:review")),
+    "review_rules": ("/etc/hotswap/rules.toml", Path("/etc/hotswap/rules.toml")),
+    "review_seconds": ("2.5", 2.5),
+    "review_failure": ("open", "open"),
     "auth": ("open", "open"),
     "queue_seconds": ("20.5", 20.5),
     "first_token_seconds": ("30.5", 30.5),
@@ -81,6 +88,8 @@ OTHER_VALUES: dict[str, tuple[str, Any]] = {
     "structured_outputs": ("false", False),
     "grammar_compile_seconds": ("2.5", 2.5),
     "adapter_root": ("/srv/adapters", Path("/srv/adapters")),
+    "allowed_sources": ("s3://bucket/a, hf://org", ("s3://bucket/a", "hf://org")),
+    "watch_seconds": ("2.5", 2.5),
     "registry_url": ("sqlite:////srv/r.db", "sqlite:////srv/r.db"),
     "registry_poll_seconds": ("0.5", 0.5),
     "keep_versions": ("3", 3),
@@ -104,6 +113,13 @@ OTHER_VALUES: dict[str, tuple[str, Any]] = {
     "log_level": ("error", "error"),
     "access_log": ("false", False),
 }
+
+
+def test_a_source_that_cannot_be_read_is_named() -> None:
+    for prefix in ("http://host/adapters", "s3://key:secret@bucket", "bucket"):
+        with pytest.raises(SettingsError, match="allowed_sources") as refused:
+            load_settings(allowed_sources=prefix)
+        assert "key:secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
