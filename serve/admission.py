@@ -70,6 +70,11 @@ class Admission:
         return self._queue.tokens
 
     @property
+    def queue_age_seconds(self) -> float:
+        """How long whoever waits longest has waited."""
+        return max((self._clock() - entry.since for entry in self._queue), default=0.0)
+
+    @property
     def requests(self) -> int:
         """Requests admitted and not finished: running and waiting."""
         return self._requests
@@ -168,7 +173,7 @@ class Admission:
 
     async def _wait(self, sequences: int, prompt_tokens: int, work: int, flow: Flow) -> None:
         loop = asyncio.get_running_loop()
-        entry = Waiting(flow, sequences, prompt_tokens, work, loop.create_future())
+        entry = Waiting(flow, sequences, prompt_tokens, work, loop.create_future(), since=self._clock())
         self._queue.push(entry)
         self._make_room(entry)
         self._wake()  # a new flow may go before those that wait for a wider place

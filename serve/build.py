@@ -163,6 +163,7 @@ class GatewayLife:
         )
         max_adapter_bytes = settings.max_adapter_mib * MIB
         events = EventLog(registry)
+        events.listen(metrics.note_event)
         manager = AdapterManager(
             engine=engine,
             board=AdapterBoard(facts.model_name),
@@ -228,6 +229,7 @@ class GatewayLife:
                 reviewers,
                 ReviewLimits(seconds=settings.review_seconds, fail_open=settings.review_failure == "open"),
                 metrics=metrics,
+                note=events.note,
             ),
             grammars=GrammarGuard(
                 enabled=settings.structured_outputs,

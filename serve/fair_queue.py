@@ -42,6 +42,7 @@ class Waiting:
     work: int  # tokens to read and to write, as far as they can be known before
     turn: asyncio.Future[None]
     queued: bool = False
+    since: float = 0.0  # seconds on the admission's clock
 
 
 @dataclass(slots=True)

@@ -14,11 +14,13 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from adapters.registry.records import Event
 from serve.process_memory import ProcessMemory
 from serve.version_labels import OTHER_LABEL, UNKNOWN_LABEL, Pair, VersionLabels
 
 DEFAULT_MAX_VERSIONS = 200
 MAX_TENANTS = 50
+_COUNTED_ELSEWHERE = frozenset({"state", "review"})
 
 _LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
@@ -145,23 +147,10 @@ class GatewayMetrics:
             buckets=_LOG_ODDS,
             registry=registry,
         )
-        self.verbs = Counter(
-            "hotswap_adapter_verbs",
-            "Verbs on adapters (load, promote, rollback, ...) by outcome: ok, or the code of the error.",
-            ["verb", "outcome"],
-            registry=registry,
-        )
-        self.swap_seconds = Histogram(
-            "hotswap_swap_seconds",
-            "Moving an alias to another version, from the verb to the answer, seconds.",
-            ["verb"],
-            buckets=_LATENCY_SECONDS,
-            registry=registry,
-        )
-        self.retire_seconds = Histogram(
-            "hotswap_retire_seconds",
-            "A version that its alias left: draining until the engine holds it no more, seconds.",
-            buckets=_LATENCY_SECONDS,
+        self.events = Counter(
+            "hotswap_events",
+            "Things done: verbs on adapters, keys and the engine, by action and outcome (done, or an error code).",
+            ["action", "outcome"],
             registry=registry,
         )
         self.traffic_share = Gauge(
@@ -224,12 +213,6 @@ class GatewayMetrics:
             "How long the request that waits longest has waited in the gateway, seconds.",
             registry=registry,
         )
-        self.limited_requests = Counter(
-            "hotswap_limited_requests",
-            "Requests that a key's own limit refused, by limit.",
-            ["limit"],
-            registry=registry,
-        )
         self.tenant_requests = Counter(
             "hotswap_tenant_requests",
             "Requests by tenant; the first tenants get a series, all others share `other`.",
@@ -256,11 +239,6 @@ class GatewayMetrics:
             buckets=_REVIEW_SECONDS,
             registry=registry,
         )
-        self.audit_dropped = Counter(
-            "hotswap_audit_dropped_events",
-            "Audit events of reviews that could not be written to the registry.",
-            registry=registry,
-        )
         self.ready = Gauge("hotswap_ready", "1 when new work is taken.", registry=registry)
         registry.register(ProcessMemory())
         self.labels = VersionLabels(max_versions, self._drop)
@@ -284,6 +262,11 @@ class GatewayMetrics:
             self._tenants.add(name)
             return name
         return OTHER_LABEL
+
+    def note_event(self, event: Event) -> None:
+        """Count an event of the audit log. Steps of versions and reviews have series of their own."""
+        if event.action.replace("_", "").isalpha() and event.action not in _COUNTED_ELSEWHERE:
+            self.events.labels(event.action, event.outcome).inc()
 
     def _drop(self, pair: Pair) -> None:
         labels = dict(zip(("adapter", "version"), pair, strict=True))

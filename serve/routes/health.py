@@ -70,10 +70,22 @@ async def metrics(gateway: MetricsDep) -> Response:
     ours.running.set(gateway.admission.running)
     ours.queued.set(gateway.admission.queued_requests)
     ours.queued_tokens.set(gateway.admission.queued_tokens)
+    ours.queue_age_seconds.set(gateway.admission.queue_age_seconds)
     ours.ready.set(await _is_ready(gateway))
+    _show_traffic(gateway)
     ours.known_versions({str(managed.version) for managed in gateway.adapters.board.versions()})
     # Thousands of series are text in a tenth of a second: not on the event loop.
     return Response(await asyncio.to_thread(ours.render), media_type=CONTENT_TYPE_LATEST)
+
+
+def _show_traffic(gateway: Gateway) -> None:
+    shown, board = gateway.metrics.traffic_share, gateway.adapters.board
+    shown.clear()
+    for alias in board.aliases():
+        plan = board.traffic(alias)
+        for kind, shares in (("canary", plan.shares), ("shadow", plan.shadow)) if plan is not None else ():
+            for digest, share in shares.items():
+                shown.labels(alias, digest[:8], kind).set(share)
 
 
 async def _is_ready(gateway: Gateway) -> bool:
