@@ -26,6 +26,7 @@ from adapters.training.settings import ENV_PREFIX as TRAIN_PREFIX
 from adapters.training.settings import TrainSettings
 from bases.errors import HotswapError
 from bases.settings_options import with_options
+from benchmarks.load.command import bench_app
 from quantize.recovery.settings import RECOVERY_PREFIX, RecoverySettings
 from quantize.settings import QUANTIZE_PREFIX, QuantizeSettings
 from serve.commands.keys import keys_app
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 adapters_app = typer.Typer(help="Load, list, check and unload adapters.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(keys_app, name="keys")
 

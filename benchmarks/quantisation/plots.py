@@ -7,16 +7,14 @@ in them names an address.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.inline_svg import INK, inline_svg
 from benchmarks.quantisation.report import MachineFigures, Report
 from benchmarks.quantisation.wording import MIB
 
-# A colour that nothing else has, replaced by the page's own.
-_INK = "#010203"
 # Okabe and Ito's palette, told apart by people who see red and green alike; shapes differ too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -88,7 +86,7 @@ def _draw(
         "axes.spines.top": False,
         "axes.spines.right": False,
         **dict.fromkeys(
-            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
+            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
         ),
     }
     with mpl.rc_context(style):
@@ -100,7 +98,7 @@ def _draw(
         for place, group in enumerate(groups):
             _scatter(axes, [point for point in points if point.group == group], group, place)
         if line is not None:
-            axes.axvline(line, color=_INK, linewidth=0.8, linestyle=":")
+            axes.axvline(line, color=INK, linewidth=0.8, linestyle=":")
         axes.set_xlim(left=origin, right=1.15 * max(point.x for point in points))
         axes.set_ylim(bottom=0, top=1.2 * max(point.high or point.y for point in points) or 1.0)
         axes.set_xlabel(x_label)
@@ -108,7 +106,7 @@ def _draw(
         axes.legend(frameon=False, loc="best")
         raw = io.StringIO()
         figure.savefig(raw, format="svg", metadata={"Date": None})
-    return _inline(raw.getvalue(), name)
+    return inline_svg(raw.getvalue(), name)
 
 
 def _scatter(axes: Any, points: Sequence[Point], group: str, place: int) -> None:
@@ -131,16 +129,3 @@ def _scatter(axes: Any, points: Sequence[Point], group: str, place: int) -> None
             axes.annotate(
                 point.label, (point.x, point.y), xytext=(7, 5), textcoords="offset points", fontsize=9
             )
-
-
-def _inline(svg: str, name: str) -> str:
-    """An SVG document as an element of a page: no prologue, no addresses, names that no other plot has."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'(<svg[^>]*?)\s+width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?)\s+height="[^"]*"', r"\1", svg, count=1)
-    prefix = re.sub(r"[^a-zA-Z0-9]", "-", name)
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = svg.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-")
-    return svg.replace(_INK, "currentColor").strip()

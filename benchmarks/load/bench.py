@@ -1,0 +1,136 @@
+"""A server and settings made ready: what `run`, `sweep` and `search` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.load.arrivals import Arrivals, parse_arrivals
+from benchmarks.load.assignment import parse_assignment
+from benchmarks.load.errors import LoadOptionError
+from benchmarks.load.lengths import parse_lengths
+from benchmarks.load.prompt_source import PromptSource, read_prompts
+from benchmarks.load.run import RunPlan, RunResult, run_load
+from benchmarks.load.schedule import Load, Schedule, make_schedule
+from benchmarks.load.settings import BenchSettings
+from benchmarks.load.slo import Slo, parse_slo
+from benchmarks.load.target import Target, read_target
+
+# An open loop goes on after what is measured until the last measured answer is complete, at most so long.
+_TAIL_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Everything a run needs but its arrivals. Made by `prepare`, which finds what is wrong before any load."""
+
+    settings: BenchSettings
+    target: Target
+    load: Load
+    prompts: PromptSource
+    slo: Slo
+
+    def schedule(self, arrivals: Arrivals, *, seed: int) -> Schedule:
+        """All requests of one run. Raises LoadOptionError."""
+        load = Load(
+            arrivals,
+            self.load.prompts,
+            self.load.answers,
+            self.load.mix,
+            self.load.adapters,
+            base_share=self.load.base_share,
+            cancel_share=self.load.cancel_share,
+            context_tokens=self.load.context_tokens,
+        )
+        seconds = self.settings.warmup_seconds + self.settings.seconds
+        return make_schedule(load, seconds=seconds + (0 if arrivals.closed else _TAIL_SECONDS), seed=seed)
+
+    def run(
+        self,
+        name: str,
+        arrivals: Arrivals,
+        *,
+        seed: int | None = None,
+        progress: Callable[[dict[str, float]], None] = lambda _: None,
+    ) -> RunResult:
+        """One run. Raises BenchmarkError."""
+        settings = self.settings
+        plan = RunPlan(
+            warmup_seconds=settings.warmup_seconds,
+            seconds=settings.seconds,
+            stream=settings.stream,
+            timeout_seconds=settings.timeout_seconds,
+            max_in_flight=settings.max_in_flight,
+            workers=settings.workers,
+            key=settings.key.get_secret_value() if settings.key is not None else None,
+            web_port=settings.web_port,
+        )
+        schedule = self.schedule(arrivals, seed=settings.seed if seed is None else seed)
+        return run_load(name, self.target, schedule, self.prompts, plan, self.slo, progress=progress)
+
+
+def prepare(settings: BenchSettings) -> Bench:
+    """Read every option, then ask the server. Raises LoadOptionError, TargetError."""
+    arrivals = parse_arrivals(settings.arrivals)
+    prompts = parse_lengths(settings.prompt_tokens, option="--prompt-tokens")
+    answers = parse_lengths(settings.answer_tokens, option="--answer-tokens")
+    mix, slo = parse_assignment(settings.adapter_mix), parse_slo(settings.slo)
+    texts = read_prompts(settings.prompts) if settings.prompts is not None else ()
+    named = _names(settings.adapters)
+    target = read_target(
+        settings.url,
+        settings.api,
+        adapters=named,
+        key=settings.key.get_secret_value() if settings.key is not None else None,
+    )
+    _check(settings, arrivals, target, named)
+    return Bench(
+        settings=settings,
+        target=target,
+        load=Load(
+            arrivals,
+            prompts,
+            answers,
+            mix,
+            target.adapters,
+            base_share=settings.base_share,
+            cancel_share=settings.cancel_share,
+            context_tokens=target.context_tokens,
+        ),
+        prompts=PromptSource(
+            seed=settings.seed,
+            overhead_tokens=target.overhead_tokens,
+            shared_prefix_tokens=settings.shared_prefix_tokens,
+            texts=texts,
+        ),
+        slo=slo,
+    )
+
+
+def _names(text: str) -> tuple[str, ...] | None:
+    if text == "all":
+        return None
+    if text == "none":
+        return ()
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise LoadOptionError("--adapters names nobody; give names with commas, all or none")
+    return names
+
+
+def _check(
+    settings: BenchSettings, arrivals: Arrivals, target: Target, named: tuple[str, ...] | None
+) -> None:
+    wanted: Any = {line.adapter for line in arrivals.trace if line.adapter}
+    unknown = sorted(wanted - set(target.adapters) - {target.base})
+    if unknown:
+        raise LoadOptionError(f"the trace asks for {', '.join(unknown)}, which {target.url} does not serve")
+    if named is None and not target.adapters and settings.adapter_mix != "uniform":
+        raise LoadOptionError(
+            f"--adapter-mix {settings.adapter_mix}: {target.url} serves no adapter; load some, or leave it out"
+        )
+    if settings.workers > 1 and arrivals.closed and arrivals.workers < settings.workers:
+        raise LoadOptionError(
+            f"--workers {settings.workers}: a closed loop of {arrivals.workers} cannot be dealt out to so many"
+        )

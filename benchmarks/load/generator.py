@@ -1,0 +1,88 @@
+"""One process that sends its share of a run: `python -m benchmarks.load.generator ORDER.json`.
+
+Its records are written as JSON lines when the run ends, however it ends; progress and outcome go to standard
+output, one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gevent  # type: ignore[import-untyped]  # locust patches the standard library for it
+from locust.env import Environment
+
+from benchmarks.load.line import Line
+from benchmarks.load.order import Order, Outcome
+from benchmarks.load.users import ScheduledUser
+
+_TICK_SECONDS = 0.05
+_SAY_SECONDS = 1.0
+_SPAWN_RATE = 1000
+
+
+def main(path: Path) -> None:
+    """Run the order in `path`."""
+    line = Line(Order.from_json(path.read_text(encoding="utf-8")))
+    order = line.order
+    kind = type("HotswapUser", (ScheduledUser,), {"line": line, "host": order.url})
+    environment: Any = Environment(user_classes=[kind], host=order.url)
+    runner = environment.create_local_runner()
+    page = environment.create_web_ui("127.0.0.1", order.web_port) if order.web_port is not None else None
+    users = order.schedule.closed_workers
+    if users is None:
+        users = min(order.max_in_flight, len(order.schedule.arrivals))
+    began = time.monotonic()
+    try:
+        gevent.sleep(max(0.0, -line.now() - users / _SPAWN_RATE - 0.2))
+        runner.start(users, spawn_rate=_SPAWN_RATE)
+        _watch(line)
+    finally:
+        runner.quit()
+        if page is not None:
+            page.stop()
+        with order.records_path.open("w", encoding="utf-8") as out:
+            for record in line.records:
+                out.write(json.dumps(record.to_dict()) + "\n")
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    outcome = Outcome(
+        sent=len(line.records),
+        late_for_a_sender=line.late_for_a_sender,
+        cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
+        seconds=round(time.monotonic() - began, 3),
+    )
+    print(json.dumps({"outcome": asdict(outcome)}), flush=True)
+
+
+def _watch(line: Line) -> None:
+    said = 0.0
+    while not line.complete:
+        gevent.sleep(_TICK_SECONDS)
+        if line.now() - said >= _SAY_SECONDS:
+            said = line.now()
+            print(json.dumps({"progress": _progress(line)}), flush=True)
+
+
+def _progress(line: Line) -> dict[str, float]:
+    records = line.records
+    recent = [r for r in records[-2000:] if r.done_seconds is not None and r.done_seconds > line.now() - 5.0]
+    return {
+        "seconds": round(line.now(), 1),
+        "sent": len(records),
+        "running": sum(1 for r in records[-4096:] if r.done_seconds is None),
+        "ok_per_second": round(sum(1 for r in recent if r.ok) / 5.0, 2),
+        "tokens_per_second": round(sum(r.completion_tokens or 0 for r in recent) / 5.0, 1),
+        "rejected": sum(1 for r in records if r.outcome == "rejected"),
+        "failed": sum(
+            1 for r in records if r.outcome in ("error", "timeout", "connect", "cut", "wrong_length")
+        ),
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

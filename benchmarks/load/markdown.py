@@ -1,0 +1,51 @@
+"""A report as Markdown."""
+
+from __future__ import annotations
+
+from benchmarks.load.result_file import Measurement
+from benchmarks.load.tables import Table, findings_of, report_tables
+
+
+def render_markdown(measurement: Measurement) -> str:
+    """The whole report."""
+    lines = [f"# {title_of(measurement)}", ""]
+    lines += [
+        f"- **{'INVALID' if invalid else 'Note'}:** {text}" for invalid, text in findings_of(measurement)
+    ]
+    lines += ["", *conclusion_of(measurement), ""]
+    for table in report_tables(measurement):
+        lines += [f"## {table.title}", "", *table_lines(table), ""]
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def table_lines(table: Table) -> list[str]:
+    """One table, and its notes."""
+    lines = [_row(table.headings), _row(["---"] * len(table.headings)), *map(_row, table.rows)]
+    return [*lines, *(f"\n{note}" for note in table.notes)]
+
+
+def title_of(measurement: Measurement) -> str:
+    """What was measured."""
+    return f"Load on {measurement.target['base']}: {measurement.mode}"
+
+
+def conclusion_of(measurement: Measurement) -> list[str]:
+    """What a search found; empty for other modes."""
+    found = measurement.conclusion
+    if not found:
+        return []
+    wanted = f"{found['attainment']:.0%} of requests within {measurement.slo['name']}"
+    if found.get("rate") is None:
+        return [f"No rate that was tried holds {wanted}."]
+    return [
+        f"**{found['rate']:.2f} requests per second** is the highest rate that was seen to hold {wanted}"
+        + (
+            f"; {found['failed_rate']:.2f} did not."
+            if found.get("failed_rate")
+            else "; none was seen to fail."
+        )
+    ]
+
+
+def _row(cells: tuple[str, ...] | list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,52 @@
+"""A report as one HTML page that needs nothing but itself: no scripts, no fonts, no addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.load.markdown import conclusion_of, title_of
+from benchmarks.load.plots import plots_of
+from benchmarks.load.result_file import Measurement
+from benchmarks.load.run import RunResult
+from benchmarks.load.tables import findings_of, report_tables
+
+_TEMPLATE = "page.html.j2"
+
+
+def render_page(measurement: Measurement, runs: Sequence[RunResult]) -> str:
+    """The whole page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(_TEMPLATE).render(
+        title=title_of(measurement),
+        measurement=measurement,
+        conclusion=[line.replace("**", "") for line in conclusion_of(measurement)],
+        findings=findings_of(measurement),
+        tiles=_tiles(measurement),
+        plots=plots_of(measurement, runs),
+        tables=report_tables(measurement),
+    )
+
+
+def _tiles(measurement: Measurement) -> list[tuple[str, str]]:
+    """The figures of a single run that are looked for first."""
+    if len(measurement.runs) != 1:
+        return []
+    figures = measurement.runs[0]["figures"]
+    tiles = [
+        (f"{figures['output_tok_s']:.0f}", "tokens per second"),
+        (f"{figures['goodput_req_s']:.2f}", f"good requests per second ({measurement.slo['name']})"),
+        (f"{figures['slo_attainment']:.1%}", "of requests within the limits"),
+    ]
+    for name, label in (("ttft_seconds", "TTFT p50 / p99, ms"), ("tpot_seconds", "TPOT p50 / p99, ms")):
+        if figures[name] is not None:
+            tiles.append((f"{1000 * figures[name]['p50']:.0f} / {1000 * figures[name]['p99']:.0f}", label))
+    return tiles

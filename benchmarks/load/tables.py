@@ -1,0 +1,186 @@
+"""The tables of a report, in words: the same for the terminal, Markdown and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.load.comparison import Difference
+from benchmarks.load.result_file import Measurement
+
+_FEW_FOR_P99 = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Plain text in rows."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def report_tables(measurement: Measurement) -> list[Table]:
+    """Everything that is shown in rows."""
+    tables = [_throughput(measurement), _latency(measurement)]
+    with_adapters = (run for run in measurement.runs if set(run["adapters"]) != {"base"})
+    tables.extend(_adapters(run) for run in with_adapters)
+    tables += [_conditions(measurement), _definitions(measurement)]
+    return tables
+
+
+def findings_of(measurement: Measurement) -> list[tuple[bool, str]]:
+    """(whether the run does not count, what speaks against it), over all runs."""
+    many = len(measurement.runs) > 1
+    return [
+        (finding["invalid"], f"{run['name']}: {finding['message']}" if many else finding["message"])
+        for run in measurement.runs
+        for finding in run["findings"]
+    ]
+
+
+def comparison_table(differences: Sequence[Difference]) -> Table:
+    """Two results side by side."""
+    rows = tuple(
+        (
+            one.run,
+            one.metric,
+            _plain(one.first),
+            _plain(one.second),
+            "-" if one.change is None else f"{one.change:+.1%}",
+            _judged(one),
+        )
+        for one in differences
+    )
+    return Table("Comparison", ("run", "metric", "first", "second", "change", ""), rows)
+
+
+def _judged(one: Difference) -> str:
+    if one.change is None or abs(one.change) < 0.005:
+        return ""
+    return "better" if (one.change > 0) == one.more_is_better else "worse"
+
+
+def _throughput(measurement: Measurement) -> Table:
+    rows = []
+    for run in measurement.runs:
+        figures, counts = run["figures"], run["figures"]["counts"]
+        rows.append(
+            (
+                run["name"] + ("" if run["valid"] else " (INVALID)"),
+                f"{figures['offered_req_s']:.2f}",
+                f"{figures['req_s']:.2f}",
+                f"{figures['output_tok_s']:.1f}",
+                f"{figures['goodput_req_s']:.2f}",
+                f"{figures['slo_attainment']:.1%}",
+                str(counts["measured"]),
+                str(counts["ok"]),
+                str(counts["rejected"]),
+                str(counts["failed"]),
+            )
+        )
+    slo = measurement.slo
+    limits = f"SLO {slo['name']}: TTFT {_ms(slo['ttft_seconds'])}, TPOT {_ms(slo['tpot_seconds'])}"
+    headings = (
+        "run",
+        "offered req/s",
+        "req/s",
+        "tok/s",
+        "goodput req/s",
+        "SLO attained",
+        "measured",
+        "ok",
+        "rejected",
+        "failed",
+    )
+    return Table("Throughput", headings, tuple(rows), (limits,))
+
+
+def _latency(measurement: Measurement) -> Table:
+    rows = []
+    few = False
+    for run in measurement.runs:
+        for label, name in (
+            ("TTFT", "ttft_seconds"),
+            ("TTFT from sending", "ttft_sent_seconds"),
+            ("TPOT", "tpot_seconds"),
+            ("ICL", "icl_seconds"),
+            ("E2E", "e2e_seconds"),
+        ):
+            found = run["figures"][name]
+            if found is None:
+                continue
+            sure = found["n"] >= _FEW_FOR_P99
+            few = few or not sure
+            low, high = found["p50_interval"]
+            rows.append(
+                (
+                    run["name"],
+                    label,
+                    _ms(found["p50"]),
+                    f"{_ms(low)} to {_ms(high)}",
+                    _ms(found["p90"]),
+                    _ms(found["p99"]) + ("" if sure else " *"),
+                    _ms(found["max"]),
+                    str(found["n"]),
+                )
+            )
+    note = (f"* of fewer than {_FEW_FOR_P99} values: near the slowest one",) if few else ()
+    headings = ("run", "ms", "p50", "95 % interval", "p90", "p99", "max", "n")
+    return Table("Latency, milliseconds", headings, tuple(rows), note)
+
+
+def _adapters(run: Mapping[str, Any]) -> Table:
+    rows = tuple(
+        (
+            name,
+            str(fields["measured"]),
+            str(fields["ok"]),
+            _ms((fields["ttft_seconds"] or {}).get("p50")),
+            _ms((fields["ttft_seconds"] or {}).get("p99")),
+            _ms((fields["tpot_seconds"] or {}).get("p50")),
+            f"{fields['slo_attainment']:.1%}",
+        )
+        for name, fields in run["adapters"].items()
+    )
+    notes = (f"Fairness (Jain): {run['fairness']:.3f}",) if run["fairness"] is not None else ()
+    headings = ("adapter", "measured", "ok", "TTFT p50", "TTFT p99", "TPOT p50", "SLO attained")
+    return Table(f"By adapter: {run['name']}", headings, rows, notes)
+
+
+def _conditions(measurement: Measurement) -> Table:
+    around = measurement.surroundings
+    rows = [("command", measurement.command), ("when", measurement.created_at)]
+    rows += [
+        (name, str(value)) for name, value in measurement.load.items() if value not in (None, "", [], False)
+    ]
+    rows.append(
+        ("base", f"{measurement.target['base']}, context {measurement.target['context_tokens']} tokens")
+    )
+    rows.append(
+        ("machine", f"{around['processor']}, {around['cores']} cores, {around['memory_gib']:.0f} GiB")
+    )
+    rows.append(("software", ", ".join(f"{name} {version}" for name, version in around["packages"].items())))
+    rows.append(("commit", str(around["commit"])))
+    for run in measurement.runs:
+        client = run["client"]
+        share = f"{client['workers']} processes, {client['cpu_share']:.0%} of a core"
+        rows.append((f"client of {run['name']}", f"{share}; schedule {run['schedule_sha256'][:12]}"))
+    return Table("Conditions", ("what", "value"), tuple(rows))
+
+
+def _definitions(measurement: Measurement) -> Table:
+    del measurement
+    from benchmarks.load.figures import DEFINITIONS
+
+    return Table("Words", ("word", "meaning"), tuple(DEFINITIONS.items()))
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.1f}"
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
