@@ -148,9 +148,13 @@ class AdminDisabledError(AccessError):
 
 
 class ScopeError(AccessError):
-    """The key is known, and what is asked is not among what it may do."""
+    """The key is known, and what is asked is not among what it may do; `caller` is whose it is."""
 
     code: ClassVar[str] = "insufficient_scope"
+
+    def __init__(self, message: str, *, caller: str) -> None:
+        super().__init__(message)
+        self.caller = caller
 
 
 class BusyError(ServeError):

@@ -77,7 +77,7 @@ class KeyTable:
                 created_by=actor,
             )
             session.add(row)
-            add_events(session, [_event(actor, "key.create", row)])
+            add_events(session, [_event(actor, "create_key", row)])
             return _record(row)
 
     def revoke(self, key_id: str, *, actor: str) -> KeyRecord:
@@ -88,7 +88,7 @@ class KeyTable:
             row = _row(session, key_id)
             if row.revoked_at is None:
                 row.revoked_at = now
-                add_events(session, [_event(actor, "key.revoke", row)])
+                add_events(session, [_event(actor, "revoke_key", row)])
             return _record(row)
 
     def get(self, key_id: str) -> KeyRecord:
@@ -140,7 +140,7 @@ def _event(actor: str, action: str, row: KeyRow) -> Event:
         "tenant": row.tenant,
         "admin": row.admin,
     }
-    return Event(actor, action, "ok", detail=detail)
+    return Event(actor, action, "done", detail=detail)
 
 
 def _record(row: KeyRow) -> KeyRecord:

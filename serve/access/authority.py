@@ -62,7 +62,8 @@ class Authority:
         if caller is not None:
             if not caller.admin:
                 raise ScopeError(
-                    "this key may not use the admin API; make one with `hotswap keys create --admin`"
+                    "this key may not use the admin API; make one with `hotswap keys create --admin`",
+                    caller=caller.name,
                 )
             return caller
         if not self.enabled:
@@ -79,7 +80,8 @@ class Authority:
         caller = self.identify(authorization)
         if self._required and not (caller.admin or caller.metrics):
             raise ScopeError(
-                "this key may not read the metrics; make one with `hotswap keys create --metrics`"
+                "this key may not read the metrics; make one with `hotswap keys create --metrics`",
+                caller=caller.name,
             )
         return caller
 

@@ -97,14 +97,18 @@ async def find_caller(request: Request) -> str:
 
 
 class KeyedRoute(LenientTypeRoute):
-    """Strict JSON from whoever may be answered; others learn nothing of what they sent."""
+    """Strict JSON from whoever may be answered; others learn nothing of what they sent.
+
+    A route without a body asks by its dependency alone.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
-            # FastAPI parses the body before it asks the dependencies.
-            (await _gateway(request)).access.identify(_authorization(request))
+            if self.body_field is not None:
+                # FastAPI parses the body before it asks the dependencies.
+                (await _gateway(request)).access.identify(_authorization(request))
             return await handler(request)
 
         return guarded

@@ -20,12 +20,11 @@ from serve.gateway import Gateway
 from serve.generation import INLINE_CHARS, PromptAnswer, SequenceAnswer, check_finished, collect
 from serve.http.errors import body_of, status_of
 from serve.http.exchange import Exchange, Reply
-from serve.http.strict_json import LenientTypeRoute
 from serve.http.tgi_errors import PREFIX, tgi_stream_error
 from serve.limits import check_characters, tokens_to_generate
 from serve.passage import Passage, Wish, enter
 from serve.pieces import Piece, Pieces
-from serve.routes.dependencies import CallerDep, GatewayDep, RequestIdDep, SessionDep
+from serve.routes.dependencies import CallerDep, GatewayDep, KeyedRoute, RequestIdDep, SessionDep
 from serve.routes.documentation import LORAX_ERRORS, LORAX_EVENTS, LORAX_WIRE_ERRORS, lorax_errors
 from serve.routes.health import readyz
 from serve.schemas.lorax import LoraxAnswer, LoraxBody, LoraxInfo, LoraxStreamBody
@@ -33,7 +32,7 @@ from serve.schemas.sampling import MAX_SEQUENCES, MAX_STOPS, ModelReference
 
 HIDDEN_TOKEN_ID = -1  # in streams that are reviewed
 
-router = APIRouter(prefix=PREFIX, route_class=LenientTypeRoute, tags=["lorax"])
+router = APIRouter(prefix=PREFIX, route_class=KeyedRoute, tags=["lorax"])
 
 _ROOT: dict[int | str, dict[str, Any]] = {
     200: {"model": list[LoraxAnswer], "description": "A list of one answer.", "content": LORAX_EVENTS},
@@ -118,9 +117,10 @@ async def root_of_adapter(
     )
 
 
-@router.get("/info", summary="What serves here", responses={**LORAX_WIRE_ERRORS, **lorax_errors(503)})
-async def info(request: Request, gateway: GatewayDep) -> LoraxInfo:
+@router.get("/info", summary="What serves here", responses={**LORAX_WIRE_ERRORS, **lorax_errors(401, 503)})
+async def info(request: Request, gateway: GatewayDep, caller: CallerDep) -> LoraxInfo:
     """The base and its bounds."""
+    del caller
     facts = gateway.engine.facts
     return LoraxInfo(
         model_id=gateway.adapters.board.base_name,
@@ -186,6 +186,7 @@ class LoraxReply(Reply):
             (self._inputs,),
             max_tokens=asked.max_new_tokens,
             session=self._session,
+            stream=self._streams,
             token_details=bool(asked.top_n_tokens or asked.return_k_alternatives),
         )
         async with enter(gateway, exchange, wish) as passage:
@@ -215,6 +216,7 @@ class LoraxReply(Reply):
             sampling=self._asked.sampling(max_tokens, stream=self._streams),
             adapter=passage.lease.handle,
             stream=self._streams,
+            cache_salt=passage.cache_salt,
         )
 
     async def _encode(self, context_tokens: int) -> list[int]:

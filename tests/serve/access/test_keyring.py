@@ -133,8 +133,8 @@ async def test_making_and_revoking_are_in_the_audit_log_without_the_key(
     await ring.revoke(id_of(text), actor="key:root")
     events = table._registry.list_events()
     assert [(e.event.action, e.event.actor, e.event.outcome) for e in events] == [
-        ("key.revoke", "key:root", "ok"),
-        ("key.create", "admin", "ok"),
+        ("revoke_key", "key:root", "done"),
+        ("create_key", "admin", "done"),
     ]
     assert all(e.event.detail["key"] == id_of(text) for e in events)
     assert text[-64:] not in str(events)
