@@ -1,0 +1,191 @@
+"""The command line. Exit codes: 0 measured, 1 could not be measured or something failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from bases.errors import HotswapError
+from bases.resolve import ResolvedBase, resolve_base
+from bases.tiny import make_tiny_base
+from benchmarks.adapter_churn.plan import Plan
+from benchmarks.adapter_churn.processes import Look, look
+from benchmarks.adapter_churn.report import Outcome, markdown
+from benchmarks.adapter_churn.verbs import Admin, Churn, Paced
+from benchmarks.closed_loop.errors import PlanError
+from benchmarks.closed_loop.server import Server, running
+from benchmarks.closed_loop.sigterm import end_on_sigterm
+from benchmarks.steady.client import Order
+from benchmarks.steady.gateway import gateway_spec
+from benchmarks.steady.load import START_SECONDS, Load
+from benchmarks.steady.versions import ATTENTION, VersionMaker
+from benchmarks.surroundings import CHECKOUT, read_surroundings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def measure(
+    registered: Annotated[int, typer.Option(help="Adapters that are registered.")] = 1000,
+    active: Annotated[int, typer.Option(help="... and asked by clients.")] = 64,
+    minutes: Annotated[float, typer.Option(help="How long load and churn go on.")] = 30.0,
+    concurrency: Annotated[int, typer.Option(help="Requests under way at once.")] = 8,
+    churn_seconds: Annotated[
+        float, typer.Option(help="From one load, unload or replacement to the next.")
+    ] = 2.0,
+    list_seconds: Annotated[float, typer.Option(help="From one listing to the next.")] = 2.0,
+    sample_seconds: Annotated[float, typer.Option(help="From one look at the processes to the next.")] = 5.0,
+    max_tokens: Annotated[int, typer.Option(help="Length of every answer.")] = 8,
+    prompt_words: Annotated[int, typer.Option(help="Length of every prompt, in words.")] = 16,
+    rank: Annotated[int, typer.Option(help="Rank of the adapters, which adapt q_proj and v_proj.")] = 4,
+    base: Annotated[
+        str, typer.Option(help="Base model, as for `hotswap serve`; 'tiny': a random one.")
+    ] = "default",
+    max_cpu_loras: Annotated[int, typer.Option(help="Adapters that the engine keeps in memory.")] = 128,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="100 adapters of the tiny base for 2 minutes.")
+    ] = False,
+    serve_arg: Annotated[list[str] | None, typer.Option(help="More flags of `hotswap serve`.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results. Default: build/bench/adapter_churn/TIME.")
+    ] = None,
+) -> None:
+    """Hold many adapters, ask some, and let others come, go and be replaced.
+
+    Example: python -m benchmarks.adapter_churn --minutes 30
+    """
+    console = Console(stderr=True)
+    started = datetime.now(UTC)
+    if quick:
+        registered, active, minutes, base = min(registered, 100), min(active, 32), 2.0, "tiny"
+    plan = Plan(
+        registered=registered,
+        active=active,
+        minutes=minutes,
+        concurrency=concurrency,
+        churn_seconds=churn_seconds,
+        list_seconds=list_seconds,
+        sample_seconds=sample_seconds,
+        max_tokens=max_tokens,
+        prompt_words=prompt_words,
+        rank=rank,
+    )
+    plan.check()
+    surroundings = read_surroundings()
+    folder = out or CHECKOUT / "build" / "bench" / "adapter_churn" / f"{started:%Y%m%dT%H%M%SZ}"
+    home = folder / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    resolved = _resolve(base, folder)
+    maker = VersionMaker(home / "adapters", resolved.path, rank=plan.rank, targets=ATTENTION)
+    sources = [
+        maker.make(name, seed=number)
+        for number, name in enumerate(track(plan.names, "making adapters", console=console))
+    ]
+    spares = [maker.make(f"spare-{n}", seed=1_000_000 + n) for n in range(plan.spares)]
+    flags = [f"--max-cpu-loras={max_cpu_loras}", *(serve_arg or ())]
+    with running([gateway_spec(home, resolved, flags)], logs=folder, ready_seconds=plan.ready_seconds) as up:
+        server = up["gateway"]
+        registering = Admin(server.url, time.monotonic())
+        pairs = list(zip(plan.names, sources, strict=True))
+        for name, source in track(pairs, "registering", console=console):
+            registering.load(name, source)
+        registering.close()
+        outcome = _run(server, plan, spares, folder, registering, console)
+    engine = f"Base {resolved.name}, {max_cpu_loras} adapters in the engine's memory at most"
+    command = shlex.join(["python", "-m", "benchmarks.adapter_churn", *sys.argv[1:]])
+    result = {
+        "started": started.isoformat(),
+        "command": command,
+        "plan": asdict(plan),
+        "surroundings": asdict(surroundings),
+        "registration": [asdict(verb) for verb in outcome.registration],
+        "verbs": [asdict(verb) for verb in outcome.verbs],
+        "looks": [asdict(one) for one in outcome.looks],
+    }
+    (folder / "results.json").write_text(json.dumps(result), encoding="utf-8")
+    entry = markdown(
+        outcome, plan, engine=engine, started=started, command=command, surroundings=surroundings
+    )
+    (folder / "log-entry.md").write_text(entry, encoding="utf-8")
+    print(entry)
+    console.print(f"results.json, log-entry.md and every request as JSONL: {folder}", soft_wrap=True)
+    if outcome.errors:
+        raise typer.Exit(1)
+
+
+def _resolve(base: str, folder: Path) -> ResolvedBase:
+    from serve.settings import load_settings
+
+    if base == "tiny":
+        base = str(make_tiny_base(folder / "tiny"))
+    return resolve_base(base, home=load_settings().home)
+
+
+def _run(
+    server: Server, plan: Plan, spares: list[str], folder: Path, registering: Admin, console: Console
+) -> Outcome:
+    start_at = time.monotonic() + START_SECONDS
+    order = Order(
+        url=server.url,
+        lanes=plan.lanes,
+        start_at_seconds=start_at,
+        seconds=60.0 * plan.minutes,
+        prompt_words=plan.prompt_words,
+        max_tokens=plan.max_tokens,
+        seed=str(plan.seed),
+        request_timeout_seconds=plan.request_timeout_seconds,
+    )
+    changing, listing = Admin(server.url, start_at), Admin(server.url, start_at)
+    churn = Churn(changing, plan, spares)
+    looks: list[Look] = []
+
+    def watch() -> None:
+        looks.append(look(load.now_seconds, server.process_ids()))
+
+    with Load(order, folder, "requests") as load:
+        with (
+            Paced(churn.act, plan.churn_seconds),
+            Paced(listing.list, plan.list_seconds),
+            Paced(watch, plan.sample_seconds),
+        ):
+            told = 0.0
+            while load.now_seconds < order.seconds:
+                time.sleep(min(1.0, max(0.0, order.seconds - load.now_seconds)))
+                load.check()
+                if looks and load.now_seconds - told >= 60.0:
+                    told = load.now_seconds
+                    now = looks[-1]
+                    console.print(
+                        f"{told / 60:.0f} min: gateway {now.gateway_mib:.0f} MiB, engine {now.engine_mib:.0f} MiB, "
+                        f"{len(changing.done)} verbs, {len(listing.done)} listings"
+                    )
+        records = load.wait()
+    changing.close()
+    listing.close()
+    return Outcome(registering.done, [*changing.done, *listing.done], looks, records)
+
+
+def main() -> None:
+    """Run; what cannot be measured is a message and exit code 1 (2 for options that make no sense)."""
+    end_on_sigterm()
+    try:
+        app()
+    except HotswapError as error:
+        Console(stderr=True).print(f"adapter_churn: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, PlanError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What the server's processes hold: memory, open files, threads; and whether it grows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+
+_MIB = 1024**2
+_BLOCK_SHARE = 0.1  # of the samples, drawn together: memory of one moment is much like that of the next
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the gateway's process and at all others of the server together."""
+
+    at_seconds: float
+    gateway_mib: float
+    engine_mib: float
+    gateway_files: int
+    engine_files: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Slope of a straight line through the samples, per hour, with its 95 % interval."""
+
+    per_hour: float
+    low: float
+    high: float
+    first: float  # of the line
+    last: float
+
+    @property
+    def told(self) -> str:
+        """What the interval says."""
+        if self.low > 0:
+            return "grows"
+        return "shrinks" if self.high < 0 else "no growth shown"
+
+
+def look(at_seconds: float, process_ids: Sequence[int]) -> Look:
+    """Look at the processes now; the first is the gateway."""
+    memory = [0.0, 0.0]
+    files = [0, 0]
+    threads = 0
+    for place, process_id in enumerate(process_ids):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(process_id)
+            kind = min(place, 1)
+            memory[kind] += process.memory_info().rss / _MIB
+            files[kind] += process.num_fds()
+            threads += process.num_threads()
+    return Look(at_seconds, round(memory[0], 2), round(memory[1], 2), files[0], files[1], threads)
+
+
+def growth(seconds: Sequence[float], values: Sequence[float], *, seed: int = 0) -> Growth:
+    """The trend of a series. Raises ValueError for fewer than eight samples.
+
+    Neighbours are alike, so that the plain error of a slope would be far too small: the interval is of a
+    bootstrap of the residuals in blocks.
+    """
+    if len(values) < 8:
+        raise ValueError(f"{len(values)} samples show no trend; 8 are needed")
+    hours = np.asarray(seconds) / 3600.0
+    measured = np.asarray(values)
+    slope, start = np.polyfit(hours, measured, 1)
+    fitted = slope * hours + start
+    residuals = measured - fitted
+    draw = np.random.default_rng(seed)
+    size = max(2, round(len(values) * _BLOCK_SHARE))
+    places = np.arange(size)
+    slopes = []
+    for _ in range(_RESAMPLES):
+        begins = draw.integers(0, len(values) - size + 1, size=-(-len(values) // size))
+        drawn = residuals[(begins[:, None] + places).ravel()[: len(values)]]
+        slopes.append(np.polyfit(hours, fitted + drawn, 1)[0])
+    low, high = np.percentile(slopes, [2.5, 97.5])
+    return Growth(float(slope), float(low), float(high), float(fitted[0]), float(fitted[-1]))
