@@ -146,7 +146,10 @@ class AdapterStore:
             )
 
     def clean(self, *, stale_after_seconds: float = STALE_AFTER_SECONDS) -> int:
-        """Delete what died half-way longer ago than that; return how many folders went."""
+        """Delete what died half-way longer ago than that; return how many folders went.
+
+        What cannot be deleted stays: a store that is not writable still serves.
+        """
         removed = 0
         with store_errors("clean the store"):
             for entry in self._root.iterdir():
@@ -157,8 +160,9 @@ class AdapterStore:
                 except FileNotFoundError:  # its owner finished just now
                     continue
                 if age_seconds >= stale_after_seconds:
-                    _delete(entry)
-                    removed += 1
+                    with contextlib.suppress(OSError):
+                        _delete(entry)
+                        removed += 1
         return removed
 
     def open_staging(self) -> Path:
