@@ -94,9 +94,8 @@ def measure(
             for name, source in [*zip(plan.names, others, strict=True), (SWAPPED, sources[-1])]:
                 _load(client, name, source)
         blocks = []
-        _block(
-            server, plan, -1, False, sources, folder
-        )  # nobody counts it: caches and kernels get their first use
+        with Load(_order(server, plan, "warm-up", 10.0), folder, "requests-warm-up") as load:
+            load.wait()  # nobody counts it: caches and kernels get their first use
         for pair, swapping in plan.order:
             block = _block(server, plan, pair, swapping, sources, folder)
             blocks.append(block)
@@ -128,20 +127,22 @@ def _load(client: httpx.Client, name: str, source: str) -> None:
         raise BenchmarkError(f"{name} could not be loaded: {answer.status_code} {answer.text[:500]}")
 
 
-def _block(server: Server, plan: Plan, pair: int, swapping: bool, sources: list[str], folder: Path) -> Block:
-    start_at = time.monotonic() + START_SECONDS
-    warm_up = plan.warm_up_seconds
-    seconds = plan.block_seconds if pair >= 0 else 5.0
-    order = Order(
+def _order(server: Server, plan: Plan, salt: str, seconds: float) -> Order:
+    return Order(
         url=server.url,
         lanes=plan.lanes,
-        start_at_seconds=start_at,
-        seconds=warm_up + seconds,
+        start_at_seconds=time.monotonic() + START_SECONDS,
+        seconds=seconds,
         prompt_words=plan.prompt_words,
         max_tokens=plan.max_tokens,
-        seed=f"{plan.seed}/{pair}/{swapping}",
+        seed=f"{plan.seed}/{salt}",
         request_timeout_seconds=plan.request_timeout_seconds,
     )
+
+
+def _block(server: Server, plan: Plan, pair: int, swapping: bool, sources: list[str], folder: Path) -> Block:
+    warm_up, seconds = plan.warm_up_seconds, plan.block_seconds
+    order = _order(server, plan, f"{pair}/{swapping}", warm_up + seconds)
     swaps: list[Swap] = []
     with Load(order, folder, f"requests-{pair}-{'swaps' if swapping else 'rest'}") as load:
         own = [os.getpid(), load.process_id, *server.process_ids()]
@@ -152,7 +153,7 @@ def _block(server: Server, plan: Plan, pair: int, swapping: bool, sources: list[
                 SWAPPED,
                 sources,
                 interval_seconds=plan.interval_seconds,
-                start_at_seconds=start_at,
+                start_at_seconds=order.start_at_seconds,
             )
             with paced:
                 time.sleep(max(0.0, order.seconds - load.now_seconds))
