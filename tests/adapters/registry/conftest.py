@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,13 @@ def url(request, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'registry' / 'registry.db'}"
         return
+    with empty_postgres() as postgres:
+        yield postgres
+
+
+@contextlib.contextmanager
+def empty_postgres() -> Iterator[str]:
+    """The URL of a database without tables; skips the test where there is none."""
     postgres = os.environ.get("HOTSWAP_TEST_POSTGRES_URL")
     if postgres is None:
         pytest.skip("HOTSWAP_TEST_POSTGRES_URL names no PostgreSQL")

@@ -86,7 +86,7 @@ def make_bench(
     board, running, metrics = AdapterBoard("scripted"), RunningRequests(), GatewayMetrics()
     store = AdapterStore(folder / replica / "store")
     root = folder / replica / "adapters"
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     manager = AdapterManager(
         engine=engine,
         board=board,

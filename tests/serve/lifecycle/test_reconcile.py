@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
 from adapters.errors import AdapterConflictError, RegistryUnavailableError
 from adapters.name import AdapterReference
+from adapters.registry.registry import Registry
 from serve.engine.scripted import Script, ScriptedEngine
 from serve.errors import LifecycleError, UnknownModelError
 from serve.lifecycle.board import AdapterUnavailableError
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.traffic import TrafficPlan
-from tests.serve.lifecycle.conftest import Bench
+from tests.adapters.registry.conftest import empty_postgres
+from tests.serve.lifecycle.conftest import Bench, make_bench
 
 MakeBench = Callable[..., Bench]
 
@@ -104,6 +108,46 @@ async def test_gateways_follow_each_other_by_themselves(bench: MakeBench) -> Non
         tone = await other.load("tone", 2)
         await until(one, "tone", tone)
     assert one.speaker() == other.speaker() == newer
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+async def test_gateways_with_connections_of_their_own_are_of_one_mind(tmp_path: Path, database: str) -> None:
+    async with AsyncExitStack() as stack:
+        url = f"sqlite:///{tmp_path / 'registry.db'}"
+        if database == "postgresql":
+            url = stack.enter_context(empty_postgres())
+        benches = []
+        for replica in ("one", "two"):
+            registry = stack.enter_context(Registry(url))
+            made = make_bench(tmp_path, registry, replica=replica)
+            stack.push_async_callback(made.close)
+            await made.manager.converge()
+            made.manager.follow(0.01)
+            benches.append(made)
+        one, other = benches
+        shutil.copytree(one.root / one.source("seed-0", seed=0), other.root / "seed-0")
+        shutil.copytree(one.root / one.source("seed-1", seed=1), other.root / "seed-1")
+
+        async def agree(speaker: str | None) -> None:
+            async with asyncio.timeout(30):
+                for made in benches:
+                    while (str(behind.version) if (behind := made.board.behind("risk")) else None) != speaker:
+                        await asyncio.sleep(0.005)
+
+        old = await one.load("risk", 0)
+        await agree(old)
+        new = await other.load("risk", 1)
+        await agree(new)
+        await one.manager.rollback("risk", actor="test")
+        await agree(old)
+        wins = await asyncio.gather(
+            *(made.manager.promote("risk", new, actor="test", expected_live=old) for made in benches),
+            return_exceptions=True,
+        )
+        assert sum(not isinstance(outcome, BaseException) and outcome.moved for outcome in wins) >= 1
+        await agree(new)
+        await other.manager.unload("risk", actor="test")
+        await agree(None)
 
 
 async def test_what_is_loaded_without_an_alias_is_loaded_there_too(bench: MakeBench) -> None:
