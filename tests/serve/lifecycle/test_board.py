@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from adapters.name import AdapterVersion
+from serve.access.caller import Caller
 from serve.engine.protocol import AdapterHandle
 from serve.errors import UnknownModelError
 from serve.lifecycle.board import AdapterBoard, AdapterUnavailableError
 from serve.lifecycle.state import AdapterState
+from serve.lifecycle.traffic import TrafficPlan
 from serve.lifecycle.version import ManagedVersion, VersionFacts
 
 LIVE = (AdapterState.CHECKED, AdapterState.LOADING, AdapterState.LIVE)
@@ -151,3 +153,94 @@ def test_forgetting_takes_only_what_still_means_that_version(board: AdapterBoard
     assert board.aliases() == {}
     assert board.versions() == []
     assert board.get(again.version) is None
+
+
+@pytest.mark.parametrize("reference", ["risk", "risk@aaaaaaaa"])
+def test_who_may_not_use_an_adapter_is_told_what_an_unknown_name_is_told(
+    board: AdapterBoard, reference: str
+) -> None:
+    board.point(add(board, "risk", "aaaaaaaa", *LIVE))
+    stranger = Caller("key:1", adapters=frozenset({"tone"}))
+    with pytest.raises(UnknownModelError) as refused, board.lease(reference, param="model", caller=stranger):
+        pass
+    board.forget(board.versions()[0])
+    with pytest.raises(UnknownModelError) as unknown, board.lease(reference, param="model"):
+        pass
+    assert (str(refused.value), refused.value.param) == (str(unknown.value), unknown.value.param)
+
+
+def test_a_name_that_failed_is_not_told_to_who_may_not_use_it(board: AdapterBoard) -> None:
+    board.point(add(board, "risk", "aaaaaaaa", AdapterState.FAILED, reason="its files are damaged"))
+    stranger = Caller("key:1", adapters=frozenset({"tone"}))
+    with pytest.raises(UnknownModelError), board.lease("risk", param="model", caller=stranger):
+        pass
+
+
+@pytest.mark.parametrize("reference", [None, "smol"])
+def test_the_base_is_one_of_the_names_that_may_be_used(board: AdapterBoard, reference: str | None) -> None:
+    with pytest.raises(UnknownModelError), board.lease(reference, param="model", caller=_may("risk")):
+        pass
+    with board.lease(reference, param="model", caller=_may("base")) as lease:
+        assert lease.version is None
+
+
+def _may(*names: str) -> Caller:
+    return Caller("key:1", adapters=frozenset(names))
+
+
+def test_an_alias_whose_version_is_on_its_way_is_unavailable_and_not_unknown(board: AdapterBoard) -> None:
+    managed = add(board, "risk", "aaaaaaaa", *LIVE)
+    board.point(managed)
+    managed.returning = True
+    managed.advance(AdapterState.LOADING)
+    for reference in ("risk", "risk@aaaaaaaa"):
+        with pytest.raises(AdapterUnavailableError, match="is being loaded"):
+            name_behind(board, reference)
+
+
+def test_versions_are_counted_by_state_as_they_come_step_and_go(board: AdapterBoard) -> None:
+    managed = add(board, "risk", "aaaaaaaa", AdapterState.CHECKED)
+    other = add(board, "tone", "aaaaaaaa", *LIVE)
+    assert (board.count(AdapterState.CHECKED), board.count(AdapterState.LIVE)) == (1, 1)
+    managed.advance(AdapterState.LOADING)
+    board.stepped(managed, AdapterState.CHECKED)
+    assert (board.count(AdapterState.CHECKED), board.count(AdapterState.LOADING)) == (0, 1)
+    again = add(board, "risk", "aaaaaaaa", AdapterState.CHECKED)  # in its place
+    board.forget(managed)  # which is not there any more
+    board.stepped(managed, AdapterState.LOADING)
+    assert (board.count(AdapterState.CHECKED), board.count(AdapterState.LOADING)) == (1, 0)
+    board.forget(again)
+    board.forget(other)
+    assert sum(board.count(state) for state in AdapterState) == 0
+    assert board.names() == []
+
+
+def test_shares_reach_only_versions_that_are_live(board: AdapterBoard) -> None:
+    board.point(add(board, "risk", "aaaaaaaa", *LIVE))
+    canary = add(board, "risk", "bbbbbbbb", *LIVE[:2])
+    board.share("risk", TrafficPlan(shares={canary.version.digest: 1.0}, shadow={"c" * 64: 1.0}))
+    with board.lease("risk", param="model") as lease:
+        assert (lease.version, lease.shadow) == ("risk@aaaaaaaa", None)
+    canary.advance(AdapterState.LIVE)
+    assert name_behind(board, "risk") == "risk@bbbbbbbb"
+    board.share("risk", None)
+    assert name_behind(board, "risk") == "risk@aaaaaaaa"
+    assert board.traffic("risk") is None
+
+
+def test_a_plan_goes_with_its_alias(board: AdapterBoard) -> None:
+    board.point(add(board, "risk", "aaaaaaaa", *LIVE))
+    board.share("risk", TrafficPlan())
+    board.unpoint("risk")
+    assert board.traffic("risk") is None
+
+
+def test_the_first_use_of_what_nobody_has_read_is_told(board: AdapterBoard) -> None:
+    managed = add(board, "risk", "aaaaaaaa", *LIVE)
+    used: list[ManagedVersion] = []
+    board.on_first_use = used.append
+    board.point(managed)
+    name_behind(board, "risk")
+    managed.proven = True
+    name_behind(board, "risk")
+    assert used == [managed]
