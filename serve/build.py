@@ -56,6 +56,7 @@ from serve.review.text_reviewer import TextReviewer
 from serve.review.threads import ReviewThreads
 from serve.running import RunningRequests
 from serve.settings import KIB, MIB, ServeSettings
+from serve.tracing import Tracing, export_to
 
 logger = logging.getLogger("hotswap.gateway")
 
@@ -96,6 +97,7 @@ class GatewayLife:
         self._engine: SupervisedEngine | None = None
         self._registry: Registry | None = None
         self._keys: KeyRing | None = None
+        self._tracing: Tracing | None = None
         self.gateway: Gateway | None = None
 
     async def up(self) -> Gateway:
@@ -164,6 +166,9 @@ class GatewayLife:
         max_adapter_bytes = settings.max_adapter_mib * MIB
         events = EventLog(registry)
         events.listen(metrics.note_event)
+        tracing = self._tracing = _tracing(settings)
+        if tracing is not None:
+            events.listen(tracing.note_event)
         manager = AdapterManager(
             engine=engine,
             board=AdapterBoard(facts.model_name),
@@ -213,6 +218,7 @@ class GatewayLife:
                     first_token_seconds=settings.first_token_seconds,
                 ),
                 observers=[canaries.observe],
+                tracing=tracing,
             ),
             running=running,
             metrics=metrics,
@@ -259,6 +265,11 @@ class GatewayLife:
         keys, self._keys = self._keys, None
         if keys is not None:
             await keys.close()
+        tracing, self._tracing = self._tracing, None
+        if tracing is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ABORT_SECONDS):
+                    await asyncio.to_thread(tracing.close)
         registry, self._registry = self._registry, None
         if registry is not None:
             await asyncio.to_thread(registry.close)
@@ -312,6 +323,12 @@ def _noted(act: Callable[[], None], events: EventLog, outcome: str) -> Callable[
         act()
 
     return noted
+
+
+def _tracing(settings: ServeSettings) -> Tracing | None:
+    if settings.otlp_endpoint is None:
+        return None
+    return Tracing(export_to(settings.otlp_endpoint, share=settings.trace_share))
 
 
 def _reviewers(settings: ServeSettings) -> list[TextReviewer]:

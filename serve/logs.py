@@ -8,6 +8,17 @@ import logging.config
 from typing import Any
 
 _FIELDS = ("request_id", "client_request_id", "milliseconds")
+# Of the access log, in JSON alone: a line for people is long enough.
+_MORE_FIELDS = (
+    "status",
+    "adapter",
+    "caller",
+    "prompt_tokens",
+    "completion_tokens",
+    "queue_ms",
+    "ttft_ms",
+    "error",
+)
 
 
 class HumanFormatter(logging.Formatter):
@@ -34,7 +45,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        for name in _FIELDS:
+        for name in _FIELDS + _MORE_FIELDS:
             if (value := getattr(record, name, None)) is not None:
                 entry[name] = value
         if record.exc_info:

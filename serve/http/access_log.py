@@ -1,12 +1,15 @@
-"""One log line per request: method, route, status, milliseconds, request id. No query, no body, no key."""
+"""One log line per request: what was asked, who answered, how long it took. No query, no body, no key, no text."""
 
 from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.access.caller import BASE_NAME
+from serve.http.exchange import RECORD_KEY, Record
 from serve.http.request_id import CLIENT_ID_KEY, request_id_of
 
 logger = logging.getLogger("hotswap.access")
@@ -43,6 +46,7 @@ class AccessLogMiddleware:
             shown = status if status is not None else 499 if returned else 500
             path = scope["path"]
             level = logging.DEBUG if path in _QUIET_PATHS else logging.INFO
+            state = scope.get("state", {})
             logger.log(
                 level,
                 "%s %s %d",
@@ -51,7 +55,29 @@ class AccessLogMiddleware:
                 shown,
                 extra={
                     "request_id": request_id_of(scope),
-                    "client_request_id": scope.get("state", {}).get(CLIENT_ID_KEY),
+                    "client_request_id": state.get(CLIENT_ID_KEY),
+                    "status": shown,
+                    **_of_generation(state.get(RECORD_KEY)),
                     "milliseconds": round((time.perf_counter() - started) * 1000, 1),
                 },
             )
+
+
+def _of_generation(record: Record | None) -> dict[str, Any]:
+    """What is known of a request that asked for tokens."""
+    if record is None:
+        return {}
+    return {
+        "adapter": (record.version or BASE_NAME) if record.adapter_resolved else None,
+        "caller": record.caller.name,
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "queue_ms": _ms(record.queue_seconds),
+        "ttft_ms": _ms(record.ttft_seconds),
+        # The status of a stream is out before anything can go wrong with it.
+        "error": getattr(record.error, "code", "internal_error") if record.error is not None else None,
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return round(seconds * 1000, 1) if seconds is not None else None

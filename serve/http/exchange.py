@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import orjson
 from starlette.responses import Response
@@ -31,9 +32,11 @@ from serve.http.errors import InternalError, status_of
 from serve.lifecycle.board import Lease
 from serve.metrics import GatewayMetrics
 from serve.running import ClientGoneError, RunningRequest, RunningRequests
+from serve.tracing import Tracing
 
 logger = logging.getLogger("hotswap.http")
 
+RECORD_KEY = "hotswap_record"  # where a request's state has its record, for the access log
 CLIENT_GONE_STATUS = 499  # never sent: what the metrics and the log call a client that left
 
 _ABORT_REASONS: tuple[tuple[type[ServeError], str], ...] = (
@@ -65,6 +68,7 @@ class Record:
         self.streaming = False  # the client gets each token as it comes
         self.answered = False  # the status line is on its way
         self.completed = False
+        self.span: Any = None  # of its trace
         self.error: Exception | None = None  # what ended it, if it did not complete
 
     def note_caller(self, caller: Caller) -> None:
@@ -230,16 +234,18 @@ class Exchanges:
         metrics: GatewayMetrics,
         limits: ExchangeLimits,
         observers: Sequence[Callable[[Record], None]] = (),
+        tracing: Tracing | None = None,
     ) -> None:
         """`observers` are told of each exchange once, when it has ended."""
         self.running = running
         self.metrics = metrics
         self.limits = limits
         self.observers = list(observers)
+        self.tracing = tracing
 
     @asynccontextmanager
     async def open(
-        self, route: str, request_id: str, receive: Receive, send: Send
+        self, route: str, request_id: str, receive: Receive, send: Send, scope: Scope | None = None
     ) -> AsyncIterator[Exchange]:
         """Watch the client and the clock while the block runs.
 
@@ -247,6 +253,10 @@ class Exchanges:
         ServeError that caused it.
         """
         record = Record(route)
+        if scope is not None:
+            scope.setdefault("state", {})[RECORD_KEY] = record
+            if self.tracing is not None:
+                self.tracing.begin(record, scope["headers"])
         loop = asyncio.get_running_loop()
         try:
             with self.running.track(request_id) as running:
@@ -284,6 +294,8 @@ class Exchanges:
             raise
         finally:
             record.observe(self.metrics)
+            if self.tracing is not None:
+                self.tracing.end(record)
             for observer in self.observers:
                 observer(record)
 
@@ -308,10 +320,9 @@ class Reply(Response):
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
         exchange: Exchange | None = None
         try:
-            async with self._exchanges.open(self._route, self.request_id, receive, send) as exchange:
+            async with self._exchanges.open(self._route, self.request_id, receive, send, scope) as exchange:
                 await self.run(exchange)
         except ClientGoneError:
             return  # nobody is left to tell

@@ -102,6 +102,7 @@ class Loading:
             await self._take_back(managed, error, fresh=fresh, was_known=was_known)
             raise
         managed.phase_seconds["total"] = round(time.perf_counter() - started, 4)
+        trace["phase_seconds"] = dict(managed.phase_seconds)
         for phase, seconds in managed.phase_seconds.items():
             self._metrics.adapter_load_seconds.labels(phase).observe(seconds)
         left = self._reconciler.settle(record)

@@ -47,6 +47,7 @@ from serve.errors import (
     SettingsError,
     UnloadFailedError,
 )
+from serve.tracing import trace_headers
 
 logger = logging.getLogger("hotswap.engine")
 
@@ -179,7 +180,10 @@ class VllmEngine:
         if client is None:
             return
         await asyncio.to_thread(client.shutdown, _STOP_SECONDS)
+        del client
         self._let_go()
+        # The client's finaliser fails when it first runs at interpreter exit; let it run now.
+        gc.collect()
 
     async def kill(self) -> None:
         client, self._client = self._client, None
@@ -197,11 +201,11 @@ class VllmEngine:
         self._let_go()
 
     def _let_go(self) -> None:
-        """Drop all that hangs on the client, now: its finaliser fails when it first runs at interpreter exit."""
+        """Drop all that hangs on the client."""
         self._client = self._openai = self._codec = self._tokenizer = self._reasoning_parser = None
-        # The server sets aside what lives until its end, and this lived less long.
+        # The server sets aside what lives until its end, and collects again when the next engine is there: not
+        # now, when every client is to hear at once that this one is gone.
         gc.unfreeze()
-        gc.collect()
 
     @property
     def process_ids(self) -> Sequence[int]:
@@ -288,6 +292,7 @@ class VllmEngine:
             request_id,
             lora_request=_lora_request(adapter) if adapter is not None else None,
             priority=_URGENT_PRIORITY if urgent and self._knows_priorities else 0,
+            trace_headers=trace_headers(),
         )
         try:
             async for step in stream:

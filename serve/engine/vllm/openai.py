@@ -27,6 +27,7 @@ from serve.errors import (
     UnknownModelError,
 )
 from serve.limits import tokens_to_generate
+from serve.tracing import trace_headers
 
 _observer: contextvars.ContextVar[GenerationObserver | None] = contextvars.ContextVar(
     "observer", default=None
@@ -52,6 +53,8 @@ class ObservedClient:
         token_ids = prompt.get("prompt_token_ids") or () if isinstance(prompt, dict) else ()
         self._check_room(len(token_ids))
         observer = _observer.get()
+        if headers := trace_headers():
+            kwargs["trace_headers"] = headers
         stream = self._client.generate(prompt, *args, **kwargs)
         if observer is None:
             return cast("AsyncGenerator[Any, None]", stream)

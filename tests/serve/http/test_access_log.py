@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from serve.http.access_log import AccessLogMiddleware
+from serve.logs import JsonFormatter
+from tests.serve.conftest import ScriptedGateway
+
+MakeGateway = Callable[..., Awaitable[ScriptedGateway]]
 
 
 async def log_of(caplog: pytest.LogCaptureFixture, path: str, status: int | None) -> logging.LogRecord:
@@ -40,6 +46,25 @@ async def test_a_line_says_what_was_asked_and_answered(caplog: pytest.LogCapture
     assert record.__dict__["client_request_id"] == "trace-1"
     assert record.__dict__["milliseconds"] >= 0
     assert "secret" not in str(record.__dict__)
+
+
+async def test_a_line_of_a_generation_says_who_answered_whom_and_how_fast(
+    caplog: pytest.LogCaptureFixture, scripted_gateway: MakeGateway
+) -> None:
+    gateway = await scripted_gateway()
+    version = await gateway.load("risk")
+    with caplog.at_level(logging.INFO, "hotswap.access"):
+        body = {"prompt": "a secret", "adapter": "risk", "max_tokens": 3}
+        await gateway.client.post("/generate", json=body)
+        await gateway.client.post("/generate", json={"prompt": "a secret", "adapter": "nobody"})
+    answered, refused = [json.loads(JsonFormatter().format(record)) for record in caplog.records[-2:]]
+    assert (answered["adapter"], answered["caller"], answered["status"]) == (version, "local", 200)
+    assert (answered["prompt_tokens"], answered["completion_tokens"]) == (len("a secret"), 3)
+    assert 0 <= answered["queue_ms"] <= answered["ttft_ms"] <= answered["milliseconds"]
+    assert "error" not in answered
+    assert (refused["status"], refused["error"]) == (404, "model_not_found")
+    assert "adapter" not in refused
+    assert "secret" not in caplog.text
 
 
 async def test_a_client_that_left_first_is_a_499(caplog: pytest.LogCaptureFixture) -> None:

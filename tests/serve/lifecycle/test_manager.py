@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -103,7 +103,9 @@ async def test_a_load_is_written_down_with_who_and_what(bench: MakeBench) -> Non
     (event,) = made.registry.list_events(without_actions=[STATE_ACTION])
     assert (event.event.actor, event.event.action, event.event.outcome) == ("alice", "load", "done")
     assert (event.event.name, event.event.digest) == ("risk", outcome.managed.version.digest)
-    assert event.event.detail == {"source": "here"}
+    detail = dict(event.event.detail)
+    assert set(cast("dict[str, float]", detail.pop("phase_seconds"))) >= {"check", "store", "load", "total"}
+    assert detail == {"source": "here"}
     steps = [record.event for record in made.registry.list_events(action=STATE_ACTION)]
     assert [step.outcome for step in reversed(steps)] == [
         "registered",
