@@ -38,10 +38,11 @@ class Growth:
 
     @property
     def told(self) -> str:
-        """What the interval says."""
-        if self.low > 0:
+        """What the interval says; a slope of less than a ten-thousandth per hour is none."""
+        least = abs(self.first) * 1e-4
+        if self.low > least:
             return "grows"
-        return "shrinks" if self.high < 0 else "no growth shown"
+        return "shrinks" if self.high < -least else "no growth shown"
 
 
 def look(at_seconds: float, process_ids: Sequence[int]) -> Look:
