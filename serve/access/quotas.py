@@ -128,8 +128,10 @@ class Quotas:
         allowance = Allowance(caller, count, self._now_ns)
         try:
             yield allowance
-        except BusyError:
+        except BusyError as error:
             allowance.cancel()
+            if isinstance(error, RateLimitedError):
+                error.headers = allowance.headers  # with what was just given back
             raise
         finally:
             allowance.settle(0)

@@ -157,13 +157,15 @@ class Bystander:
 
 
 @contextlib.asynccontextmanager
-async def undisturbed(server: RunningServer) -> AsyncIterator[Bystander]:
+async def undisturbed(server: RunningServer, *, key: str | None = None) -> AsyncIterator[Bystander]:
     """While the block runs, a good client streams; after it, nothing has disturbed that client or the server.
 
     The engine paces the good streams at 2 ms a token. In the end the server is ready and holds nothing.
+    `key` is what the good client sends.
     """
     server.engine.script.tpot_seconds = 0.002
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
         bystander = Bystander(server)
         task = asyncio.create_task(bystander.run(client))
         try:
