@@ -69,7 +69,7 @@ class AdapterStore:
             self.remove(digest)
         with self._unfinished_folder() as copy:
             self._copy(folder, copy)
-            found = _digest_of(copy)
+            found = digest_of(copy)
             if found != digest:
                 raise AdapterChangedError(
                     f"The adapter changed after it was checked: its digest was {digest}, the copy's is "
@@ -121,7 +121,7 @@ class AdapterStore:
 
     def verify(self, digest: str) -> bool:
         """Whether the version is there and its bytes still have its digest. Reads all of them."""
-        return _digest_of(self._root / parse_digest(digest)) == digest
+        return digest_of(self._root / parse_digest(digest)) == digest
 
     def remove(self, digest: str) -> bool:
         """Delete a version; return False when it was not there. What was loaded from it stays loaded."""
@@ -217,7 +217,7 @@ def _copy_file(source: AdapterFile, path: Path) -> None:
         raise AdapterChangedError(str(error)) from error
 
 
-def _digest_of(folder: Path) -> str | None:
+def digest_of(folder: Path) -> str | None:
     """The digest of the adapter in `folder`; None where there is no readable one."""
     with read_artefact(folder) as artefact:
         if CONFIG_NAME not in artefact.files or WEIGHTS_NAME not in artefact.files:

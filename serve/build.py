@@ -48,6 +48,7 @@ from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.shadow import Shadows
 from serve.lifecycle.sources import SourceLimits, Sources, check_packages
 from serve.lifecycle.uploads import UploadLimits, Uploads
+from serve.lifecycle.watcher import FolderWatcher
 from serve.metrics import GatewayMetrics
 from serve.operations.operations import Operations, instance_name
 from serve.review.finding import find_reviewers
@@ -97,6 +98,7 @@ class GatewayLife:
         self._engine: SupervisedEngine | None = None
         self._registry: Registry | None = None
         self._keys: KeyRing | None = None
+        self._watcher: FolderWatcher | None = None
         self._tracing: Tracing | None = None
         self.gateway: Gateway | None = None
 
@@ -142,6 +144,15 @@ class GatewayLife:
         if settings.registry_poll_seconds:
             self.gateway.adapters.follow(settings.registry_poll_seconds)
         self.gateway.canaries.start()
+        if settings.watch_seconds:
+            self._watcher = FolderWatcher(
+                settings.adapter_folder,
+                self.gateway.adapters,
+                registry,
+                self.gateway.events,
+                seconds=settings.watch_seconds,
+            )
+            self._watcher.start()
         self.gateway.phase = Phase.READY
         return self.gateway
 
@@ -245,6 +256,11 @@ class GatewayLife:
             max_tokens_default=settings.max_tokens_default,
         )
 
+    async def _close_watcher(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            await watcher.close()
+
     async def down(self) -> None:
         """End the engine and close what is open. Idempotent."""
         gateway, self.gateway = self.gateway, None
@@ -252,6 +268,7 @@ class GatewayLife:
             gateway.phase = Phase.STOPPED
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ABORT_SECONDS):
+                    await self._close_watcher()
                     await gateway.canaries.close()
                     await gateway.shadows.close()
                     await gateway.adapters.close()
