@@ -19,6 +19,7 @@ LOST_SECONDS = 60.0  # a request without an end after so long is lost
 VERSION_HEADER = "x-hotswap-adapter"  # on every answer, whatever its dialect
 TOP_P = 0.9  # below the certainty with which every word was learnt
 BASE_TOP = 5
+BACK_OFF_SECONDS = 0.2  # a client that is told to come back later
 STRANGER_SHARE, BASE_SHARE, PINNED_SHARE = 0.02, 0.2, 0.25
 CANCEL_SHARE, SAMPLED_SHARE = 0.08, 0.3
 
@@ -86,7 +87,10 @@ class Clients:
             dialect, number, ask = self.draw(drawn)
             leaves = drawn.random() < CANCEL_SHARE
             after = drawn.uniform(0, self._leave_seconds) if leaves else None
-            self._hear(await self.ask(dialect, ask, number, leaves_after=after))
+            heard = await self.ask(dialect, ask, number, leaves_after=after)
+            self._hear(heard)
+            if heard.status == 503:
+                await asyncio.sleep(BACK_OFF_SECONDS)
 
     def draw(self, drawn: random.Random) -> tuple[Dialect, int, Ask]:
         """What to ask next."""

@@ -1,7 +1,7 @@
 """Whoever moves the names while the clients ask: one director for each name, one verb after another.
 
-A director knows what each verb must do and writes it into the history before it sends the verb. Verbs that the
-server does not have are left out.
+A director knows what each verb must do (standing.py) and writes it into the history before it sends the verb. Some
+verbs must be refused; those change nothing.
 """
 
 from __future__ import annotations
@@ -10,43 +10,21 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
 
 from tests.contamination.cast import DAMAGED, Cast, Version
-from tests.contamination.history import NOTHING, Answerers, History
+from tests.contamination.history import Answerers, History
 from tests.contamination.judge import Judge
+from tests.contamination.standing import NOTHING, Standing
 
 VERB_SECONDS = 120.0
 DRAIN_SECONDS = 60.0  # longer than any request
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What the server should have of one name."""
-
-    live: Version | None = None  # what the alias means
-    held: frozenset[Version] = field(default=frozenset())  # answer to their pinned names beside it
-
-    def answerers(self, versions: tuple[Version, ...]) -> dict[str, Answerers]:
-        """Who answers to the alias and to each version's name."""
-        [name] = {version.name for version in versions}
-        known: dict[str, Answerers] = {name: _one(self.live)}
-        for version in versions:
-            there = version == self.live or version in self.held
-            known[str(version)] = _one(version if there else None)
-        return known
-
-    @property
-    def resident(self) -> frozenset[Version]:
-        """What the engine should hold."""
-        return self.held | ({self.live} if self.live is not None else frozenset())
-
-
-def _one(version: Version | None) -> Answerers:
-    return frozenset({NOTHING if version is None else str(version)})
+# What a verb may end with while the engine is being killed under it.
+ENGINE_GONE = frozenset(
+    {"engine_dead", "engine_not_ready", "aborted", "adapter_unavailable", "adapter_error"}
+)
 
 
 class Director:
@@ -55,6 +33,7 @@ class Director:
     def __init__(self, client: httpx.AsyncClient, cast: Cast, name: str, judge: Judge, *, seed: int) -> None:
         self.standing = Standing()
         self.verbs: Counter[str] = Counter()
+        self.cut_off: Counter[str] = Counter()  # verbs that an engine's death ended
         self.name = name
         self._client = client
         self._versions = cast.of(name)
@@ -69,7 +48,8 @@ class Director:
     async def run(self, stop: asyncio.Event, *, pause_seconds: float) -> None:
         """One verb after another until `stop` is set; the last one is done when this returns."""
         while not stop.is_set():
-            verb = self._drawn.choice(self._possible())
+            weights, verbs = zip(*self._verbs(), strict=True)
+            [verb] = self._drawn.choices(verbs, weights)
             await verb()
             try:
                 async with asyncio.timeout(self._drawn.expovariate(1 / pause_seconds)):
@@ -77,63 +57,207 @@ class Director:
             except TimeoutError:
                 pass
 
-    def _possible(self) -> list[Callable[[], Awaitable[None]]]:
-        """The verbs that make sense now, the frequent ones several times."""
-        if self.standing.live is None:
-            return [self._load_any, self._load_any, self._load_damaged]
+    def known_now(self) -> dict[str, Answerers]:
+        """Who answers to the alias and to each version's name."""
+        return self._answerers(self.standing)
+
+    def _verbs(self) -> list[tuple[int, Callable[[], Awaitable[None]]]]:
+        """The verbs and how often each is drawn."""
         return [
-            *[self._load_any] * 5,
-            self._load_again,
-            self._load_damaged,
-            self._unload,
-            self._unload_at_once,
+            (24 if self.standing.live is not None else 60, self._load_any),
+            (4, self._load_beside),
+            (4, self._load_again),
+            (4, self._load_damaged),
+            (4, self._validate),
+            (10, self._promote),
+            (8, self._rollback),
+            (10, self._share),
+            (5, self._clear),
+            (4, self._pin),
+            (5, self._unpin),
+            (4, self._prefetch),
+            (4, self._unload_version),
+            (3, self._unload),
+            (2, self._unload_at_once),
+            (2, self._load_mistaken),
         ]
 
+    def _any(self) -> Version:
+        return self._drawn.choice(self._versions)
+
     async def _load_any(self) -> None:
-        await self._load(self._drawn.choice([v for v in self._versions if v != self.standing.live]))
+        await self._load(self._drawn.choice([v for v in self._versions if str(v) != self.standing.live]))
 
     async def _load(self, version: Version) -> None:
         body = {"name": self.name, "source": version.source}
-        await self._move("load", replace(self.standing, live=version), "POST", "/admin/adapters", body, {201})
+        await self._move("load", self.standing.load(str(version)), "POST", "", body)
+
+    async def _load_beside(self) -> None:
+        version = self._any()
+        body = {"name": self.name, "source": version.source, "promote": False}
+        await self._move("load beside", self.standing.load(str(version), promote=False), "POST", "", body)
 
     async def _load_again(self) -> None:
-        """Twice at once: nothing happens."""
-        assert self.standing.live is not None
-        body = {"name": self.name, "source": self.standing.live.source}
-        answers = [self._send("POST", "/admin/adapters", body) for _ in range(2)]
-        for answer in await asyncio.gather(*answers):
-            self._expect("load again", answer, {200})
-
-    async def _load_damaged(self) -> None:
-        body = {"name": self.name, "source": DAMAGED}
-        self._expect("load damaged", await self._send("POST", "/admin/adapters", body), {422})
-
-    async def _unload(self) -> None:
-        path = f"/admin/adapters/{self.name}?drain_seconds={DRAIN_SECONDS:g}"
-        await self._move("unload", Standing(), "DELETE", path, None, {200})
-
-    async def _unload_at_once(self) -> None:
-        path = f"/admin/adapters/{self.name}?drain_seconds=0"
-        with self._history.excuse("aborted", name=self.name):
-            await self._move("unload at once", Standing(), "DELETE", path, None, {200})
-
-    async def _move(
-        self, verb: str, after: Standing, method: str, path: str, body: Any, expected: set[int]
-    ) -> None:
-        """A verb that changes who answers."""
-        with self._history.change(after.answerers(self._versions)) as change:
-            answer = await self._send(method, path, body)
-            if self._expect(verb, answer, expected):
+        """Twice at once."""
+        version = self._any()
+        body = {"name": self.name, "source": version.source}
+        after = self.standing.load(str(version))
+        with self._history.change(self._answerers(after)) as change:
+            answers = await asyncio.gather(*(self._send("POST", "", body) for _ in range(2)))
+            checked = [self._succeeded("load twice", answer) for answer in answers]
+            if any(checked):
                 self.standing = after
             else:
                 change.fail()
+        if not all(checked):
+            await self._look()
+
+    async def _load_damaged(self) -> None:
+        body = {"name": self.name, "source": DAMAGED}
+        self._refused("load damaged", await self._send("POST", "", body), {422})
+
+    async def _load_mistaken(self) -> None:
+        """Somebody else was quicker: what is expected to be live is not."""
+        expected = "none" if self.standing.live is not None else f"{self.name}@{'0' * 8}"
+        body = {"name": self.name, "source": self._any().source, "expected_live": expected}
+        self._refused("load mistaken", await self._send("POST", "", body), {409})
+
+    async def _validate(self) -> None:
+        source = self._drawn.choice([DAMAGED, self._any().source])
+        self.verbs["validate"] += 1
+        answer = await self._send("POST", "/validate", {"source": source})
+        if answer.status_code != 200 or answer.json()["ok"] != (source != DAMAGED):
+            self._fault("validate", answer)
+
+    async def _promote(self) -> None:
+        version = self._any()
+        body = {"version": str(version)}
+        await self._move(
+            "promote", self.standing.promote(str(version)), "POST", f"/{self.name}/promote", body
+        )
+
+    async def _rollback(self) -> None:
+        await self._move("rollback", self.standing.rollback(), "POST", f"/{self.name}/rollback")
+
+    async def _share(self) -> None:
+        """A canary, two, a shadow, or a canary and a shadow."""
+        others = [v for v in self._versions if str(v) != self.standing.live]
+        self._drawn.shuffle(others)
+        canaries = others[: self._drawn.choice((0, 1, 1, 2))]
+        shadows = others[len(canaries) : len(canaries) + 1]
+        share = self._drawn.choice((0.1, 0.3, 0.5))
+        shadow_share = self._drawn.choice((0.5, 1.0))
+        body = {
+            "shares": {version.digest: share for version in canaries},
+            "shadow": {version.digest: shadow_share for version in shadows},
+            "sticky": self._drawn.choice(("none", "session")),
+        }
+        after = self.standing.share(
+            {str(version): share for version in canaries}, frozenset(map(str, shadows))
+        )
+        await self._move("traffic", after, "PUT", f"/{self.name}/traffic", body)
+
+    async def _clear(self) -> None:
+        await self._move("clear traffic", self.standing.clear(), "DELETE", f"/{self.name}/traffic")
+
+    async def _pin(self) -> None:
+        version = self._any()
+        await self._move("pin", self.standing.pin(str(version)), "POST", self._path(version, "/pin"))
+
+    async def _unpin(self) -> None:
+        version = self._any()
+        await self._move("unpin", self.standing.unpin(str(version)), "DELETE", self._path(version, "/pin"))
+
+    async def _prefetch(self) -> None:
+        version = self._any()
+        path = self._path(version, "/prefetch")
+        await self._move("prefetch", self.standing.prefetch(str(version)), "POST", path)
+
+    async def _unload_version(self) -> None:
+        version = self._any()
+        path = self._path(version, f"?drain_seconds={DRAIN_SECONDS:g}")
+        await self._move("unload version", self.standing.unload_version(str(version)), "DELETE", path)
+
+    async def _unload(self) -> None:
+        path = f"/{self.name}?drain_seconds={DRAIN_SECONDS:g}"
+        await self._move("unload", self.standing.unload(), "DELETE", path)
+
+    async def _unload_at_once(self) -> None:
+        with self._history.excuse("aborted", name=self.name):
+            path = f"/{self.name}?drain_seconds=0"
+            await self._move("unload at once", self.standing.unload(), "DELETE", path)
+
+    async def _move(
+        self, verb: str, after: Standing | None, method: str, path: str, body: Any = None
+    ) -> None:
+        """A verb that makes `after` of this name; None: one that has to be refused."""
+        if after is None:
+            self._refused(f"{verb} in vain", await self._send(method, path, body), {404, 409})
+            return
+        with self._history.change(self._answerers(after)) as change:
+            answer = await self._send(method, path, body)
+            if self._succeeded(verb, answer):
+                self.standing = after
+                return
+            before, self.standing = self.standing, after
+            if await self._look():
+                return  # it was done, though it said that it was not
+            self.standing = before
+            change.fail()
+        if not await self._look():
+            self._fault(f"{verb} left neither what was nor what should be", answer)
+
+    async def _look(self) -> bool:
+        """Whether the server's own account of the name is as the standing says."""
+        answer = await self._send("GET", f"/{self.name}")
+        if answer.status_code == 404:
+            return not self.standing.known
+        shown = answer.json()
+        wanted = {version["version"] for version in shown["versions"] if version["wanted"]}
+        pinned = {version["version"] for version in shown["versions"] if version["pinned"]}
+        return bool(
+            shown["desired"] == self.standing.live
+            and wanted == self.standing.wanted
+            and pinned == self.standing.pinned
+            and {version["version"] for version in shown["versions"]} >= self.standing.known
+        )
+
+    def _answerers(self, standing: Standing) -> dict[str, Answerers]:
+        known: dict[str, Answerers] = {self.name: standing.answerers}
+        for version in map(str, self._versions):
+            known[version] = frozenset({version if version in standing.wanted else NOTHING})
+        return known
+
+    def _path(self, version: Version, rest: str) -> str:
+        return f"/{self.name}/versions/{version.digest[:12]}{rest}"
 
     async def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        return await self._client.request(method, path, json=body, timeout=VERB_SECONDS)
+        url, headers = f"/admin/adapters{path}", {"Content-Type": "application/json"}
+        return await self._client.request(method, url, json=body, headers=headers, timeout=VERB_SECONDS)
 
-    def _expect(self, verb: str, answer: httpx.Response, expected: set[int]) -> bool:
+    def _succeeded(self, verb: str, answer: httpx.Response) -> bool:
         self.verbs[verb] += 1
-        if answer.status_code in expected:
+        if answer.status_code in (200, 201):
             return True
-        self._judge.fault("verb", f"{verb} {self.name}: {answer.status_code} {answer.text[:300]}")
+        if not self._engine_gone(verb, answer):
+            self._fault(verb, answer)
         return False
+
+    def _refused(self, verb: str, answer: httpx.Response, expected: set[int]) -> None:
+        self.verbs[verb] += 1
+        if self.cut_off and answer.status_code == 200 and answer.json().get("unloaded") == []:
+            return  # what a load that was cut off left behind to be looked at is taken away
+        if answer.status_code not in expected and not self._engine_gone(verb, answer):
+            self._fault(verb, answer)
+
+    def _engine_gone(self, verb: str, answer: httpx.Response) -> bool:
+        """Whether a verb failed because the engine was killed meanwhile."""
+        if answer.status_code < 400:
+            return False
+        code = answer.json()["error"]["code"]
+        excused = code in ENGINE_GONE and self._history.killed_lately(VERB_SECONDS)
+        self.cut_off[verb] += excused
+        return excused
+
+    def _fault(self, verb: str, answer: httpx.Response) -> None:
+        self._judge.fault("verb", f"{verb} {self.name}: {answer.status_code} {answer.text[:300]}")

@@ -15,8 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.contamination.standing import NOTHING
+
 KEPT_SECONDS = 600.0  # no request takes longer; what ended before that is forgotten
-NOTHING = "404"  # what "answers" while there is no such name
+
+# What a request may be told while the engine is gone: it had begun to answer, or it came in between.
+KILLED = ("engine_dead", "engine_not_ready", "adapter_unavailable", "aborted")
 
 Answerers = frozenset[str]  # versions, or NOTHING
 
@@ -57,6 +61,7 @@ class History:
     """Seconds are those of time.perf_counter."""
 
     excuses: list[Excuse] = field(default_factory=list)
+    _kills: list[float] = field(default_factory=list)
     _epochs: defaultdict[str, list[Epoch]] = field(
         default_factory=lambda: defaultdict(lambda: [Epoch(frozenset({NOTHING}), float("-inf"))])
     )
@@ -107,6 +112,18 @@ class History:
             and excuse.ended >= begin
             for excuse in self.excuses
         )
+
+    @contextmanager
+    def kill(self) -> Iterator[None]:
+        """The engine is killed at the beginning of the block and back at its end."""
+        with self.excuse(*KILLED):
+            self._kills.append(time.perf_counter())
+            yield
+            self._kills[-1] = time.perf_counter()
+
+    def killed_lately(self, seconds: float) -> bool:
+        """Whether a verb that took at most so long, and ended now, may have met an engine that was killed."""
+        return any(moment >= time.perf_counter() - seconds for moment in self._kills)
 
     def now(self, name: str) -> Answerers:
         """What may answer at this moment."""

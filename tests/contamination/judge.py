@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.contamination.cast import Cast
 from tests.contamination.clients import Heard
-from tests.contamination.history import NOTHING, History
+from tests.contamination.history import History
+from tests.contamination.standing import NOTHING
 
 BASE_NATS = 2e-3  # the base's numbers next to adapters and alone: rounding of another batch
 MAX_KEPT = 50  # faults that are kept with their text; all are counted
@@ -38,6 +40,7 @@ class Judge:
     versions: Counter[str] = field(default_factory=Counter)  # answers by version
     words: int = 0  # texts that were compared with a word
     largest_base_nats: float = 0.0
+    on_fault: Callable[[], None] = lambda: None
 
     def hear(self, heard: Heard) -> None:
         """Judge one request that ended."""
@@ -61,6 +64,7 @@ class Judge:
 
     def fault(self, kind: str, text: str) -> None:
         """Write down what must not be."""
+        self.on_fault()
         self.fault_kinds[kind] += 1
         if len(self.faults) < MAX_KEPT:
             self.faults.append(Fault(kind, text))
@@ -103,14 +107,13 @@ class Judge:
                     self.fault("base_numbers", f"{nats:.1e} nats from the base alone: {heard}")
 
     def _error(self, heard: Heard, code: str) -> None:
-        begun = heard.sent
         if code == "model_not_found":
             allowed = self._allowed(heard)
             if heard.status != 404 or NOTHING not in allowed:
                 self.fault("refused", f"{sorted(allowed)} should have answered: {heard}")
         elif heard.status in (429, 503) and not _whole_seconds(heard.retry_after):
             self.fault("retry_after", f"{heard.status} with Retry-After {heard.retry_after!r}: {heard}")
-        elif heard.status != 429 and not self.history.excused(code, heard.alias, begun, heard.ended):
+        elif heard.status != 429 and not self.history.excused(code, heard.alias, heard.sent, heard.ended):
             self.fault("refused", f"nothing excuses this: {heard}")
         self._partial(heard)
 

@@ -24,13 +24,23 @@ class Report:
     words_compared: int
     words_wrong: int
     largest_base_difference_nats: float
+    verbs_cut_off: dict[str, int]  # by the end of the engine under them
+    restart_seconds: list[float]  # from each kill of the engine until the server was ready again
     memory_mib: list[float]  # of the gateway's process, after each round
     faults: dict[str, int]
     examples: list[str]  # of the faults
 
     @classmethod
     def of(
-        cls, judge: Judge, verbs: Counter[str], seconds: float, seed: int, memory_mib: list[float]
+        cls,
+        judge: Judge,
+        *,
+        verbs: Counter[str],
+        verbs_cut_off: Counter[str],
+        seconds: float,
+        seed: int,
+        memory_mib: list[float],
+        restart_seconds: list[float],
     ) -> Self:
         """From what was heard."""
         return cls(
@@ -45,7 +55,9 @@ class Report:
             words_compared=judge.words,
             words_wrong=judge.fault_kinds["wrong_word"],
             largest_base_difference_nats=judge.largest_base_nats,
-            memory_mib=memory_mib,
+            verbs_cut_off=dict(sorted(verbs_cut_off.items())),
+            restart_seconds=[round(seconds, 2) for seconds in restart_seconds],
+            memory_mib=[round(mib, 1) for mib in memory_mib],
             faults=dict(judge.fault_kinds),
             examples=[str(fault) for fault in judge.faults],
         )
@@ -64,6 +76,8 @@ class Report:
             f"words: {self.words_compared} compared, {self.words_wrong} wrong",
             _counts("answers", self.answers_by_version),
             f"the base next to adapters: at most {self.largest_base_difference_nats:.1e} nats from the base alone",
+            f"engine killed {len(self.restart_seconds)} times, ready after: {self.restart_seconds} s",
+            _counts("verbs that a kill ended", self.verbs_cut_off),
             f"memory after each round, MiB: {self.memory_mib}",
             _counts("faults", self.faults) if self.faults else "no fault",
             *self.examples,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ class ServerUnderTest:
     process: psutil.Process
     leave_seconds: float  # clients that leave do so within this time
     pause_seconds: float  # mean time between the verbs on one name
+    kill_engine: Callable[[], None]
 
 
 class WordEngine(ScriptedEngine):
@@ -50,6 +51,10 @@ class WordEngine(ScriptedEngine):
             max_cpu_loras=MAX_CPU_LORAS,
         )
         self.weights: dict[int, bytes] = {}
+
+    async def start(self) -> None:
+        await super().start()
+        self.weights = {number: held for number, held in self.weights.items() if number in self.adapters}
 
     async def load_adapter(self, adapter: AdapterHandle) -> None:
         await super().load_adapter(adapter)
@@ -80,7 +85,8 @@ async def scripted_server(home: Path, engine: ScriptedEngine | None = None) -> A
     """The whole gateway behind a real socket, in this process."""
     settings = ServeSettings(home=home, engine="scripted", port=0, max_queued_requests=512)
     cast = scripted_cast(settings.adapter_folder)
-    server = HotswapServer(settings, engine=engine or WordEngine())
+    engine = engine or WordEngine()
+    server = HotswapServer(settings, engine=engine)
     task = asyncio.create_task(server.serve())
     try:
         async with asyncio.timeout(READY_SECONDS):
@@ -89,11 +95,17 @@ async def scripted_server(home: Path, engine: ScriptedEngine | None = None) -> A
             async with httpx.AsyncClient(base_url=server.address) as client:
                 while (await client.get("/readyz")).status_code != 200:
                     await asyncio.sleep(0.01)
-        yield ServerUnderTest(server.address, cast, psutil.Process(), 0.03, 0.15)
+        yield ServerUnderTest(server.address, cast, psutil.Process(), 0.03, 0.15, engine.die)
     finally:
         server.should_exit = True
         async with asyncio.timeout(READY_SECONDS):
             await task
+
+
+def engine_core(server: psutil.Process) -> psutil.Process:
+    """The process in which vLLM computes."""
+    [core] = [child for child in server.children() if "EngineCore" in " ".join(child.cmdline())]
+    return core
 
 
 @asynccontextmanager
@@ -115,7 +127,8 @@ async def live_server(home: Path, kept: Path) -> AsyncIterator[ServerUnderTest]:
     shutil.rmtree(server.adapter_root, ignore_errors=True)
     cast = await asyncio.to_thread(model_cast, server.adapter_root, base=base, base_name=base.name, kept=kept)
     await asyncio.to_thread(server.__enter__)
+    process = psutil.Process(server.process.pid)
     try:
-        yield ServerUnderTest(server.url, cast, psutil.Process(server.process.pid), 0.5, 0.5)
+        yield ServerUnderTest(server.url, cast, process, 0.5, 0.5, lambda: engine_core(process).kill())
     finally:
         await asyncio.to_thread(server.__exit__, None, None, None)

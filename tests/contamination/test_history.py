@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tests.contamination.history import NOTHING, History
+from tests.contamination.history import History
+from tests.contamination.standing import NOTHING
 
 
 def now() -> float:

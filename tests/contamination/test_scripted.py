@@ -20,25 +20,26 @@ from tests.contamination.report import Report
 from tests.contamination.run import Plan, contaminate
 from tests.contamination.servers import WordEngine, scripted_server
 
-SOUND_SECONDS, WRONG_SECONDS = 10.0, 1.5
+SOUND_SECONDS = 12.0
+FOUND_SECONDS = 30.0  # within a second or two where the machine does nothing else
 Spoil = Callable[[pytest.MonkeyPatch], WordEngine]
 
 
-async def run(home: Path, engine: WordEngine, seconds: float) -> Report:
+async def run(home: Path, engine: WordEngine, plan: Plan) -> Report:
     async with scripted_server(home, engine) as server:
-        return await contaminate(server, Plan(seconds))
+        return await contaminate(server, plan)
 
 
-async def test_a_sound_server_answers_thousands_with_the_right_words(clean_environment, tmp_path):
-    report = await run(tmp_path, WordEngine(), SOUND_SECONDS)
+async def test_a_sound_server_answers_every_request_with_the_right_word(clean_environment, tmp_path):
+    report = await run(tmp_path, WordEngine(), Plan(SOUND_SECONDS, min_requests=300))
     print(report.text())
     assert report.ok, report.text()
-    assert report.requests > 500
-    assert report.words_compared > 200
+    assert report.words_compared > 100
+    assert len(report.restart_seconds) >= 1
     assert set(report.requests_by_dialect) == {dialect.name for dialect in ALL}
     assert len(report.answers_by_version) == 13  # twelve versions and the base
-    assert report.outcomes["answered"] > report.requests / 4
-    assert min(report.verbs.values()) >= 1
+    assert report.outcomes["answered"] > report.requests / 5
+    assert len(report.verbs) >= 10
 
 
 class Now:
@@ -219,6 +220,7 @@ async def test_a_server_that_is_wrong_is_found_out(clean_environment, monkeypatc
     monkeypatch.setattr("tests.contamination.director.DRAIN_SECONDS", 1.0)
     monkeypatch.setattr("serve.lifecycle.retirement._ABORT_SECONDS", 0.5)
     spoil, kinds = WRONG[case]
-    report = await run(tmp_path, spoil(monkeypatch), WRONG_SECONDS)
+    plan = Plan(FOUND_SECONDS, round_seconds=1.5, kills_each_round=0, until_fault=True)
+    report = await run(tmp_path, spoil(monkeypatch), plan)
     assert not report.ok
     assert kinds <= set(report.faults), report.text()
