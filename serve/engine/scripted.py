@@ -132,6 +132,7 @@ class ScriptedEngine:
         self._moving = asyncio.Event()  # cleared: it hangs
         self._moving.set()
         self._waiting: set[asyncio.Future[None]] = set()  # all that wait inside; its death ends their waiting
+        self._outlived: set[asyncio.Future[None]] = set()  # those of them at its last death
         self._changed = asyncio.Event()
 
     async def start(self) -> None:
@@ -160,6 +161,7 @@ class ScriptedEngine:
         self._dead = True
         for waiting in self._waiting:
             _settle(waiting)
+        self._outlived = self._waiting.copy()
 
     def hang(self) -> None:
         """What SIGSTOP does: nothing is answered until `resume`."""
@@ -200,6 +202,7 @@ class ScriptedEngine:
         finally:
             timer.cancel()
             self._waiting.discard(over)
+        self._check_outlived(over)
 
     async def _unless_dead(self, work: Coroutine[Any, Any, Any]) -> None:
         """Wait for `work`, or until the engine dies."""
@@ -211,6 +214,13 @@ class ScriptedEngine:
         finally:
             self._waiting.discard(death)
             task.cancel()
+        self._check_outlived(death)
+
+    def _check_outlived(self, waited: asyncio.Future[None]) -> None:
+        """Raise EngineDeadError for whoever waited while it died, though it may have been started since."""
+        if waited in self._outlived:
+            self._outlived.discard(waited)
+            raise EngineDeadError("the scripted engine is dead")
 
     def _misbehave(self, step: int) -> None:
         """Die or stand still where the script says so."""

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
 
+from serve.engine.protocol import Engine
 from serve.errors import EngineError, EngineNotReadyError
 from serve.gateway import Gateway, Phase
 from serve.routes.dependencies import MetricsDep
@@ -35,7 +36,7 @@ async def livez() -> str:
 
 @router.get("/readyz", summary="New work is taken", responses=errors(503))
 async def readyz(request: Request) -> Readiness:
-    """200 when the engine is up and the server is not shutting down."""
+    """200 when the engine answers and the server is not shutting down; the error says what it waits for."""
     gateway = request.app.state.gateway
     if not isinstance(gateway, Gateway) or gateway.phase is Phase.STARTING:
         raise EngineNotReadyError("the engine is still starting")
@@ -71,7 +72,9 @@ async def metrics(gateway: MetricsDep) -> Response:
     ours.queued.set(gateway.admission.queued_requests)
     ours.queued_tokens.set(gateway.admission.queued_tokens)
     ours.queue_age_seconds.set(gateway.admission.queue_age_seconds)
-    ours.ready.set(await _is_ready(gateway))
+    answers = await _answers(gateway.engine)
+    ours.engine_up.set(answers)
+    ours.ready.set(answers and gateway.phase is Phase.READY)
     _show_traffic(gateway)
     ours.known_versions({str(managed.version) for managed in gateway.adapters.board.versions()})
     # Thousands of series are text in a tenth of a second: not on the event loop.
@@ -88,11 +91,9 @@ def _show_traffic(gateway: Gateway) -> None:
                 shown.labels(alias, digest[:8], kind).set(share)
 
 
-async def _is_ready(gateway: Gateway) -> bool:
-    if gateway.phase is not Phase.READY:
-        return False
+async def _answers(engine: Engine) -> bool:
     try:
-        await gateway.engine.check_health()
+        await engine.check_health()
     except EngineError:
         return False
     return True

@@ -110,8 +110,6 @@ class Supervisor:
         """
         self._restore, self._metrics = restore, metrics
         self._on_ready, self._on_lost = on_ready, on_lost
-        if metrics is not None:
-            metrics.engine_up.set(1)
         self._task = asyncio.create_task(self._keep_alive(), name="engine supervisor")
 
     def finish(self) -> None:
@@ -185,8 +183,6 @@ class Supervisor:
         self._state, self._reason, self._since = state, reason or self._reason, time.monotonic()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        if self._metrics is not None:
-            self._metrics.engine_up.set(state is EngineState.READY)
 
     async def _keep_alive(self) -> None:
         try:

@@ -102,3 +102,53 @@ async def test_logprobs_tell_adapters_apart_unless_they_have_no_effect() -> None
     assert await first_logprob(engine, HANDLE) == await first_logprob(engine, HANDLE)
     engine.script.no_effect = True
     assert await first_logprob(engine, HANDLE) == await first_logprob(engine, None)
+
+
+async def test_its_death_ends_whatever_waits_inside_and_it_can_be_started_again() -> None:
+    engine = ScriptedEngine(Script(ttft_seconds=60.0))
+    await engine.load_adapter(HANDLE)
+    asked = asyncio.create_task(texts(engine, request()))
+    engine.hang()
+    scored = asyncio.create_task(engine.score([1], [2], None))
+    await engine.wait_active(1)
+    engine.die()
+    engine.script.ttft_seconds = 0.0
+    await engine.start()  # before anybody has run again
+    for task in (asked, scored):
+        with pytest.raises(EngineDeadError):
+            await task
+    assert engine.adapters == {}
+    assert await texts(engine, request()) == ["base "] * 3
+
+
+async def test_while_it_hangs_nothing_is_answered() -> None:
+    engine = ScriptedEngine()
+    engine.hang()
+    work = [
+        asyncio.create_task(texts(engine, request())),
+        asyncio.create_task(engine.heartbeat()),
+        asyncio.create_task(engine.load_adapter(HANDLE)),
+    ]
+    done, _ = await asyncio.wait(work, timeout=0.02)
+    assert done == set()
+    await engine.check_health()  # it is not dead
+    engine.resume()
+    await asyncio.gather(*work)
+
+
+async def test_it_hangs_for_as_long_as_its_script_says() -> None:
+    engine = ScriptedEngine(Script(hang_after_tokens=1, hang_seconds=0.02))
+    assert await texts(engine, request()) == ["base "] * 3
+    assert engine.script.hang_after_tokens is None
+
+
+async def test_engines_of_one_script_share_its_faults() -> None:
+    script = Script(die_after_tokens=1, deaths=1, failing_starts=1)
+    with pytest.raises(EngineDeadError, match="does not start"):
+        await ScriptedEngine(script).start()
+    first, second = ScriptedEngine(script), ScriptedEngine(script)
+    await first.start()
+    with pytest.raises(EngineDeadError):
+        await texts(first, request())
+    await second.start()
+    assert await texts(second, request()) == ["base "] * 3

@@ -74,7 +74,7 @@ def engine_core(server: LiveServer) -> psutil.Process:
 def alive(process: psutil.Process) -> bool:
     """Not gone, and not waiting for whoever adopted it to notice its end."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
