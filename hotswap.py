@@ -29,10 +29,11 @@ from bases.settings_options import with_options
 from benchmarks.load.command import bench_app
 from quantize.recovery.settings import RECOVERY_PREFIX, RecoverySettings
 from quantize.settings import QUANTIZE_PREFIX, QuantizeSettings
+from serve.commands import happenings, traffic
+from serve.commands.adapters import adapters_app
+from serve.commands.gateway import DEFAULT_URL, KEY_VARIABLE, UrlOption
 from serve.commands.keys import keys_app
 from serve.settings import CONFIG_VARIABLE, ServeSettings, load_settings
-
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 app = typer.Typer(
     help="Serve one base model and many LoRA adapters, loaded, replaced and removed while requests run.",
@@ -40,15 +41,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-adapters_app = typer.Typer(help="Load, list, check and unload adapters.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(keys_app, name="keys")
-
-UrlOption = Annotated[str, typer.Option("--url", envvar="HOTSWAP_URL", help="Address of the gateway.")]
-# The key comes from the environment alone: a flag would stand in every process list.
-KEY_VARIABLE = "HOTSWAP_ADMIN_KEY"
 
 
 def _serve(config: Path | None = None, **given: Any) -> None:
@@ -171,81 +167,6 @@ def generate(
                 _say(f"{who}: {usage['completion_tokens']} tokens in {timing['total_ms'] / 1000:.2f} s")
 
 
-@adapters_app.command("list")
-def list_adapters(url: UrlOption = DEFAULT_URL) -> None:
-    """Show the adapters of a running gateway.
-
-    Example: hotswap adapters list
-    """
-    from serve.client import GatewayClient
-
-    with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
-        answer = client.list_adapters()
-    table = Table("name", "version", "state", "rank", "MiB", "in flight", "source")
-    for adapter in answer["adapters"]:
-        for version in adapter["versions"]:
-            mark = " (live)" if version["live"] else ""
-            table.add_row(
-                adapter["name"],
-                version["version"] + mark,
-                version["state"] + (f": {version['reason']}" if version["reason"] else ""),
-                str(version["rank"]),
-                f"{version['bytes'] / 1024**2:.1f}",
-                str(version["in_flight"]),
-                version["source"],
-            )
-    Console().print(table)
-    _say(f"base {answer['base']}; {answer['max_loras']} slots, {answer['max_cpu_loras']} kept in memory")
-
-
-@adapters_app.command("load")
-def load_adapter(
-    name: Annotated[str, typer.Argument(help="Public name, e.g. risk.")],
-    source: Annotated[str, typer.Argument(help="Folder inside the gateway's adapter root.")],
-    url: UrlOption = DEFAULT_URL,
-) -> None:
-    """Load an adapter into a running gateway, or replace it with a new version.
-
-    Example: hotswap adapters load risk risk-v2
-    """
-    from serve.client import GatewayClient
-
-    with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
-        answer = client.load_adapter(name, source)
-    replaced = f", replaced {answer['replaced']}" if answer["replaced"] else ""
-    done = "is live" if answer["created"] else "was live already"
-    sys.stdout.write(f"{answer['adapter']['live']} {done}{replaced}\n")
-    for warning in answer["warnings"]:
-        _say(f"warning {warning['code']}: {warning['message']}")
-
-
-@adapters_app.command("push")
-def push_adapter(
-    name: Annotated[str, typer.Argument(help="Public name, e.g. risk.")],
-    folder: Annotated[Path, typer.Argument(help="Folder of the adapter on this machine.")],
-    url: UrlOption = DEFAULT_URL,
-) -> None:
-    """Send an adapter to a running gateway, on this machine or another, and load it.
-
-    Example: hotswap adapters push risk ./risk --url http://gpu-server:8000
-    """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
-    from serve.push import push
-
-    columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        said = push(
-            folder,
-            name,
-            url=url,
-            admin_key=os.environ.get(KEY_VARIABLE),
-            progress=lambda sent, total: bar.update(task, completed=sent, total=total),
-        )
-    sys.stdout.write(said + "\n")
-
-
 def _export(
     folder: Path,
     base: str,
@@ -341,25 +262,6 @@ _compose.__annotations__ |= {
     ],
 }
 adapters_app.command("compose")(with_options(ExportSettings, env_prefix="HOTSWAP_EXPORT_")(_compose))
-
-
-@adapters_app.command("unload")
-def unload_adapter(
-    name: Annotated[str, typer.Argument(help="Public name.")],
-    drain_seconds: Annotated[
-        float | None, typer.Option(help="Wait so long for running requests, in seconds.")
-    ] = None,
-    url: UrlOption = DEFAULT_URL,
-) -> None:
-    """Unload an adapter from a running gateway; running requests finish first.
-
-    Example: hotswap adapters unload risk --drain-seconds 10
-    """
-    from serve.client import GatewayClient
-
-    with GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE)) as client:
-        answer = client.unload_adapter(name, drain_seconds=drain_seconds)
-    sys.stdout.write(f"unloaded {', '.join(answer['unloaded']) or answer['name']}\n")
 
 
 @adapters_app.command("check")

@@ -1,7 +1,7 @@
 """One process that sends its share of a run: `python -m benchmarks.load.generator ORDER.json`.
 
-Its records are written as JSON lines when the run ends, however it ends; progress and outcome go to standard
-output, one JSON object a line.
+It says that it is ready and waits for the moment of the start on standard input. Its records are written as JSON
+lines when the run ends, however it ends; progress and outcome go to standard output, one JSON object a line.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _SPAWN_RATE = 1000
 
 def main(path: Path) -> None:
     """Run the order in `path`."""
-    line = Line(Order.from_json(path.read_text(encoding="utf-8")))
-    order = line.order
+    order = Order.from_json(path.read_text(encoding="utf-8"))
+    print(json.dumps({"ready": True}), flush=True)
+    line = Line(order, start_at_seconds=float(sys.stdin.readline()))
     kind = type("HotswapUser", (ScheduledUser,), {"line": line, "host": order.url})
     environment: Any = Environment(user_classes=[kind], host=order.url)
     runner = environment.create_local_runner()
@@ -39,7 +40,6 @@ def main(path: Path) -> None:
         users = min(order.max_in_flight, len(order.schedule.arrivals))
     began = time.monotonic()
     try:
-        gevent.sleep(max(0.0, -line.now() - users / _SPAWN_RATE - 0.2))
         runner.start(users, spawn_rate=_SPAWN_RATE)
         _watch(line)
     finally:

@@ -12,8 +12,10 @@ from benchmarks.load.schedule import Arrival
 class Line:
     """The requests that are still to be sent. Belongs to one gevent hub: nothing here waits."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, start_at_seconds: float) -> None:
+        """`start_at_seconds`: when the run begins, by `time.monotonic()`, the same in all processes."""
         self.order = order
+        self.start_at_seconds = start_at_seconds
         self.records: list[Record] = []
         self.late_for_a_sender = 0
         self._next = 0
@@ -22,7 +24,7 @@ class Line:
 
     def now(self) -> float:
         """Seconds from the start of the run."""
-        return time.monotonic() - self.order.start_at_seconds
+        return time.monotonic() - self.start_at_seconds
 
     def take(self) -> Arrival | None:
         """The next request; None when there is none. A closed loop begins again when its list ends."""
@@ -35,19 +37,22 @@ class Line:
             return None
         arrival = arrivals[self._next]
         self._next += 1
-        if arrival.at_seconds is not None and self.now() > arrival.at_seconds:
+        due = arrival.at_seconds or 0.0
+        if self.now() > due:
             self.late_for_a_sender += 1
+        if self._counts(due):
+            self._open_measured += 1
         return arrival
 
     def begin(self, record: Record) -> None:
         """A request is being sent."""
         self.records.append(record)
-        if self._measured(record):
+        if self.order.schedule.closed_workers is not None and self._counts(record.scheduled_seconds):
             self._open_measured += 1
 
     def end(self, record: Record) -> None:
         """It has ended."""
-        if self._measured(record):
+        if self._counts(record.scheduled_seconds):
             self._open_measured -= 1
 
     @property
@@ -67,5 +72,5 @@ class Line:
             self.order.measure_to_seconds if closed else max(self._last_due, self.order.measure_from_seconds)
         )
 
-    def _measured(self, record: Record) -> bool:
-        return self.order.measure_from_seconds <= record.scheduled_seconds < self.order.measure_to_seconds
+    def _counts(self, due: float) -> bool:
+        return self.order.measure_from_seconds <= due < self.order.measure_to_seconds

@@ -14,7 +14,7 @@ from benchmarks.load.wire import Dialect
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One process's share of a run. Seconds count from the start, which all processes share."""
+    """One process's share of a run. Seconds count from a start that all processes are told when all are ready."""
 
     url: str
     dialect: Dialect
@@ -26,7 +26,6 @@ class Order:
     measure_to_seconds: float
     timeout_seconds: float  # of one request without a byte
     max_in_flight: int  # of an open loop; a request that finds no free sender is late
-    start_at_seconds: float  # time.monotonic() of the start
     records_path: Path
     key: str | None = None
     web_port: int | None = None  # of Locust's web page; None: none

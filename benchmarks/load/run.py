@@ -26,7 +26,8 @@ from benchmarks.load.validity import Finding, findings
 from benchmarks.surroundings import CHECKOUT
 
 GENERATOR = "benchmarks.load.generator"
-_START_SECONDS = 3.0  # for the imports of a generating process
+_READY_SECONDS = 120.0  # for the imports of a generating process
+_LEAD_SECONDS = 0.5  # for the first thousand of its users
 _GRACE_SECONDS = 60.0
 
 
@@ -97,7 +98,6 @@ def run_load(
 ) -> RunResult:
     """Send a schedule and measure. Raises GeneratorFailedError, NothingMeasuredError."""
     with tempfile.TemporaryDirectory(prefix="hotswap-load-") as folder:
-        start_at = time.monotonic() + _START_SECONDS
         orders = [
             Order(
                 url=target.url,
@@ -110,14 +110,13 @@ def run_load(
                 measure_to_seconds=plan.window.end,
                 timeout_seconds=plan.timeout_seconds,
                 max_in_flight=max(1, plan.max_in_flight // plan.workers),
-                start_at_seconds=start_at,
                 records_path=Path(folder) / f"records-{index}.jsonl",
                 key=plan.key,
                 web_port=plan.web_port if index == 0 else None,
             )
             for index in range(plan.workers)
         ]
-        limit = _START_SECONDS + plan.window.end + plan.timeout_seconds + _GRACE_SECONDS
+        limit = _READY_SECONDS + plan.window.end + plan.timeout_seconds + _GRACE_SECONDS
         outcomes = _send(orders, Path(folder), limit, progress)
         records = [
             Record.from_dict(json.loads(line))
@@ -183,6 +182,12 @@ def _send(
         watch = threading.Timer(limit_seconds, _kill_all, [running])
         watch.start()
         try:
+            for index, process in enumerate(running):
+                _await_ready(process, folder / f"errors-{index}.txt")
+            users = max(order.max_in_flight for order in orders)
+            start_at = time.monotonic() + _LEAD_SECONDS * max(1.0, users / 500)
+            for process in running:
+                _tell(process, f"{start_at!r}\n")
             outcomes = [
                 _follow(process, folder / f"errors-{index}.txt", progress if index == 0 else lambda _: None)
                 for index, process in enumerate(running)
@@ -202,7 +207,7 @@ def _generator(order: Order, folder: Path, index: int) -> Iterator[subprocess.Po
             [sys.executable, "-m", GENERATOR, str(path)],
             stdout=subprocess.PIPE,
             stderr=errors,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             text=True,
             cwd=CHECKOUT,
         )
@@ -211,6 +216,27 @@ def _generator(order: Order, folder: Path, index: int) -> Iterator[subprocess.Po
     finally:
         process.kill()
         process.wait()
+        for pipe in (process.stdout, process.stdin):
+            if pipe is not None:
+                pipe.close()
+
+
+def _await_ready(process: subprocess.Popen[str], errors: Path) -> None:
+    said = process.stdout.readline() if process.stdout is not None else ""
+    if not said:
+        process.wait()
+        raise GeneratorFailedError(f"a generating process did not start: {_reason(errors)}")
+
+
+def _tell(process: subprocess.Popen[str], line: str) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):  # it ended; what it said is read below
+            process.stdin.write(line)
+            process.stdin.flush()
+
+
+def _reason(errors: Path) -> str:
+    return errors.read_text(encoding="utf-8", errors="replace").strip()[-1000:] or "it gave no reason"
 
 
 def _follow(
@@ -225,8 +251,7 @@ def _follow(
             outcome = Outcome(**said["outcome"])
     code = process.wait()
     if outcome is None:
-        reason = errors.read_text(encoding="utf-8", errors="replace").strip()[-1000:] or "it gave no reason"
-        raise GeneratorFailedError(f"a generating process ended with exit code {code}: {reason}")
+        raise GeneratorFailedError(f"a generating process ended with exit code {code}: {_reason(errors)}")
     return outcome
 
 
