@@ -161,7 +161,7 @@ class GatewayMetrics:
         )
         self.canary_decisions = Counter(
             "hotswap_canary_decisions",
-            "Traffic plans that ended, by how: promoted, cleared, or the cause of a rollback.",
+            "Canaries that were decided on: promoted, or the fault they were taken back for (error_rate, ttft, probe).",
             ["outcome"],
             registry=registry,
         )

@@ -9,7 +9,6 @@ import pytest
 from serve.errors import SettingsError
 from serve.review.rules import read_rules
 
-SAMPLES = Path(__file__).resolve().parents[3] / "deploy" / "review"
 
 GOOD = """
 # A comment.
