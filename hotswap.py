@@ -29,7 +29,6 @@ from bases.settings_options import with_options
 from benchmarks.load.command import bench_app
 from quantize.recovery.settings import RECOVERY_PREFIX, RecoverySettings
 from quantize.settings import QUANTIZE_PREFIX, QuantizeSettings
-from serve.commands import happenings, traffic
 from serve.commands.adapters import adapters_app
 from serve.commands.gateway import DEFAULT_URL, KEY_VARIABLE, UrlOption
 from serve.commands.keys import keys_app

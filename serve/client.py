@@ -18,6 +18,7 @@ from serve.lifecycle.adapter_tar import TAR_END, tar_header, tar_padding
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 660.0
 _SEND_SECONDS = 60.0  # for a piece of an upload
+_POLL_SECONDS = 30.0  # how long one look at an operation waits for its end
 
 
 class GatewayUnreachableError(ServeError):
@@ -80,17 +81,23 @@ class GatewayClient:
         """GET /admin/adapters."""
         return self._ask("GET", "/admin/adapters")
 
-    def load_adapter(self, name: str, source: str) -> dict[str, Any]:
-        """POST /admin/adapters."""
-        return self._ask("POST", "/admin/adapters", json={"name": name, "source": source})
+    def load_adapter(self, name: str, source: str, **options: Any) -> dict[str, Any]:
+        """POST /admin/adapters; `options` are further fields of its body, None where not given."""
+        return self.verb("POST", "/admin/adapters", json={"name": name, "source": source, **_given(options)})
 
     def push_adapter(
-        self, name: str, folder: Path, *, progress: Callable[[int, int], None] | None = None
+        self,
+        name: str,
+        folder: Path,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
         """PUT /admin/adapters/NAME with the adapter's files as a tar, made while it is sent.
 
-        `progress` is told the bytes sent and all bytes. Raises AdapterFileError for a folder that is no
-        adapter or changes meanwhile, GatewayRefusedError, GatewayUnreachableError.
+        `progress` is told the bytes sent and all bytes; `options` are query parameters, None where not given.
+        Raises AdapterFileError for a folder that is no adapter or changes meanwhile, GatewayRefusedError,
+        GatewayUnreachableError.
         """
         with read_artefact(folder) as artefact:
             if artefact.problems:
@@ -99,17 +106,56 @@ class GatewayClient:
             files = list(artefact.files.values())
             total = len(TAR_END) + sum(len(part) for file in files for part in _frame(file))
             total += sum(file.num_bytes for file in files)
-            return self._ask(
+            return self.verb(
                 "PUT",
-                f"/admin/adapters/{quote(name, safe='')}",
+                adapter_path(name),
+                params=_given(options),
                 content=_tar(files, total, progress),
                 headers={"Content-Type": "application/x-tar", "Content-Length": str(total)},
             )
 
     def unload_adapter(self, name: str, *, drain_seconds: float | None = None) -> dict[str, Any]:
         """DELETE /admin/adapters/NAME."""
-        params = {} if drain_seconds is None else {"drain_seconds": drain_seconds}
-        return self._ask("DELETE", f"/admin/adapters/{quote(name, safe='')}", params=params)
+        return self.verb("DELETE", adapter_path(name), params=_given({"drain_seconds": drain_seconds}))
+
+    def verb(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """What a verb of the admin API answers, however long it takes. Raises GatewayRefusedError."""
+        answer = self._ask(method, path, **options)
+        while answer.get("state") == "running" and "phases" in answer:
+            answer = self._ask("GET", f"/admin/operations/{answer['id']}", params={"wait": _POLL_SECONDS})
+            if answer["state"] == "done":
+                result: dict[str, Any] = answer["result"]
+                return result
+            if answer["state"] == "failed":
+                raise GatewayRefusedError(f"HTTP {answer['status']}: " + _explain(answer["error"]))
+        return answer
+
+    def read(self, path: str, **params: Any) -> dict[str, Any]:
+        """GET with these query parameters, None where not given. Raises GatewayRefusedError."""
+        return self._ask("GET", path, params=_given(params))
+
+    def events(self, **params: Any) -> Iterator[dict[str, Any]]:
+        """The fields of each event of GET /admin/events, as they come. Raises ServeError."""
+        # The gateway says something every 15 s.
+        timeout = httpx.Timeout(_SEND_SECONDS, connect=_CONNECT_SECONDS)
+        try:
+            with self._http.stream(
+                "GET", "/admin/events", params=_given(params), timeout=timeout
+            ) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise _refused(response)
+                event = ""
+                for line in response.iter_lines():
+                    if line.startswith("event: "):
+                        event = line.removeprefix("event: ")
+                    elif line.startswith("data: "):
+                        fields = orjson.loads(line.removeprefix("data: "))
+                        if event == "error":
+                            raise GatewayRefusedError(str(fields["error"]["message"]))
+                        yield fields
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
 
     def create_key(self, body: dict[str, Any]) -> dict[str, Any]:
         """POST /admin/keys."""
@@ -140,11 +186,20 @@ class GatewayClient:
         )
 
 
+def adapter_path(name: str, *more: str) -> str:
+    """The path of an adapter in the admin API, and of what is below it."""
+    return "/".join(("/admin/adapters", *(quote(part, safe="") for part in (name, *more))))
+
+
 def describe_load(answer: dict[str, Any]) -> str:
     """What a load did, in one line, from the gateway's answer."""
     replaced = f", replaced {answer['replaced']}" if answer["replaced"] else ""
     done = "is live" if answer["created"] else "was live already"
-    said = f"{answer['adapter']['live']} {done}{replaced}"
+    version, live = answer["version"], answer["adapter"]["live"]
+    if version != live:
+        done = "is loaded" if answer["created"] else "was loaded already"
+        done += f" beside {live}" if live is not None else ""
+    said = f"{version} {done}{replaced}"
     probe = answer.get("probe")
     if probe is None:
         return said
@@ -182,9 +237,18 @@ def _tar(
 
 def _refused(response: httpx.Response) -> GatewayRefusedError:
     try:
-        error = response.json()["error"]
-        lines = [str(error["message"])]
-        lines += [f"  {p['code']}: {p['message']}" for p in error.get("problems") or ()]
+        said = _explain(response.json()["error"])
     except (ValueError, KeyError, TypeError):
-        lines = [response.text[:300]]
-    return GatewayRefusedError(f"HTTP {response.status_code}: " + "\n".join(lines))
+        said = response.text[:300]
+    return GatewayRefusedError(f"HTTP {response.status_code}: {said}")
+
+
+def _explain(error: dict[str, Any]) -> str:
+    lines = [str(error["message"])]
+    lines += [f"  {p['code']}: {p['message']}" for p in error.get("problems") or ()]
+    return "\n".join(lines)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not given."""
+    return {name: value for name, value in options.items() if value is not None}

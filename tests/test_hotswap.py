@@ -75,6 +75,19 @@ def test_these_are_the_commands() -> None:
         ("adapters", "compose"),
         ("adapters", "unload"),
         ("adapters", "check"),
+        ("adapters", "validate"),
+        ("adapters", "promote"),
+        ("adapters", "rollback"),
+        ("adapters", "traffic"),
+        ("adapters", "pin"),
+        ("adapters", "unpin"),
+        ("adapters", "prefetch"),
+        ("adapters", "operations"),
+        ("adapters", "events"),
+        ("adapters", "audit"),
+        ("keys", "create"),
+        ("keys", "list"),
+        ("keys", "revoke"),
     }
 
 
@@ -260,6 +273,70 @@ def test_the_verbs_work_on_a_running_gateway(server_process: Callable[..., Serve
     for wrong in ({}, {"HOTSWAP_ADMIN_KEY": "another-key-of-some-length"}):
         refused = run("adapters", "list", HOTSWAP_URL=server.url, **wrong)
         assert str(refused.exception).startswith("HTTP 401")
+
+
+def test_versions_are_moved_shared_and_followed_by_command(
+    server_process: Callable[..., ServerProcess],
+) -> None:
+    server = server_process()
+    env = {"HOTSWAP_URL": server.url}
+    for seed in (0, 1):
+        server.make_adapter(f"v{seed}", seed=seed)
+
+    def said(*arguments: str) -> str:
+        result = run("adapters", *arguments, **env)
+        assert result.exit_code == 0, result.output
+        return str(result.stdout)
+
+    assert said("validate", "v0").startswith("v0 can be loaded (")
+    old = said("load", "risk", "v0").split()[0]
+    new = said("load", "risk", "v1", "--no-promote").split()[0]
+    assert said("promote", "risk", new, "--expected-live", old) == f"risk means {new}, was {old}\n"
+    assert said("promote", "risk", new) == "risk meant that version already\n"
+    assert said("rollback", "risk") == f"risk means {old}, was {new}\n"
+    digits = new.partition("@")[2]
+    assert said("pin", "risk", new) == f"{new} is pinned\n"
+    assert said("prefetch", "risk", digits) == f"{new} is loaded\n"
+    shared = said(
+        "traffic", "risk", "--canary", f"{digits}=0.25", "--max-error-rate", "0.02", "--sticky", "session"
+    )
+    assert shared.splitlines()[:2] == [
+        f"risk: {old} answers 0.75 of the requests, sticky by session",
+        f"  canary {new}: 0.25",
+    ]
+    assert "max_error_rate 0.02" in shared
+    assert said("traffic", "risk") == shared
+    assert f"{new} (pinned, canary 0.25)" in said("list")
+    assert said("traffic", "risk", "--clear") == f"risk: {old} answers everything\n"
+    assert said("unpin", "risk", new) == f"{new} is not pinned any more\n"
+    assert said("unload", "risk", "--version", new) == f"unloaded {new}\n"
+    operations = said("operations", "--name", "risk")
+    assert "unload_version" in operations
+    (first, *_) = [word for word in operations.split() if word.startswith("op-")]
+    assert said("operations", first).startswith(f"{first}: unload_version risk by local: done (")
+    audit = said("audit", "--name", "risk")
+    assert f"local load {old} done source=v0" in audit
+    (line, *_) = said("audit", "--action", "rollback", "--json").splitlines()
+    assert json.loads(line)["outcome"] == "done"
+    events = said("events", "--after", "0", "--seconds", "0")
+    assert f"gateway state {old} live" in events
+    refused = run("adapters", "promote", "risk", old, "--expected-live", new, **env)
+    assert str(refused.exception).startswith("HTTP 409")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--clear", "--canary", "3f2a91c0=0.5"),
+        ("--sticky", "session"),
+        ("--canary", "3f2a91c0"),
+        ("--canary", "3f2a91c0=much"),
+        ("--canary", "3f2a91c0=0.5", "--no-guard", "--min-requests", "3"),
+    ],
+    ids=" ".join,
+)
+def test_a_plan_that_says_nothing_is_wrong_usage(arguments: tuple[str, ...]) -> None:
+    assert run("adapters", "traffic", "risk", *arguments).exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,59 @@ def test_verbs_are_requests(connect: Callable[..., GatewayClient]) -> None:
     ]
 
 
+def operation(state: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": "op-1",
+        "state": state,
+        "phases": [],
+        "result": None,
+        "error": None,
+        "status": None,
+        **fields,
+    }
+
+
+def test_a_verb_that_takes_long_is_followed_to_its_end(connect: Callable[..., GatewayClient]) -> None:
+    asked: list[str] = []
+    answers = [operation("running"), operation("running"), operation("done", result={"created": True})]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}")
+        return httpx.Response(202 if len(asked) == 1 else 200, json=answers[len(asked) - 1])
+
+    assert connect(handler).load_adapter("risk", "here", promote=False) == {"created": True}
+    assert asked == ["POST /admin/adapters", "GET /admin/operations/op-1", "GET /admin/operations/op-1"]
+
+
+def test_a_verb_that_fails_late_is_refused_with_its_problems(connect: Callable[..., GatewayClient]) -> None:
+    error = {"message": "cannot be loaded", "problems": [{"code": "no_effect", "message": "nothing changed"}]}
+    answers = [operation("running"), operation("failed", status=422, error=error)]
+    client = connect(lambda _: httpx.Response(200, json=answers.pop(0)))
+    with pytest.raises(GatewayRefusedError) as refused:
+        client.load_adapter("risk", "here")
+    assert str(refused.value) == "HTTP 422: cannot be loaded\n  no_effect: nothing changed"
+
+
+def test_events_are_read_as_they_come(connect: Callable[..., GatewayClient]) -> None:
+    events = (
+        b'id: 7\nevent: load\ndata: {"id": 7}\n\n: keep-alive\n\nid: 8\nevent: state\ndata: {"id": 8}\n\n'
+    )
+    asked: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, content=events)
+
+    assert list(connect(handler).events(after=6, name=None)) == [{"id": 7}, {"id": 8}]
+    assert asked == ["http://gateway/admin/events?after=6"]
+    refused = connect(lambda _: httpx.Response(401, json={"error": {"message": "no key"}}))
+    with pytest.raises(GatewayRefusedError, match="HTTP 401: no key"):
+        list(refused.events())
+    broken = connect(stream(("error", {"error": {"message": "the registry does not answer"}})))
+    with pytest.raises(GatewayRefusedError, match="does not answer"):
+        list(broken.events())
+
+
 def test_without_a_key_no_header_is_sent(connect: Callable[..., GatewayClient]) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         assert "authorization" not in request.headers
@@ -219,4 +272,11 @@ EFFECT = {"kind": "effect", "num_tokens": 40, "max_difference_nats": 2.5, "slope
     ],
 )
 def test_a_load_is_described_with_what_the_probe_measured(answer: dict[str, Any], said: str) -> None:
-    assert describe_load({"adapter": {"live": "risk@3f2a91c0"}, **answer}) == said
+    assert describe_load({"version": "risk@3f2a91c0", "adapter": {"live": "risk@3f2a91c0"}, **answer}) == said
+
+
+def test_a_version_beside_the_live_one_is_described_as_such() -> None:
+    answer = {"version": "risk@3f2a91c0", "created": True, "replaced": None, "probe": None}
+    assert describe_load({**answer, "adapter": {"live": None}}) == "risk@3f2a91c0 is loaded"
+    beside = describe_load({**answer, "adapter": {"live": "risk@00000000"}})
+    assert beside == "risk@3f2a91c0 is loaded beside risk@00000000"
