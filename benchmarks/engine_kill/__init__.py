@@ -1,0 +1,1 @@
+"""What the loss of the engine's process costs: kill -9 and SIGSTOP under load."""

@@ -1,0 +1,143 @@
+"""The command line. Exit codes: 0 measured, 1 could not be measured or not as promised, 2 wrong usage."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+
+from bases.errors import HotswapError
+from bases.resolve import resolve_base
+from benchmarks.closed_loop.errors import BenchmarkError, PlanError
+from benchmarks.closed_loop.server import running
+from benchmarks.closed_loop.sigterm import end_on_sigterm
+from benchmarks.engine_kill.plan import Plan
+from benchmarks.engine_kill.report import markdown, verdicts
+from benchmarks.engine_kill.trial import Trial, run_trial
+from benchmarks.steady.gateway import gateway_spec
+from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
+from benchmarks.surroundings import CHECKOUT, read_surroundings
+
+# Longer than any stop here: a stopped engine is to go on, not to be replaced.
+HANG_SECONDS = 600.0
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def measure(
+    kills: Annotated[int, typer.Option(help="How often the engine's process is killed.")] = 3,
+    stop_seconds: Annotated[float, typer.Option(help="How long it is stopped, once; 0: not.")] = 60.0,
+    stall_seconds: Annotated[float, typer.Option(help="--engine-stall-seconds of the gateway.")] = 15.0,
+    adapters: Annotated[int, typer.Option(help="Adapters that are live.")] = 8,
+    concurrency: Annotated[int, typer.Option(help="Requests under way.")] = 16,
+    before_seconds: Annotated[float, typer.Option(help="Load before each signal.")] = 10.0,
+    after_seconds: Annotated[float, typer.Option(help="Load after it.")] = 60.0,
+    max_tokens: Annotated[int, typer.Option(help="Length of every answer.")] = 32,
+    prompt_words: Annotated[int, typer.Option(help="Length of every prompt, in words.")] = 32,
+    rank: Annotated[int, typer.Option(help="Rank of the adapters, which adapt all linear layers.")] = 8,
+    base: Annotated[str, typer.Option(help="Base model, as for `hotswap serve`.")] = "default",
+    serve_arg: Annotated[
+        list[str] | None,
+        typer.Option(help="More flags of `hotswap serve`, e.g. --serve-arg=--max-num-seqs=8"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results. Default: build/bench/engine_kill/TIME.")
+    ] = None,
+) -> None:
+    """Measure what is lost, and for how long, when the engine's process is killed or stopped under load.
+
+    Example: python -m benchmarks.engine_kill --kills 3
+    """
+    console = Console(stderr=True)
+    started = datetime.now(UTC)
+    plan = Plan(
+        kills=kills,
+        stop_seconds=stop_seconds,
+        adapters=adapters,
+        concurrency=concurrency,
+        before_seconds=before_seconds,
+        after_seconds=after_seconds,
+        max_tokens=max_tokens,
+        prompt_words=prompt_words,
+        rank=rank,
+    )
+    plan.check()
+    surroundings = read_surroundings()
+    folder = out or CHECKOUT / "build" / "bench" / "engine_kill" / f"{started:%Y%m%dT%H%M%SZ}"
+    home = folder / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    from serve.settings import load_settings
+
+    resolved = resolve_base(base, home=load_settings().home)
+    maker = VersionMaker(home / "adapters", resolved.path, rank=plan.rank, targets=ALL_LINEAR)
+    console.print(f"making {plan.adapters} adapters and starting the gateway")
+    sources = {name: maker.make(name, seed=number) for number, name in enumerate(plan.names)}
+    flags = (
+        f"--engine-stall-seconds={stall_seconds:g}",
+        f"--engine-hang-seconds={max(HANG_SECONDS, stall_seconds):g}",
+        f"--engine-max-restarts={max(1, plan.kills)}",
+        *(serve_arg or ()),
+    )
+    trials: list[Trial] = []
+    with running([gateway_spec(home, resolved, flags)], logs=folder, ready_seconds=plan.ready_seconds) as up:
+        server = up["gateway"]
+        with httpx.Client(base_url=server.url, timeout=300.0) as client:
+            for name, source in sources.items():
+                answer = client.post("/admin/adapters", json={"name": name, "source": source})
+                if answer.status_code != 201:
+                    raise BenchmarkError(
+                        f"{name} could not be loaded: {answer.status_code} {answer.text[:500]}"
+                    )
+        for number in range(plan.kills):
+            trials.append(run_trial(server, plan, folder, name=f"kill-{number}"))
+            console.print(f"kill {number + 1}: ready again after {trials[-1].ready_seconds:.1f} s")
+        if plan.stop_seconds:
+            trials.append(run_trial(server, plan, folder, name="stop", stop_seconds=plan.stop_seconds))
+            console.print(f"stop: off after {trials[-1].off_seconds:.1f} s")
+    result = {
+        "started": started.isoformat(),
+        "command": sys.argv[1:],
+        "plan": asdict(plan),
+        "surroundings": asdict(surroundings),
+        "trials": [trial.shown() for trial in trials],
+    }
+    (folder / "results.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    command = shlex.join(["python", "-m", "benchmarks.engine_kill", *sys.argv[1:]])
+    entry = markdown(
+        trials,
+        plan,
+        started=started,
+        command=command,
+        surroundings=surroundings,
+        stall_seconds=stall_seconds,
+    )
+    (folder / "log-entry.md").write_text(entry, encoding="utf-8")
+    print(entry)
+    console.print(f"results.json, log-entry.md and every request as JSONL: {folder}", soft_wrap=True)
+    if any("not met" in line for line in verdicts(trials, plan, stall_seconds=stall_seconds)):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run; what cannot be measured is a message and exit code 1 (2 for options that make no sense)."""
+    end_on_sigterm()
+    try:
+        app()
+    except HotswapError as error:
+        Console(stderr=True).print(f"engine_kill: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, PlanError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
