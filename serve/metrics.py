@@ -130,7 +130,7 @@ class GatewayMetrics:
         )
         self.adapter_load_seconds = Histogram(
             "hotswap_adapter_load_seconds",
-            "Loading one adapter, by phase: check, store, load, probe, total; seconds.",
+            "One version's way in and out, by phase: check, store or verify, load, probe, total; retire; seconds.",
             ["phase"],
             buckets=_LATENCY_SECONDS,
             registry=registry,
@@ -161,7 +161,7 @@ class GatewayMetrics:
         )
         self.canary_decisions = Counter(
             "hotswap_canary_decisions",
-            "Canaries that were decided on: promoted, or the fault they were taken back for (error_rate, ttft, probe).",
+            "Canaries decided on: promoted, or the fault they were taken back for (error_rate, ttft, probe).",
             ["outcome"],
             registry=registry,
         )

@@ -9,7 +9,6 @@ import pytest
 from serve.errors import SettingsError
 from serve.review.rules import read_rules
 
-
 GOOD = """
 # A comment.
 [[rule]]
