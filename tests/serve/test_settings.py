@@ -56,6 +56,10 @@ def shown(settings: ServeSettings, name: str) -> Any:
 
 # Another value than the default for every setting: as text, and as the setting holds it.
 OTHER_VALUES: dict[str, tuple[str, Any]] = {
+    "engine_stall_seconds": ("5", 5.0),
+    "engine_hang_seconds": ("90", 90.0),
+    "engine_max_restarts": ("2", 2),
+    "engine_restart_window_seconds": ("60", 60.0),
     "metrics_versions": ("64", 64),
     "otlp_endpoint": ("http://collector:4318/v1/traces", "http://collector:4318/v1/traces"),
     "trace_share": ("0.5", 0.5),
@@ -235,3 +239,8 @@ def test_every_setting_is_described() -> None:
     for name, field in ServeSettings.model_fields.items():
         assert field.description, name
         assert field.description.endswith((".", "none.", "`.")), name
+
+
+def test_an_engine_takes_no_new_work_before_it_is_given_up() -> None:
+    with pytest.raises(SettingsError, match="--engine-hang-seconds \\(10\\) is below --engine-stall-seconds"):
+        load_settings(engine_hang_seconds=10)
