@@ -119,3 +119,13 @@ def test_two_gateways_share_no_numbers() -> None:
     one, other = GatewayMetrics(), GatewayMetrics()
     one.aborts.labels("client").inc()
     assert other.registry.get_sample_value("hotswap_aborts_total", {"reason": "client"}) is None
+
+
+def test_sixty_four_active_adapters_of_a_thousand_are_half_a_megabyte() -> None:
+    metrics = GatewayMetrics()
+    for number in range(64):
+        touch_all(metrics, f"a{number:04d}@{number:08x}")
+    metrics.known_versions({f"a{number:04d}@{number:08x}" for number in range(1000)})
+    ours = [line for line in metrics.render().decode().splitlines() if line.startswith("hotswap_")]
+    assert len(metrics.labels) == 64
+    assert sum(map(len, ours)) < 512 * 1024
