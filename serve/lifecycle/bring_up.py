@@ -185,7 +185,13 @@ class BringUp:
         except (HotswapError, asyncio.CancelledError) as error:
             await self.give_up(managed, error)
             raise
+        self.observe(managed)
         return managed
+
+    def observe(self, managed: ManagedVersion) -> None:
+        """Count the seconds of each phase of a version that is up."""
+        for phase, seconds in managed.phase_seconds.items():
+            self._metrics.adapter_load_seconds.labels(phase).observe(seconds)
 
     async def bring_up(self, managed: ManagedVersion, recorded: Probe | None) -> None:
         """Load a checked version and ask it. Raises LifecycleError, ProbeFailedError, EngineError."""

@@ -15,7 +15,7 @@ from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.bring_up import BringUp
-from serve.lifecycle.desired import DesiredState, check_expected, wanted
+from serve.lifecycle.desired import DesiredState, check_expected
 from serve.lifecycle.housekeeping import Housekeeping
 from serve.lifecycle.outcomes import LoadOutcome
 from serve.lifecycle.reconcile import Reconciler
@@ -24,7 +24,6 @@ from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.verbs import Trace
 from serve.lifecycle.version import ManagedVersion, VersionFacts
-from serve.metrics import GatewayMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,6 @@ class Loading:
         reconciler: Reconciler,
         retirement: Retirement,
         housekeeping: Housekeeping,
-        metrics: GatewayMetrics,
         rules: AdapterRules,
     ) -> None:
         self._board = board
@@ -59,7 +57,6 @@ class Loading:
         self._reconciler = reconciler
         self._retirement = retirement
         self._housekeeping = housekeeping
-        self._metrics = metrics
         self._rules = rules
 
     async def run(self, order: LoadOrder, trace: Trace) -> LoadOutcome:
@@ -96,15 +93,14 @@ class Loading:
             await self._answer(managed, recorded, order.folder)
             if order.promote:
                 record = await self._desired.move(version, left=record.live)
-            else:
+            elif record.live != version.digest:
                 record = await self._desired.keep_loaded(version, True)
         except (HotswapError, asyncio.CancelledError) as error:
             await self._take_back(managed, error, fresh=fresh, was_known=was_known)
             raise
         managed.phase_seconds["total"] = round(time.perf_counter() - started, 4)
         trace["phase_seconds"] = dict(managed.phase_seconds)
-        for phase, seconds in managed.phase_seconds.items():
-            self._metrics.adapter_load_seconds.labels(phase).observe(seconds)
+        self._bring_up.observe(managed)
         left = self._reconciler.settle(record)
         await self._housekeeping.tidy(record)
         replaced = left.version if left is not None and left.version != version else None
@@ -117,26 +113,22 @@ class Loading:
         digest = present.version.digest
         if order.promote:
             return record.live == digest and self._board.behind(order.alias) is present
-        return digest in wanted(record)
+        kept = record.get(digest)
+        return kept is not None and (kept.loaded or record.live == digest)
 
     async def _stage(
         self, version: AdapterVersion, facts: VersionFacts, folder: Path, *, was_known: bool
     ) -> tuple[ManagedVersion, bool]:
         """A version in store and registry: checked and fresh, or live (still, or again) and not."""
         managed = self._board.get(version)
-        if managed is not None and managed.state is AdapterState.LIVE:
-            return managed, False
-        draining = managed is not None and managed.state is AdapterState.DRAINING
-        if managed is not None and draining and await self._retirement.revive(managed):
+        if managed is not None and await self._is_up(managed):
+            if not was_known:  # it is on its way out here: another gateway has unloaded the name
+                await self._keep(version, facts, folder)
             return managed, False
         managed = self._bring_up.manage(version, facts, folder)
         try:
             with managed.timed("store"):
-                path = await self._bring_up.publish(folder, version.digest)
-                fingerprint = self._rules.target.fingerprint
-                await self._desired.add(
-                    NewVersion(version, facts.rank, facts.num_bytes, fingerprint, facts.source)
-                )
+                path = await self._keep(version, facts, folder)
         except (HotswapError, asyncio.CancelledError) as error:
             managed.fail(error)
             if not was_known:
@@ -145,6 +137,18 @@ class Loading:
         managed.handle = AdapterHandle(str(version), managed.handle.engine_id, path)
         managed.advance(AdapterState.CHECKED)
         return managed, True
+
+    async def _is_up(self, managed: ManagedVersion) -> bool:
+        if managed.state is AdapterState.DRAINING:
+            return await self._retirement.revive(managed)
+        return managed.state is AdapterState.LIVE
+
+    async def _keep(self, version: AdapterVersion, facts: VersionFacts, folder: Path) -> Path:
+        """Have a version in store and registry; returns its folder in the store."""
+        path = await self._bring_up.publish(folder, version.digest)
+        fingerprint = self._rules.target.fingerprint
+        await self._desired.add(NewVersion(version, facts.rank, facts.num_bytes, fingerprint, facts.source))
+        return path
 
     async def _answer(self, managed: ManagedVersion, recorded: Probe | None, folder: Path) -> None:
         """Let a staged version answer."""

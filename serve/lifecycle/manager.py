@@ -92,7 +92,7 @@ class AdapterManager:
         self._housekeeping = Housekeeping(
             store, self._desired, board, self._bring_up.files, keep_versions=rules.keep_versions
         )
-        self._retirement = Retirement(engine, board, running, on_gone=self._housekeeping.left)
+        self._retirement = Retirement(engine, board, running, on_gone=self._left)
         self._reconciler = Reconciler(
             board=board,
             desired=self._desired,
@@ -121,7 +121,6 @@ class AdapterManager:
             reconciler=self._reconciler,
             retirement=self._retirement,
             housekeeping=self._housekeeping,
-            metrics=metrics,
             rules=rules,
         )
         self._started = False
@@ -451,6 +450,10 @@ class AdapterManager:
         for leftover in leftovers:
             self.board.forget(leftover)
         self._bring_up.count_states()
+
+    def _left(self, managed: ManagedVersion) -> None:
+        self._metrics.adapter_load_seconds.labels("retire").observe(managed.phase_seconds["retire"])
+        self._housekeeping.left(managed)
 
     def _limit(self, drain_seconds: float | None) -> float:
         return self.rules.drain_seconds if drain_seconds is None else drain_seconds

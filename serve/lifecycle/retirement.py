@@ -90,9 +90,9 @@ class Retirement:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _finish(self, managed: ManagedVersion) -> None:
-        await managed.wait_idle()
         try:
-            with managed.timed("unload"):
+            with managed.timed("retire"):
+                await managed.wait_idle()
                 await self._engine.unload_adapter(managed.handle)
         except (EngineDeadError, EngineNotReadyError):
             self._leave(managed)  # what it held went with it
@@ -101,7 +101,8 @@ class Retirement:
         else:
             self._leave(managed)
         finally:
-            self._tasks.pop(managed, None)
+            if self._tasks.get(managed) is asyncio.current_task():
+                del self._tasks[managed]
 
     def _leave(self, managed: ManagedVersion) -> None:
         self._board.forget(managed)
