@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from serve.engine.scripted import Script
+from serve.gateway import Phase
 from serve.generation import SequenceAnswer
 from serve.routes.lorax import finish_reason
 from tests.serve.conftest import ScriptedGateway
@@ -210,9 +211,9 @@ async def test_info_and_health_say_what_serves(scripted_gateway: MakeGateway) ->
     info = (await gateway.client.get("/lorax/info")).json()
     assert (info["model_id"], info["max_total_tokens"]) == ("scripted", 4096)
     assert (await gateway.client.get("/lorax/health")).status_code == 200
-    await gateway.engine.stop()
+    gateway.gateway.phase = Phase.DRAINING
     ill = await gateway.client.get("/lorax/health")
-    assert (ill.status_code, ill.json()["error_type"]) == (503, "engine_dead")
+    assert (ill.status_code, ill.json()["error_type"]) == (503, "engine_not_ready")
 
 
 async def test_wrong_routes_and_bodies_are_told_in_the_same_shape(scripted_gateway: MakeGateway) -> None:
