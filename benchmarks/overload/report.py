@@ -41,7 +41,7 @@ def markdown(
             f"first token within {plan.limits.ttft_seconds:g} s and its last within "
             f"{plan.limits.e2e_seconds:g} s of when the request was due.",
             "",
-            "| load | offered/s | good/s | answers/s | tok/s | TTFT p50, p99 s | e2e p99 s | 429s | their p50, p99 ms |",
+            "| load | offered/s | good/s | answers/s | tok/s | TTFT p50, p99 s | e2e p99 s | 429s | p50, p99 ms |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *(_row(stage) for stage in stages),
             "",
