@@ -12,7 +12,9 @@ import contextlib
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from adapters.registry.records import Event, EventRecord
 from adapters.registry.registry import Registry
@@ -29,6 +31,28 @@ BATCH = 500
 POLL_SECONDS = 2.0
 _RETRY_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 5
+
+
+@dataclass(slots=True)
+class NotedInCall:
+    """Whether a call, or what it began, has put a line into the log."""
+
+    noted: bool = False
+
+
+# Of the call that this code runs for; a task that it begins inherits it.
+_call: ContextVar[NotedInCall | None] = ContextVar("call", default=None)
+
+
+@contextlib.contextmanager
+def call_noted() -> Iterator[NotedInCall]:
+    """Tells, while and after the block runs, whether anything in it was written down besides steps of versions."""
+    call = NotedInCall()
+    token = _call.set(call)
+    try:
+        yield call
+    finally:
+        _call.reset(token)
 
 
 class EventLog:
@@ -53,6 +77,9 @@ class EventLog:
 
     def note(self, event: Event) -> None:
         """Have an event written down, after those before it. Never raises: what cannot be written is logged."""
+        call = _call.get()
+        if call is not None and event.action != STATE_ACTION:
+            call.noted = True
         for listener in self._listeners:
             listener(event)
         if len(self._waiting) >= MAX_WAITING:

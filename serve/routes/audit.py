@@ -1,7 +1,7 @@
 """Calls of the admin API in the audit log.
 
-Whatever becomes an operation is written down by its verb, with what came of it. Here stands the rest: calls that
-were refused before, and calls that change something without an operation. Reading is in the access log alone.
+A verb writes itself down, with what came of it. Here stands the rest: calls that were refused before a verb began,
+and calls that change something without one. Reading is in the access log alone.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from adapters.errors import AdapterNameError
 from adapters.name import parse_alias
 from bases.errors import HotswapError
 from serve.errors import EngineNotReadyError, MissingKeyError
+from serve.events import call_noted
 from serve.gateway import Gateway
 from serve.http.errors import status_of
 from serve.http.request_id import request_id_of
-from serve.operations.operation import Operation
 
 _READS = ("GET", "HEAD", "OPTIONS")
-_NOTED = "operation_noted"
+_OPERATION = "operation"  # what became of the call, in the request's state
+BEGUN, REPEATED = "begun", "repeated"
 
 
-def note_operation(request: Request, operation: Operation, *, begun: bool) -> None:
+def note_operation(request: Request, *, begun: bool) -> None:
     """Say that this call became an operation, whose verb writes it down; `begun` False: one that there was."""
-    setattr(request.state, _NOTED, "" if begun else operation.id)
+    setattr(request.state, _OPERATION, BEGUN if begun else REPEATED)
 
 
 async def audited(
@@ -47,21 +48,25 @@ async def audited(
             known = None if isinstance(error, MissingKeyError) else getattr(error, "caller", None)
             _note(gateway, request, known, status_of(error), error.code)
         raise
-    try:
-        response = await handler(request)
-    except HotswapError as error:
-        _note(gateway, request, actor, status_of(error), error.code)
-        raise
-    except RequestValidationError:
-        _note(gateway, request, actor, 422, "validation_error")
-        raise
-    noted: str | None = getattr(request.state, _NOTED, None)
-    if noted:
-        _note(gateway, request, actor, response.status_code, "repeated")
-    elif noted is None and (request.method not in _READS or response.status_code >= 400):
-        outcome = "done" if response.status_code < 400 else "refused"
-        _note(gateway, request, actor, response.status_code, outcome)
-    return response
+    outcome, status = "internal_error", 500  # unless something better is known
+    with call_noted() as call:
+        try:
+            response = await handler(request)
+            status = response.status_code
+            outcome = "done" if status < 400 else "refused"
+            return response
+        except HotswapError as error:
+            outcome, status = error.code, status_of(error)
+            raise
+        except RequestValidationError:
+            outcome, status = "validation_error", 422
+            raise
+        finally:
+            operation: str | None = getattr(request.state, _OPERATION, None)
+            if operation == REPEATED:
+                _note(gateway, request, actor, status, REPEATED)
+            elif operation is None and not call.noted and (request.method not in _READS or status >= 400):
+                _note(gateway, request, actor, status, outcome)
 
 
 def _note(gateway: Gateway, request: Request, actor: str | None, status: int, outcome: str) -> None:

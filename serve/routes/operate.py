@@ -122,7 +122,7 @@ async def begin(
     )
     operation = await gateway.operations.start(order, work)
     begun = operation.order is order
-    note_operation(request, operation, begun=begun)
+    note_operation(request, begun=begun)
     return operation, begun
 
 
