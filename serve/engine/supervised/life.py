@@ -58,7 +58,8 @@ class EngineLife:
         """Give it an adapter. Raises LifecycleError, EngineDeadError."""
         self.refused.discard(adapter.name)
         try:
-            await self.call(self.engine.load_adapter(adapter))
+            with self.watchdog.task():
+                await self.call(self.engine.load_adapter(adapter))
         except BaseException:
             self.refused.add(adapter.name)
             raise

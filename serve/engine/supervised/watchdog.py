@@ -2,8 +2,9 @@
 
 Death is told by the engine itself. A standing engine says nothing, so it is asked: a heartbeat is answered between
 two steps, and every output counts as an answer too. A long step answers nothing either, but it computes: while the
-engine's processes use the processor, silence is taken for work, up to `BUSY_FACTOR` times the hang limit. A process
-that was stopped (SIGSTOP, a debugger) neither answers nor computes, and the kernel says so.
+engine's processes use the processor or wait for a disk, or are at an adapter that they were just given, silence is
+taken for work, up to `BUSY_FACTOR` times the hang limit. A process that was stopped (SIGSTOP, a debugger) neither
+answers nor works, and the kernel says so.
 
 Time in which this process itself was not running (stopped, suspended, starved) is not held against the engine.
 """
@@ -14,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -28,8 +29,8 @@ POLL_SECONDS = 0.2
 BEAT_SECONDS = 1.0
 # A stopped process is sure not to answer: no need to wait for the whole stall limit.
 STOPPED_SECONDS = 2.0
-# Of one processor, over a second: less is waiting.
-COMPUTING_SHARE = 0.2
+# Of one processor, over a second: less is waiting, even where many processes share it.
+COMPUTING_SHARE = 0.05
 BUSY_FACTOR = 10
 _VITALS_SECONDS = 1.0
 
@@ -67,15 +68,21 @@ class Vitals:
     @property
     def stopped(self) -> bool:
         """True while any of them is stopped by a signal or a debugger."""
+        return self._any(psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+
+    @property
+    def working(self) -> bool:
+        """True when they used the processor over the last second or more, or wait for a disk now."""
+        return self._is_computing() or self._any(psutil.STATUS_DISK_SLEEP)
+
+    def _any(self, *statuses: str) -> bool:
         for process in self._processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+                if process.status() in statuses:
                     return True
         return False
 
-    @property
-    def computing(self) -> bool:
-        """True when they used the processor over the last second or more."""
+    def _is_computing(self) -> bool:
         now = time.monotonic()
         if now - self._read_at >= _VITALS_SECONDS:
             used = self._read_cpu()
@@ -104,13 +111,23 @@ class Watchdog:
         self._vitals = Vitals(engine.process_ids)
         self._alarm = asyncio.Event()
         self._heard = False
+        self._tasks = 0  # that it was given and that may take long
         self._silent_seconds = 0.0  # since the last sign of life
-        self._idle_seconds = 0.0  # of that, since it last computed
+        self._idle_seconds = 0.0  # of that, since it last worked
         self._stopped_seconds = 0.0
 
     def hear(self) -> None:
         """The engine gave a sign of life."""
         self._heard = True
+
+    @contextlib.contextmanager
+    def task(self) -> Iterator[None]:
+        """For the length of the block silence is work: the engine was given something that may take long."""
+        self._tasks += 1
+        try:
+            yield
+        finally:
+            self._tasks -= 1
 
     def alarm(self) -> None:
         """Somebody was told that the engine is dead: look now."""
@@ -174,8 +191,10 @@ class Watchdog:
         self._silent_seconds += seconds
         if self._silent_seconds < min(self._rules.beat_seconds * 1.5, self._rules.stall_seconds):
             return None  # the next heartbeat is not due yet
-        self._stopped_seconds = self._stopped_seconds + seconds if self._vitals.stopped else 0.0
-        self._idle_seconds = 0.0 if self._vitals.computing else self._idle_seconds + seconds
+        stopped = self._vitals.stopped
+        works = not stopped and (self._tasks > 0 or self._vitals.working)
+        self._stopped_seconds = self._stopped_seconds + seconds if stopped else 0.0
+        self._idle_seconds = 0.0 if works else self._idle_seconds + seconds
         if self.stalled and not was_stalled:
             logger.warning(
                 "the engine has given no sign of life for %.1f s%s: no new work is taken",

@@ -108,9 +108,9 @@ async def test_outputs_are_signs_of_life_as_well() -> None:
 async def test_a_long_step_is_work_and_not_silence(
     spinner: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchdog, "_VITALS_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "_VITALS_SECONDS", 0.3)
     engine = InProcesses([spinner.pid])
-    dog = Watchdog(engine, WatchRules(stall_seconds=0.5, hang_seconds=1.0, **FAST))
+    dog = Watchdog(engine, WatchRules(stall_seconds=0.7, hang_seconds=60.0, **FAST))
     watch = asyncio.create_task(dog.run())
     engine.hang()  # no heartbeat is answered inside of a step
     await until(lambda: dog.silent_seconds > 1.5)
@@ -132,6 +132,18 @@ async def test_work_without_end_is_given_up_too(
     ending = await asyncio.wait_for(dog.run(), SOON_SECONDS)
     assert ending.cause == "hung"
     assert dog.silent_seconds >= 0.1
+
+
+async def test_a_task_that_it_was_given_is_work() -> None:
+    engine = ScriptedEngine()
+    dog = Watchdog(engine, WatchRules(stall_seconds=0.05, hang_seconds=0.1, **FAST))
+    watch = asyncio.create_task(dog.run())
+    engine.hang()
+    with dog.task():
+        await until(lambda: dog.silent_seconds > 0.3)
+        assert not dog.stalled
+        assert not watch.done()
+    assert (await asyncio.wait_for(watch, SOON_SECONDS)).cause == "hung"
 
 
 async def test_a_stopped_process_is_not_waited_for(
@@ -170,4 +182,4 @@ def test_processes_that_are_gone_neither_compute_nor_stand(sleeper: subprocess.P
     sleeper.kill()
     sleeper.wait()
     assert not vitals.stopped
-    assert not vitals.computing
+    assert not vitals.working
