@@ -30,7 +30,7 @@ from benchmarks.load.command import bench_app
 from quantize.recovery.settings import RECOVERY_PREFIX, RecoverySettings
 from quantize.settings import QUANTIZE_PREFIX, QuantizeSettings
 from serve.commands.adapters import adapters_app
-from serve.commands.gateway import DEFAULT_URL, KEY_VARIABLE, UrlOption
+from serve.commands.gateway import API_KEY_VARIABLE, DEFAULT_URL, KEY_VARIABLE, UrlOption
 from serve.commands.keys import keys_app
 from serve.settings import CONFIG_VARIABLE, ServeSettings, load_settings
 
@@ -154,7 +154,8 @@ def generate(
     body: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
     options = {"adapter": adapter, "max_tokens": max_tokens, "temperature": temperature}
     body.update({name: value for name, value in options.items() if value is not None})
-    with GatewayClient(url) as client:
+    key = os.environ.get(API_KEY_VARIABLE) or os.environ.get(KEY_VARIABLE)
+    with GatewayClient(url, admin_key=key) as client:
         for event in client.generate(body):
             if event["event"] == "delta":
                 sys.stdout.write(event["text"])

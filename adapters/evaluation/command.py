@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -118,7 +119,12 @@ def _through_gateway(
     from adapters.evaluation.answerers.gateway_answerer import GatewayAnswerer
     from adapters.evaluation.answerers.gateway_http import GatewayHttp
 
-    gateway = GatewayHttp(url, concurrency=settings.concurrency, request_seconds=settings.request_seconds)
+    gateway = GatewayHttp(
+        url,
+        concurrency=settings.concurrency,
+        request_seconds=settings.request_seconds,
+        key=os.environ.get("HOTSWAP_API_KEY"),
+    )
     wants_tokenizer = not settings.metrics or "perplexity" in settings.metrics
     folder = _resolved_base(settings).path if wants_tokenizer else None
 

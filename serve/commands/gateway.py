@@ -15,6 +15,7 @@ UrlOption = Annotated[str, typer.Option("--url", envvar="HOTSWAP_URL", help="Add
 NameArgument = Annotated[str, typer.Argument(help="Public name, e.g. risk.")]
 # The key comes from the environment alone: a flag would stand in every process list.
 KEY_VARIABLE = "HOTSWAP_ADMIN_KEY"
+API_KEY_VARIABLE = "HOTSWAP_API_KEY"  # of a key that may only ask
 
 
 def open_gateway(url: str) -> GatewayClient:

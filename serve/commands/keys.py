@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +16,13 @@ from rich.table import Table
 from adapters.registry.keys import KeyTable
 from adapters.registry.registry import Registry
 from serve.access.api_key import make_key
-from serve.client import GatewayClient
+from serve.commands.gateway import KEY_VARIABLE, open_gateway
 from serve.errors import InvalidRequestError
 from serve.schemas.keys import KeyBody, KeyView, key_view
 from serve.settings import load_settings
 
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
-KEY_VARIABLE = "HOTSWAP_ADMIN_KEY"
 _SECONDS_PER_DAY = 86_400
 
 UrlOption = Annotated[
@@ -82,7 +80,7 @@ def create(
         expires_in_seconds=seconds,
     )
     if url is not None:
-        with _client(url) as client:
+        with open_gateway(url) as client:
             answer = client.create_key(body.model_dump(exclude_none=True))
         key, view = str(answer.pop("key")), KeyView.model_validate(answer)
     else:
@@ -101,7 +99,7 @@ def list_keys(url: UrlOption = None, home: HomeOption = None, registry_url: Regi
     Example: hotswap keys list
     """
     if url is not None:
-        with _client(url) as client:
+        with open_gateway(url) as client:
             views = [KeyView.model_validate(fields) for fields in client.list_keys()["keys"]]
     else:
         with _table(home, registry_url) as table:
@@ -124,7 +122,9 @@ def list_keys(url: UrlOption = None, home: HomeOption = None, registry_url: Regi
 
 @keys_app.command("revoke")
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="Id of the key: what stands between `hsk_` and the next `_`.")],
+    key_id: Annotated[
+        str, typer.Argument(help="Id of the key: what stands between `hsk_` and the next `_`.")
+    ],
     url: UrlOption = None,
     home: HomeOption = None,
     registry_url: RegistryOption = None,
@@ -135,16 +135,12 @@ def revoke(
     """
     key_id = key_id.split("_")[1] if key_id.startswith("hsk_") else key_id
     if url is not None:
-        with _client(url) as client:
+        with open_gateway(url) as client:
             view = KeyView.model_validate(client.revoke_key(key_id))
     else:
         with _table(home, registry_url) as table:
             view = key_view(table.revoke(key_id, actor="cli"))
     sys.stdout.write(f"revoked {view.id} ({view.label})\n")
-
-
-def _client(url: str) -> GatewayClient:
-    return GatewayClient(url, admin_key=os.environ.get(KEY_VARIABLE))
 
 
 @contextmanager

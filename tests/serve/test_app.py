@@ -74,6 +74,8 @@ async def test_every_route_is_documented_with_its_errors(
         "/v1/completions",
         "/v1/load_lora_adapter",
         "/v1/unload_lora_adapter",
+        "/lorax",
+        "/lorax/models/{adapter}",
         "/lorax/generate",
         "/lorax/generate_stream",
         "/lorax/health",
@@ -91,13 +93,15 @@ async def test_every_route_is_documented_with_its_errors(
         "/admin/operations/{operation_id}",
         "/admin/events",
         "/admin/audit",
+        "/admin/keys",
+        "/admin/keys/{key_id}",
         "/livez",
         "/readyz",
         "/metrics",
     }
     for path in ("/generate", "/v1/chat/completions"):
         responses = document["paths"][path]["post"]["responses"]
-        assert {"200", "400", "404", "413", "422", "429", "503", "504"} <= set(responses)
+        assert {"200", "400", "401", "404", "413", "422", "429", "503", "504"} <= set(responses)
         assert "text/event-stream" in responses["200"]["content"]
 
 

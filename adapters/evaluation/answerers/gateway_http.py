@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class GatewayHttp:
-    """One gateway. `transport` and `sleep` replace the network and the clock in tests."""
+    """One gateway. `key` is sent if there is one; `transport` and `sleep` replace network and clock in tests."""
 
     def __init__(
         self,
@@ -29,12 +29,14 @@ class GatewayHttp:
         *,
         concurrency: int,
         request_seconds: float,
+        key: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.url = url
         self._concurrency = concurrency
         self._request_seconds = request_seconds
+        self._headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
         self._transport = transport
         self._sleep = sleep
 
@@ -43,6 +45,7 @@ class GatewayHttp:
         try:
             return httpx.AsyncClient(
                 base_url=self.url,
+                headers=self._headers,
                 transport=self._transport,
                 timeout=httpx.Timeout(self._request_seconds, connect=_CONNECT_SECONDS),
                 limits=httpx.Limits(max_connections=self._concurrency),
