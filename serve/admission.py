@@ -16,11 +16,10 @@ from contextlib import asynccontextmanager, contextmanager
 
 from serve.errors import DrainingError, QueueFullError, QueueTimeoutError
 from serve.fair_queue import FairQueue, Flow, Measure, Waiting
+from serve.service_rate import ServiceRate
 
 MIN_RETRY_SECONDS = 1
 MAX_RETRY_SECONDS = 60
-# Weight of the newest finished request in the running mean of the service rate.
-_RATE_WEIGHT = 0.2
 
 
 DEFAULT_FLOW = Flow()
@@ -36,13 +35,18 @@ class Admission:
         max_queued_requests: int,
         max_queued_tokens: int,
         queue_seconds: float | None = None,
+        max_wait_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`queue_seconds` is how long a request may wait; None: as long as the client does."""
+        """`queue_seconds` is how long a request may wait; None: as long as the client does.
+
+        `max_wait_seconds` bounds the queue by how long it is foreseen to take, besides the two other bounds.
+        """
         self.max_running = max_running
         self.max_queued_requests = max_queued_requests
         self.max_queued_tokens = max_queued_tokens
         self.queue_seconds = queue_seconds
+        self.max_wait_seconds = max_wait_seconds
         self._clock = clock
         self._queue = FairQueue()
         self._running = 0
@@ -51,8 +55,7 @@ class Admission:
         self._draining_retry_seconds: int | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._last_finish: float | None = None
-        self._seconds_per_finish: float | None = None
+        self._rate = ServiceRate(clock)
 
     @property
     def running(self) -> int:
@@ -63,6 +66,14 @@ class Admission:
     def queued_requests(self) -> int:
         """Requests that wait."""
         return len(self._queue)
+
+    @property
+    def queue_bound(self) -> int:
+        """How many requests may wait now."""
+        if self.max_wait_seconds is None:
+            return self.max_queued_requests
+        in_time = self._rate.requests_in(self.max_wait_seconds)
+        return self.max_queued_requests if in_time is None else min(self.max_queued_requests, max(1, in_time))
 
     @property
     def queued_tokens(self) -> int:
@@ -115,9 +126,7 @@ class Admission:
                 retry_after_seconds=self._draining_retry_seconds,
             )
         new = max(0, requests - self._free_places(sequences))
-        if len(self._queue) + new > self.max_queued_requests and not self._queue.has_longer(
-            flow, "requests", new
-        ):
+        if len(self._queue) + new > self.queue_bound and not self._queue.has_longer(flow, "requests", new):
             raise self._full("requests")
         too_long = self._queue and self._queue.tokens + prompt_tokens > self.max_queued_tokens
         if too_long and not self._queue.has_longer(flow, "tokens", prompt_tokens):
@@ -148,7 +157,7 @@ class Admission:
                 yield self._clock() - arrived
             finally:
                 self._running -= sequences
-                self._note_finish()
+                self._rate.finish()
                 self._wake()
         finally:
             self._requests -= 1
@@ -176,6 +185,7 @@ class Admission:
         entry = Waiting(flow, sequences, prompt_tokens, work, loop.create_future(), since=self._clock())
         self._queue.push(entry)
         self._make_room(entry)
+        self._rate.wait()
         self._wake()  # a new flow may go before those that wait for a wider place
         limit = loop.call_later(self.queue_seconds, self._expire, entry) if self.queue_seconds else None
         try:
@@ -194,7 +204,9 @@ class Admission:
     def _make_room(self, newcomer: Waiting) -> None:
         """Keep the queue within its bounds: whoever has most waiting loses what came last."""
         sent_away: list[Waiting] = []
-        while (measure := self._beyond()) is not None:
+        # A bound that shrank sends nobody away who waits already: one for each that comes.
+        bound = max(self.queue_bound, len(self._queue) - 1)
+        while (measure := self._beyond(bound)) is not None:
             entry = self._queue.newest_of_longest(newcomer.flow, measure)
             self._queue.remove(entry)
             if entry is newcomer:
@@ -206,8 +218,8 @@ class Admission:
             if not entry.turn.done():
                 entry.turn.set_exception(self._full("requests"))
 
-    def _beyond(self) -> Measure | None:
-        if len(self._queue) > self.max_queued_requests:
+    def _beyond(self, bound: int) -> Measure | None:
+        if len(self._queue) > bound:
             return "requests"
         if len(self._queue) > 1 and self._queue.tokens > self.max_queued_tokens:
             return "tokens"
@@ -229,21 +241,20 @@ class Admission:
             self._queue.serve(entry)
             self._running += entry.sequences
             entry.turn.set_result(None)
-
-    def _note_finish(self) -> None:
-        now = self._clock()
-        if self._last_finish is not None and self._queue:
-            gap = now - self._last_finish
-            mean = self._seconds_per_finish
-            self._seconds_per_finish = gap if mean is None else mean + _RATE_WEIGHT * (gap - mean)
-        self._last_finish = now
+        if not self._queue:
+            self._rate.idle()
 
     def _full(self, measure: Measure) -> QueueFullError:
-        if measure == "requests":
+        per_finish = self._rate.seconds_per_finish
+        if measure == "requests" and self.queue_bound < self.max_queued_requests and per_finish is not None:
+            why = (
+                f"{len(self._queue)} requests wait, about {per_finish * len(self._queue):.0f} s of work (at most "
+                f"{self.max_wait_seconds:g} s)"
+            )
+        elif measure == "requests":
             why = f"{len(self._queue)} requests wait (at most {self.max_queued_requests})"
         else:
             why = f"{self._queue.tokens} prompt tokens wait (at most {self.max_queued_tokens})"
-        per_finish = self._seconds_per_finish if self._seconds_per_finish is not None else 1.0
-        seconds = math.ceil(per_finish * max(1, len(self._queue)))
+        seconds = math.ceil((1.0 if per_finish is None else per_finish) * max(1, len(self._queue)))
         retry = min(MAX_RETRY_SECONDS, max(MIN_RETRY_SECONDS, seconds))
         return QueueFullError(f"the queue is full: {why}; try again in {retry} s", retry_after_seconds=retry)

@@ -493,3 +493,62 @@ async def test_one_that_is_sent_away_and_cancelled_in_the_same_step_leaves_nothi
     leave.set()
     await holder
     assert (admission.running, admission.requests, admission.queued_requests) == (0, 0, 0)
+
+
+async def test_the_queue_is_no_longer_than_the_engine_serves_in_time() -> None:
+    now = 0.0
+    admission = Admission(
+        max_running=1,
+        max_queued_requests=100,
+        max_queued_tokens=1000,
+        max_wait_seconds=5.0,
+        clock=lambda: now,
+    )
+    leaves = [asyncio.Event() for _ in range(80)]
+    tasks = [asyncio.create_task(enter(admission, leave)) for leave in leaves]
+    await settle()
+    assert admission.queue_bound == 100  # nothing is known of the engine yet
+    for leave in leaves[:40]:
+        now += 0.5
+        leave.set()
+        await settle()
+    assert (admission.queue_bound, admission.queued_requests) == (10, 39)
+    with pytest.raises(QueueFullError, match=r"39 requests wait, about 20 s of work \(at most 5 s\)"):
+        admission.check_open()
+    for leave in leaves[40:71]:
+        now += 0.5
+        leave.set()
+        await settle()
+    assert admission.queued_requests == 8
+    admission.check_open()
+    for leave in leaves:
+        leave.set()
+    await asyncio.gather(*tasks)
+    assert admission.queued_requests == 0
+
+
+async def test_a_bound_that_shrank_sends_nobody_away_who_waits_already() -> None:
+    now = 0.0
+    admission = Admission(
+        max_running=1, max_queued_requests=99, max_queued_tokens=999, max_wait_seconds=1.0, clock=lambda: now
+    )
+    leaves = [asyncio.Event() for _ in range(60)]
+    tasks = [asyncio.create_task(enter(admission, leave)) for leave in leaves]
+    await settle()
+    for leave in leaves[:40]:
+        now += 1.0
+        leave.set()
+        await settle()
+    assert (admission.queue_bound, admission.queued_requests) == (1, 19)
+    with pytest.raises(QueueFullError):
+        await enter(admission, asyncio.Event())
+    other = asyncio.Event()
+    other.set()
+    flow = asyncio.create_task(enter(admission, other, flow=Flow("other")))
+    await settle()
+    assert admission.queued_requests == 19  # one of the flood's for the other's
+    for leave in leaves:
+        leave.set()
+    results = await asyncio.gather(*tasks, flow, return_exceptions=True)
+    assert sum(isinstance(result, QueueFullError) for result in results) == 1
+    assert not isinstance(results[-1], BaseException)
