@@ -173,6 +173,7 @@ class GatewayLife:
             max_queued_requests=settings.max_queued_requests,
             max_queued_tokens=settings.max_queued_tokens,
             queue_seconds=settings.queue_seconds,
+            max_wait_seconds=settings.max_wait_seconds,
         )
         max_adapter_bytes = settings.max_adapter_mib * MIB
         events = EventLog(registry)

@@ -176,6 +176,12 @@ class ServeSettings(BaseSettings):
     max_queued_tokens: int = Field(
         262_144, ge=1, description="Prompt tokens that may wait, in tokens; beyond it 429."
     )
+    max_wait_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Longest wait for a turn that is foreseen, in seconds, by the rate at which requests finish; "
+        "beyond it 429.",
+    )
     max_body_kib: int = Field(1024, ge=1, description="Largest request body, in KiB.")
     receive_seconds: float = Field(10.0, gt=0, description="Time for a request to arrive whole, in seconds.")
     upload_seconds: float = Field(

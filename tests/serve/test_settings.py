@@ -106,6 +106,7 @@ OTHER_VALUES: dict[str, tuple[str, Any]] = {
     "max_num_seqs": ("7", 7),
     "max_queued_requests": ("7", 7),
     "max_queued_tokens": ("7", 7),
+    "max_wait_seconds": ("7", 7.0),
     "max_body_kib": ("7", 7),
     "receive_seconds": ("7", 7.0),
     "send_seconds": ("7", 7.0),
