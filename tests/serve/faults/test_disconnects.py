@@ -176,3 +176,43 @@ async def test_b5_23_the_time_in_the_queue_counts(running_server):
     assert server.engine.requests == []
     assert aborts(server, "deadline") == 1
     await until(lambda: holds_nothing(server), "nothing is left")
+
+
+async def test_b5_23_whoever_waits_too_long_for_a_turn_gets_504_and_the_engine_never_hears_of_it(
+    running_server,
+):
+    server = await running_server(max_num_seqs=1, queue_seconds=DEADLINE_SECONDS)
+    admission = server.gateway.admission
+    async with admission.slot(sequences=admission.max_running, prompt_tokens=1):  # nobody else gets in
+        for route in ROUTES:
+            for stream in (False, True):
+                answer = await server.client.post(route, json=body_for(route, "scripted", stream=stream))
+                assert (answer.status_code, refusal(answer)["code"]) == (504, "deadline_exceeded")
+                assert "did not get its turn" in refusal(answer)["message"]
+        assert admission.queued_requests == 0
+    assert server.engine.requests == []
+    assert aborts(server, "queue_deadline") == 2 * len(ROUTES)
+    await until(lambda: holds_nothing(server), "nothing is left")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_b5_23_a_stream_without_a_first_token_in_time_gets_504_and_leaves_the_engine(
+    running_server, route
+):
+    server = await running_server(
+        script=Script(ttft_seconds=3 * DEADLINE_SECONDS), first_token_seconds=DEADLINE_SECONDS
+    )
+    answer = await server.client.post(route, json=body_for(route, "scripted", stream=True))
+    assert (answer.status_code, refusal(answer)["code"]) == (504, "deadline_exceeded")
+    assert "had no token" in refusal(answer)["message"]
+    await until(lambda: holds_nothing(server), "slot and lease are free")
+    assert len(server.engine.aborted) == 1
+    assert aborts(server, "first_token_deadline") == 1
+    # Of an answer that comes whole nobody sees the first token.
+    assert (
+        await server.client.post(route, json=body_for(route, "scripted", stream=False))
+    ).status_code == 200
+    server.engine.script.ttft_seconds = 0
+    answer = await server.client.post(route, json=body_for(route, "scripted", stream=True))
+    assert answer.status_code == 200
+    assert aborts(server, "deadline") == 0

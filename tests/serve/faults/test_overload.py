@@ -8,8 +8,10 @@ from collections import Counter
 
 import httpx
 
+from adapters.registry.keys import NewKey
+from serve.access.api_key import make_key
 from tests.patience import patient
-from tests.serve.faults.client import REPLY_SECONDS, holds_nothing, refusal, resident_mib
+from tests.serve.faults.client import REPLY_SECONDS, holds_nothing, refusal, resident_mib, until
 
 RUNNING, QUEUED = 3, 4  # max_num_seqs 2 and a quarter ahead, but at least one
 BURST = 10 * (RUNNING + QUEUED)
@@ -103,3 +105,60 @@ async def test_b5_18_waiting_prompts_are_bounded_by_their_tokens_too(running_ser
         assert server.gateway.admission.queued_tokens == 100
         server.engine.gate.set()
         assert {answer.status_code for answer in await asyncio.gather(*tasks)} == {200}
+
+
+async def test_b5_18_a_tenant_that_floods_the_queue_gets_429_and_another_is_served(running_server):
+    server = await running_server(
+        max_num_seqs=2, max_queued_requests=QUEUED, auth="required", admin_key="x" * 16
+    )
+    keys = []
+    for tenant in ("flood", "quiet"):
+        fresh = make_key()
+        await server.gateway.keys.create(NewKey(fresh.id, fresh.digest, "test", tenant), actor="test")
+        keys.append(fresh.text)
+    server.engine.gate.clear()
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+
+        def ask(key: str) -> asyncio.Task[httpx.Response]:
+            body = {"prompt": "a", "max_tokens": 4}
+            return asyncio.create_task(
+                client.post("/generate", json=body, headers={"authorization": f"Bearer {key}"})
+            )
+
+        flood = [ask(keys[0]) for _ in range(30)]
+        await until(lambda: sum(task.done() for task in flood) == 30 - RUNNING - QUEUED, "the excess refused")
+        quiet = [ask(keys[1]) for _ in range(QUEUED // 2)]
+        await until(
+            lambda: sum(task.done() for task in flood) == 30 - RUNNING - QUEUED // 2, "room for another"
+        )
+        server.engine.gate.set()
+        assert {answer.status_code for answer in await asyncio.gather(*quiet)} == {200}
+        answers = await asyncio.gather(*flood)
+    assert Counter(a.status_code for a in answers) == {
+        429: 30 - RUNNING - QUEUED // 2,
+        200: RUNNING + QUEUED // 2,
+    }
+    assert {refusal(a)["code"] for a in answers if a.status_code == 429} == {"queue_full"}
+    assert holds_nothing(server)
+
+
+async def test_b5_18_a_quiet_tenant_waits_for_one_turn_and_not_for_a_flood(running_server):
+    """The flood has thirty times more waiting; the other's requests are answered among the first."""
+    server = await running_server(max_num_seqs=2, max_queued_requests=400)
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        await server.gateway.adapters.load("risk", server.make_adapter("risk"), actor="test")
+        server.engine.gate.clear()
+        order: list[str] = []
+
+        async def ask(adapter: str | None) -> None:
+            answer = await client.post("/generate", json={"prompt": "a", "max_tokens": 2, "adapter": adapter})
+            assert answer.status_code == 200
+            order.append(str(adapter))
+
+        flood = [asyncio.create_task(ask(None)) for _ in range(90)]
+        await until(lambda: server.gateway.admission.requests == 90, "the flood", patient(5))
+        quiet = [asyncio.create_task(ask("risk")) for _ in range(3)]
+        await until(lambda: server.gateway.admission.requests == 93, "the others", patient(5))
+        server.engine.gate.set()
+        await asyncio.gather(*flood, *quiet)
+    assert max(place for place, adapter in enumerate(order) if adapter == "risk") < 30
