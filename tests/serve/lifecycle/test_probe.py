@@ -86,6 +86,48 @@ async def test_an_effect_within_the_rounding_between_two_askings_is_none() -> No
     await AdapterProbe(Rounding()).effect(HANDLE)
 
 
+async def test_what_the_base_said_is_remembered_and_one_text_is_enough_for_a_sure_effect() -> None:
+    engine = ScriptedEngine()
+    probe = AdapterProbe(engine)
+    await probe.effect(HANDLE)
+    asked = len(engine.scored)
+    result = await probe.effect(OTHER)
+    assert engine.scored[asked:] == [OTHER]
+    assert (result.num_cases, result.base_difference_nats) == (1, 0.0)
+    assert result.max_difference_nats > 1.0
+
+
+async def test_an_unsure_effect_is_asked_of_base_and_adapter_anew() -> None:
+    engine = ScriptedEngine()
+    probe = AdapterProbe(engine)
+    await probe.effect(HANDLE)
+    engine.script.strength = 0.001
+    asked = len(engine.scored)
+    result = await probe.effect(OTHER)
+    assert result.num_cases == len(EFFECT_TEXTS)
+    assert engine.scored[asked:].count(None) == 2 * len(EFFECT_TEXTS)
+    engine.script.no_effect = True
+    with pytest.raises(ProbeFailedError, match="changes nothing"):
+        await probe.effect(OTHER)
+
+
+async def test_what_is_sure_is_beyond_ten_times_the_rounding_that_was_seen() -> None:
+    class Rounding(ScriptedEngine):
+        """Each asking of the base is off by up to 0.3 more."""
+
+        async def score(self, prompt: Any, continuation: Any, adapter: Any) -> list[float]:
+            values = await super().score(prompt, continuation, adapter)
+            rounding = 0.3 * self.scored.count(None) / len(EFFECT_TEXTS) if adapter is None else 0.0
+            return [value - rounding for value in values]
+
+    engine = Rounding()
+    probe = AdapterProbe(engine)
+    await probe.effect(HANDLE)
+    asked = len(engine.scored)
+    await probe.effect(OTHER)
+    assert engine.scored[asked:].count(None) == 2 * len(EFFECT_TEXTS)
+
+
 async def test_a_replay_as_recorded_passes() -> None:
     result = await AdapterProbe(ScriptedEngine()).replay(HANDLE, await recorded())
     assert (result.kind, result.num_cases, result.num_tokens) == ("replay", 2, 12)
