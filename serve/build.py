@@ -255,6 +255,7 @@ class GatewayLife:
                 compile_seconds=settings.grammar_compile_seconds,
             ),
             max_tokens_default=settings.max_tokens_default,
+            session_header=settings.session_header,
         )
 
     async def _close_watcher(self) -> None:

@@ -57,4 +57,5 @@ class Gateway:
     review: Reviewer
     grammars: GrammarGuard
     max_tokens_default: int
+    session_header: str = "X-Session-Id"  # names a client's session, for canaries
     phase: Phase = field(default=Phase.STARTING)

@@ -176,6 +176,11 @@ class ServeSettings(BaseSettings):
     max_queued_tokens: int = Field(
         262_144, ge=1, description="Prompt tokens that may wait, in tokens; beyond it 429."
     )
+    session_header: str = Field(
+        "X-Session-Id",
+        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$",
+        description="Header that names a client's session; a canary may stick to it.",
+    )
     max_wait_seconds: float = Field(
         30.0,
         gt=0,

@@ -60,9 +60,9 @@ async def _caller_of(
     return gateway.access.identify(_authorization(request))
 
 
-async def _session_of(request: Request) -> str | None:
+async def _session_of(request: Request, gateway: Annotated[Gateway, Depends(_gateway)]) -> str | None:
     """The client's name for a row of requests that belong together; one that is malformed is none."""
-    session = request.headers.get("x-session-id", "")
+    session = request.headers.get(gateway.session_header, "")
     return session if _SESSION.fullmatch(session) else None
 
 

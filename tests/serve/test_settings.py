@@ -107,6 +107,7 @@ OTHER_VALUES: dict[str, tuple[str, Any]] = {
     "max_queued_requests": ("7", 7),
     "max_queued_tokens": ("7", 7),
     "max_wait_seconds": ("7", 7.0),
+    "session_header": ("X-Conversation", "X-Conversation"),
     "max_body_kib": ("7", 7),
     "receive_seconds": ("7", 7.0),
     "send_seconds": ("7", 7.0),

@@ -180,6 +180,14 @@ async def test_a_session_stays_with_its_version(scripted_gateway: MakeGateway) -
     assert unbound == malformed == {trial.stable, trial.other}
 
 
+async def test_the_header_that_names_the_session_can_be_another(scripted_gateway: MakeGateway) -> None:
+    trial = await Trial.begin(scripted_gateway, session_header="X-Conversation")
+    await trial.share(shares=0.5, sticky="session")
+    bound = {(await trial.ask(**{"X-Conversation": "c"})).json()["adapter"] for _ in range(30)}
+    unbound = {(await trial.ask(**{"X-Session-Id": "c"})).json()["adapter"] for _ in range(40)}
+    assert (len(bound), len(unbound)) == (1, 2)
+
+
 async def test_openais_user_is_the_session_of_a_client_without_the_header(
     scripted_gateway: MakeGateway,
 ) -> None:
