@@ -313,7 +313,7 @@ def test_versions_are_moved_shared_and_followed_by_command(
     operations = said("operations", "--name", "risk")
     assert "unload_version" in operations
     (first, *_) = [word for word in operations.split() if word.startswith("op-")]
-    assert said("operations", first).startswith(f"{first}: unload_version risk by local: done (")
+    assert said("operations", first).startswith(f"{first} unload_version risk by local: done in ")
     audit = said("audit", "--name", "risk")
     assert f"local load {old} done source=v0" in audit
     (line, *_) = said("audit", "--action", "rollback", "--json").splitlines()
@@ -332,6 +332,8 @@ def test_versions_are_moved_shared_and_followed_by_command(
         ("--canary", "3f2a91c0"),
         ("--canary", "3f2a91c0=much"),
         ("--canary", "3f2a91c0=0.5", "--no-guard", "--min-requests", "3"),
+        ("--canary", "3f2a91c0=0.5", "--rollout", "much"),
+        ("--canary", "3f2a91c0=0.5", "--step-seconds", "3"),
     ],
     ids=" ".join,
 )

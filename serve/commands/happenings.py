@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from serve.commands.gateway import DEFAULT_URL, UrlOption, open_gateway, say, tell
 
@@ -30,21 +28,19 @@ def list_operations(
             _tell_operation(client.read(f"/admin/operations/{operation}", wait=600))
             return
         operations = client.read("/admin/operations", name=name, limit=limit)["operations"]
-    table = Table("id", "action", "name", "by", "state", "seconds", "phases")
     for one in operations:
         failed = f": {one['error']['code']}" if one["error"] else ""
-        phases = ", ".join(f"{phase['phase']} {phase['seconds']:.3g}" for phase in one["phases"])
-        seconds = f"{one['seconds']:.2f}"
-        table.add_row(
-            one["id"], one["action"], one["name"], one["actor"], one["state"] + failed, seconds, phases
-        )
-    Console().print(table)
+        phases = ", ".join(f"{phase['phase']} {phase['seconds']:.3f}" for phase in one["phases"])
+        tell(f"{_line(one)}{failed} ({phases})")
+
+
+def _line(one: dict[str, Any]) -> str:
+    who = f"{one['action']} {one['name'] or ''}".rstrip()
+    return f"{one['id']} {who} by {one['actor']}: {one['state']} in {one['seconds']:.3f} s"
 
 
 def _tell_operation(one: dict[str, Any]) -> None:
-    tell(
-        f"{one['id']}: {one['action']} {one['name']} by {one['actor']}: {one['state']} ({one['seconds']:.2f} s)"
-    )
+    tell(_line(one))
     for phase in one["phases"]:
         tell(f"  {phase['phase']}: {phase['seconds']:.3f} s")
     if one["error"]:

@@ -33,6 +33,10 @@ def share_traffic(
     ] = None,
     probe_seconds: Annotated[float | None, typer.Option(help="Seconds between probes of a canary.")] = None,
     window_seconds: Annotated[float | None, typer.Option(help="Answers that are judged, in seconds.")] = None,
+    rollout: Annotated[
+        str | None, typer.Option(help="Shares that a canary which does well gets in turn, as in 0.1,0.5.")
+    ] = None,
+    step_seconds: Annotated[float | None, typer.Option(help="Each of them lasts at least so long.")] = None,
     clear: Annotated[bool, typer.Option("--clear", help="The stable version answers alone again.")] = False,
     url: UrlOption = DEFAULT_URL,
 ) -> None:
@@ -52,8 +56,10 @@ def share_traffic(
     sharing = canary or shadow
     if clear and sharing:
         raise typer.BadParameter("--clear takes all shares back; give it alone")
-    if not sharing and (sticky is not None or limits):
+    if not sharing and (sticky is not None or rollout is not None or limits):
         raise typer.BadParameter("this decides nothing without --canary or --shadow")
+    if step_seconds is not None and rollout is None:
+        raise typer.BadParameter("--step-seconds decides nothing without --rollout")
     if limits and not guard:
         raise typer.BadParameter("limits of the guard decide nothing with --no-guard")
     with open_gateway(url) as client:
@@ -63,6 +69,7 @@ def share_traffic(
             body: dict[str, Any] = {"shares": _shares(canary), "shadow": _shares(shadow)}
             body |= {"sticky": sticky} if sticky is not None else {}
             body |= {"guard": limits} if guard and canary else {}
+            body |= {"rollout": _rollout(rollout, step_seconds)} if rollout is not None else {}
             answer = client.verb("PUT", path, json=body)
         else:
             answer = client.read(path)
@@ -83,6 +90,15 @@ def _shares(given: SharesOption) -> dict[str, float]:
     return shares
 
 
+def _rollout(steps: str, step_seconds: float | None) -> dict[str, Any]:
+    """Raises typer.BadParameter."""
+    try:
+        shares = [float(share) for share in steps.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{steps!r} is no list of shares, such as 0.1,0.5") from None
+    return {"steps": shares, **({} if step_seconds is None else {"step_seconds": step_seconds})}
+
+
 def _tell_plan(answer: dict[str, Any]) -> None:
     name, plan = answer["name"], answer["traffic"]
     if plan is None:
@@ -99,3 +115,6 @@ def _tell_plan(answer: dict[str, Any]) -> None:
             f"{field} {value:g}" for field, value in plan["guard"].items() if value is not None
         )
         tell(f"  taken back beyond: {limits}")
+    if plan.get("rollout") is not None:
+        steps = ", ".join(f"{share:.3g}" for share in plan["rollout"]["steps"])
+        tell(f"  goes on to {steps}, then promoted; each step {plan['rollout']['step_seconds']:g} s at least")
