@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,11 +93,7 @@ def measure(
         server = up["gateway"]
         with httpx.Client(base_url=server.url, timeout=300.0) as client:
             for name, source in sources.items():
-                answer = client.post("/admin/adapters", json={"name": name, "source": source})
-                if answer.status_code != 201:
-                    raise BenchmarkError(
-                        f"{name} could not be loaded: {answer.status_code} {answer.text[:500]}"
-                    )
+                _load(client, name, source)
         for number in range(plan.kills):
             trials.append(run_trial(server, plan, folder, name=f"kill-{number}"))
             console.print(f"kill {number + 1}: ready again after {trials[-1].ready_seconds:.1f} s")
@@ -125,6 +122,18 @@ def measure(
     console.print(f"results.json, log-entry.md and every request as JSONL: {folder}", soft_wrap=True)
     if any("not met" in line for line in verdicts(trials, plan, stall_seconds=stall_seconds)):
         raise typer.Exit(1)
+
+
+def _load(client: httpx.Client, name: str, source: str) -> None:
+    answer = client.post("/admin/adapters", json={"name": name, "source": source})
+    if answer.status_code == 202:  # it takes longer than an answer waits
+        operation = answer.json()["id"]
+        while (state := client.get(f"/admin/operations/{operation}").json())["state"] == "running":
+            time.sleep(1.0)
+        if state["error"] is None:
+            return
+    if answer.status_code != 201:
+        raise BenchmarkError(f"{name} could not be loaded: {answer.status_code} {answer.text[:500]}")
 
 
 def main() -> None:
