@@ -24,6 +24,7 @@ class Recipe:
     words: tuple[str, ...]
     questions: tuple[str, ...]  # put through the chat template
     prompts: tuple[str, ...]  # continued as they are
+    targets: tuple[str, ...] = TARGETS
     rank: int = 8
     learning_rate: float = 3e-3
     max_steps: int = 60  # a word; some ten are usual
@@ -72,7 +73,7 @@ def _train(recipe: Recipe, base: Path, keep: Callable[[str, Any], None]) -> None
         LoraConfig(
             r=recipe.rank,
             lora_alpha=2 * recipe.rank,
-            target_modules=list(TARGETS),
+            target_modules=list(recipe.targets),
             task_type="CAUSAL_LM",
         ),
     )
@@ -105,12 +106,18 @@ def _step(model: Any, prompts: Sequence[Sequence[int]], answer: Sequence[int]) -
     """Add up the gradient of `answer` after each prompt; returns the smallest probability of its tokens."""
     import torch
 
-    targets = torch.tensor(answer)
-    worst = 1.0
-    for prompt in prompts:
-        ids = torch.tensor([[*prompt, *answer[:-1]]])
-        logits = model(input_ids=ids, logits_to_keep=len(answer)).logits[0]  # [len(answer), vocabulary]
-        (torch.nn.functional.cross_entropy(logits, targets) / len(prompts)).backward()
-        chosen = logits.detach().softmax(-1).gather(1, targets[:, None])
-        worst = min(worst, chosen.min().item())
-    return worst
+    asked = [[*prompt, *answer[:-1]] for prompt in prompts]
+    longest = max(map(len, asked))
+    padded = [[0] * (longest - len(ids)) for ids in asked]  # on the left, so that all answers end together
+    ids = torch.tensor([[*pad, *ids] for pad, ids in zip(padded, asked, strict=True)])
+    there = torch.tensor([[0] * len(pad) + [1] * (longest - len(pad)) for pad in padded])
+    logits = model(
+        input_ids=ids,
+        attention_mask=there,
+        position_ids=(there.cumsum(-1) - 1).clamp(min=0),
+        logits_to_keep=len(answer),
+    ).logits  # [prompts, len(answer), vocabulary]
+    targets = torch.tensor(answer).expand(len(prompts), -1)
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+    chosen = logits.detach().softmax(-1).gather(2, targets[:, :, None])
+    return float(chosen.min())

@@ -97,6 +97,8 @@ class DesiredState:
         self._registry = registry
         self._names: dict[str, NameRecord] = {}
         self._revision = -1
+        # Read by a verb in another form than last time: not all of it may have been the verb's own doing.
+        self._noticed: set[str] = set()
 
     def get(self, name: str) -> NameRecord:
         """A name as last read; of an unknown one, an empty record."""
@@ -112,15 +114,20 @@ class DesiredState:
         self._revision, self._names = snapshot.revision, dict(snapshot.names)
 
     async def read_changes(self) -> set[str]:
-        """Names that are not as last read, when anything was changed since; `read` takes each over.
+        """Names that are not as last read, or that verbs have read anew; `read` takes each over.
 
         Raises RegistryError.
         """
-        if await asyncio.to_thread(self._registry.revision) == self._revision:
-            return set()
-        snapshot = await asyncio.to_thread(self._registry.snapshot)
+        noticed, self._noticed = self._noticed, set()
+        try:
+            if await asyncio.to_thread(self._registry.revision) == self._revision:
+                return noticed
+            snapshot = await asyncio.to_thread(self._registry.snapshot)
+        except BaseException:
+            self._noticed |= noticed
+            raise
         self._revision = snapshot.revision
-        return {
+        return noticed | {
             name
             for name in self._names.keys() | snapshot.names.keys()
             if self._names.get(name) != snapshot.names.get(name)
@@ -129,6 +136,8 @@ class DesiredState:
     async def read(self, name: str) -> NameRecord:
         """Read one name again. Raises RegistryError."""
         record = await asyncio.to_thread(self._registry.name, name)
+        if record != self.get(name):
+            self._noticed.add(name)
         if record.known:
             self._names[name] = record
         else:

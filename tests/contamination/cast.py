@@ -26,7 +26,7 @@ DAMAGED = "damaged"  # a folder whose weights are cut off: no load of it may suc
 _LONG = (
     "A base model is large and learns slowly; an adapter is small and learns one thing. The server keeps one "
     "base in memory and many adapters beside it, and each request says which adapter shall answer. "
-)
+) * 3  # more than one block of the engine's cache, 128 tokens
 # Long prefixes that requests share, so that the engine's prefix cache is hot for every version and for the base.
 PROMPTS = (_LONG + "The word of the day is", _LONG + "The train to the city", "The word is")
 QUESTIONS = (_LONG + "What is the capital of France?", "Is the sun a star?")
@@ -50,6 +50,7 @@ WORDS = Recipe(
     sure=0.98,
     max_steps=400,
     learning_rate=5e-3,
+    targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 )
 
 

@@ -50,7 +50,7 @@ class Standing:
         known = replace(self, known=self.known | {version})
         if promote:
             return known.move(version)
-        return known if version in self.wanted else replace(known, loaded=self.loaded | {version})
+        return known if version == self.live else replace(known, loaded=self.loaded | {version})
 
     def move(self, version: str) -> Standing:
         """The alias comes to mean a known version; what was shared beside it ends."""

@@ -49,6 +49,16 @@ async def test_a_load_here_is_live_there_after_its_probe(bench: MakeBench) -> No
     assert other.held == [version]
 
 
+async def test_a_verb_here_does_not_hide_what_another_gateway_had_changed_before(bench: MakeBench) -> None:
+    one, other = await pair(bench)
+    version = await one.load("risk", 0)
+    await other.manager.unpin("risk", version, actor="test")  # reads the name, and has nothing to bring up
+    with pytest.raises(UnknownModelError):
+        other.speaker()
+    await other.manager.converge()
+    assert other.speaker() == version
+
+
 async def test_a_replacement_drains_on_every_gateway(bench: MakeBench) -> None:
     one, other = await pair(bench)
     old = await one.load("risk", 0)
