@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -87,4 +89,5 @@ def _fields(gateway: Gateway, name: str) -> dict[str, object]:
         "name": name,
         "stable": str(status.desired) if status.desired is not None else None,
         "traffic": status.traffic.model_dump(mode="json") if status.traffic is not None else None,
+        "standings": [asdict(standing) for standing in gateway.canaries.standings(name)],
     }

@@ -180,12 +180,26 @@ class UnloadAnswer(BaseModel):
     unloaded: list[str]
 
 
+class StandingView(BaseModel):
+    """How a version of a name under a guard does, by this gateway's answers within the guard's window."""
+
+    version: str
+    canary: bool = Field(description="false: the stable version.")
+    answers: int
+    failures: int = Field(description="Of these, by the server's doing.")
+    error_rate: float
+    ttft_ratio: float | None = Field(
+        description="Median time to the first token over the stable version's. null: one of them has no times."
+    )
+
+
 class TrafficAnswer(BaseModel):
     """How the requests of a name are shared."""
 
     name: str
     stable: str | None = Field(description="The version that gets whatever no canary takes.")
     traffic: TrafficPlan | None = Field(description="null: the stable version answers everything.")
+    standings: list[StandingView] = Field(description="Of the versions that a guard watches.")
 
 
 def adapter_fields(status: AdapterStatus) -> dict[str, Any]:

@@ -146,8 +146,12 @@ async def test_a_canary_that_does_well_is_left_alone(scripted_gateway: MakeGatew
     await trial.made.gateway.canaries.tick()
     await trial.made.gateway.canaries.settled()
     assert trial.made.gateway.adapters.board.traffic("risk") is not None
-    standings = trial.made.gateway.canaries.standings("risk")
-    assert sum(standing.answers for standing in standings) == 100
+    shown = (await trial.made.client.get("/admin/adapters/risk/traffic")).json()["standings"]
+    assert sum(standing["answers"] for standing in shown) == 100
+    assert {standing["version"]: standing["canary"] for standing in shown} == {
+        trial.stable: False,
+        trial.other: True,
+    }
 
 
 async def test_a_canary_that_no_longer_answers_as_trained_is_taken_back_by_its_probe(
