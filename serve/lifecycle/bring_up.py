@@ -73,11 +73,15 @@ class BringUp:
         self._metrics = metrics
         self._events = events
         self._rules = rules
+        self.nowhere = rules.root  # stands where a version has no folder of its own yet
         self._hold = hold
         self._engine_ids = itertools.count(1)
+        self._probe: AdapterProbe | None = None
         self._probe = self._probe_on(engine)
 
     def _probe_on(self, engine: Engine) -> AdapterProbe:
+        if engine is self.engine and self._probe is not None:
+            return self._probe  # its requests have ids of their own
         strengths = Strengths(engine, self._store, lambda: next(self._engine_ids))
         return AdapterProbe(
             engine, hold=self._hold, at_strength=strengths.at, rounded=self._rules.target.rounded
@@ -255,7 +259,7 @@ class BringUp:
         self, managed: ManagedVersion, recorded: Probe | None, probe: AdapterProbe | None = None
     ) -> ProbeResult:
         """Probe a loaded version. Raises ProbeFailedError, EngineError."""
-        probe = probe or self._probe
+        probe = probe or self._probe_on(self.engine)
         kind = "effect" if recorded is None else "replay"
         try:
             if recorded is None:

@@ -120,6 +120,7 @@ class Loading:
         self, version: AdapterVersion, facts: VersionFacts, folder: Path, *, was_known: bool
     ) -> tuple[ManagedVersion, bool]:
         """A version in store and registry: checked and fresh, or live (still, or again) and not."""
+        await self._reconciler.engine_settled()
         managed = self._board.get(version)
         if managed is not None and await self._is_up(managed):
             if not was_known:  # it is on its way out here: another gateway has unloaded the name

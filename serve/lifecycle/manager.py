@@ -358,8 +358,9 @@ class AdapterManager:
             self._reconciler.settle(NameRecord(alias))
             self._note_names()
             await self._retirement.drain(alias, self._limit(drain_seconds))
-            await self._take_out(self.board.versions(alias))
-            for version in gone:
+            leftovers = self.board.versions(alias)
+            await self._take_out(leftovers)
+            for version in {*gone, *(leftover.version for leftover in leftovers)}:
                 await self._housekeeping.drop_files(version.digest)
             self._note_names()
             return gone

@@ -106,6 +106,7 @@ class Reconciler:
 
     async def raise_up(self, record: VersionRecord) -> ManagedVersion:
         """That version, live and proven. Raises HotswapError."""
+        await self.engine_settled()
         managed = self._board.get(record.version)
         if managed is not None and managed.state is AdapterState.DRAINING:
             if await self._retirement.revive(managed):
@@ -116,6 +117,10 @@ class Reconciler:
         if not managed.proven:
             await self.prove(managed)
         return managed
+
+    async def engine_settled(self) -> None:
+        """Return when no version is on its way back into a new engine; nobody puts another in its place then."""
+        await self._verbs.engine_settled.wait()
 
     async def prove(self, managed: ManagedVersion) -> None:
         """Return once a version that answers unread is proven. Raises HotswapError when it is not."""
@@ -162,6 +167,10 @@ class Reconciler:
         _, waited = self._retries.get(name, (0.0, 0.0))
         seconds = min(max(FIRST_RETRY_SECONDS, 2 * waited), LAST_RETRY_SECONDS)
         self._retries[name] = (time.monotonic() + seconds, seconds)
+
+    def retry_at_once(self, name: str) -> None:
+        """Something of a name was not tried yet: the next look at the registry takes it along."""
+        self._retries[name] = (time.monotonic(), 0.0)
 
     async def _follow(self, poll_seconds: float) -> None:
         reachable = True
@@ -227,8 +236,9 @@ class Reconciler:
                 self._bring_up.check_fits(version)
                 if path is None:
                     raise LifecycleError("its files are not in this server's store")
-            except LifecycleError:
-                await self._try(version)  # fetches them, or says why not
+            except LifecycleError as error:
+                self._bring_up.manage_unread(version, self._bring_up.nowhere).fail(error)
+                self.retry_at_once(version.version.name)
             else:
                 self._bring_up.manage_unread(version, path)
 
@@ -259,6 +269,8 @@ class Reconciler:
             if record is None:
                 raise LifecycleError(f"adapter {version} is not registered any more")
             await self._bring_up.prove(managed, record)
+            if self._board.get(version) is not managed:  # it drained meanwhile
+                await self._bring_up.engine.unload_adapter(managed.handle)
         except HotswapError as error:
             if managed.state is AdapterState.FAILED:
                 cause = RequestAbortedError(f"adapter {version} was refused when it was first read: {error}")

@@ -233,6 +233,7 @@ async def test_unload_is_an_error_while_the_engine_still_holds_the_adapter(bench
     await made.manager.unload("risk", actor="test")
     assert held(made) == []
     assert made.board.versions() == []
+    assert made.store.list() == []
 
 
 async def test_an_old_version_that_stays_in_the_engine_is_listed_as_failed(bench: MakeBench) -> None:
