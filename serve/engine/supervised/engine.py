@@ -102,7 +102,9 @@ class SupervisedEngine:
         for may_retry in (not request.urgent, False):
             sent = False
             try:
-                async with aclosing(life.engine.generate(await self._fit(request, life))) as outputs:
+                fitting = await self._fit(request, life)
+                life.check()
+                async with aclosing(life.engine.generate(fitting)) as outputs:
                     async for output in outputs:
                         life.watchdog.hear()
                         sent = True

@@ -32,6 +32,11 @@ class EngineLife:
         """True once it was found dead or hanging, by its watchdog or by a request."""
         return self._watch.done() or self.watchdog.alarmed
 
+    def check(self) -> None:
+        """Raises EngineDeadError once it is over."""
+        if self.over:
+            raise EngineDeadError("the engine is gone")
+
     async def wait_over(self) -> Ending:
         """Return when the engine is dead or has stood still for too long."""
         return await asyncio.shield(self._watch)

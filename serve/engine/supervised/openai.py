@@ -101,6 +101,7 @@ class SupervisedOpenAI:
         name = str(body["model"])
         if name not in life.adapters:
             await life.handle(name, self._known.get(name))
+        life.check()
         handlers = life.engine.openai
         handler = handlers.chat if route == "chat" else handlers.completions
         return await handler(body, request_id, report)
