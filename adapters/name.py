@@ -13,7 +13,9 @@ from adapters.errors import AdapterNameError
 
 SHORT_DIGEST_LENGTH = 8
 # Words that are, or may become, a path segment or a special value of the admin API.
-RESERVED_NAMES = frozenset({"admin", "all", "base", "check", "default", "events", "latest", "none", "null"})
+RESERVED_NAMES = frozenset(
+    {"admin", "all", "base", "check", "default", "events", "latest", "none", "null", "validate"}
+)
 
 _ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -202,12 +202,18 @@ def _telling(problems: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _methods(request: Request) -> list[str]:
-    """Methods that the path takes; the router names those of the first route alone."""
+    """Methods that the path takes; the router names those of the first route alone.
+
+    A path of its own (/admin/adapters/validate) takes none of those of the pattern that it fits (.../{name}).
+    """
     found: set[str] = set()
+    own: set[str] = set()
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
             found |= route.methods or set()
-    return sorted(found)
+            if route.path == request.scope["path"]:
+                own |= route.methods or set()
+    return sorted(own or found)
 
 
 def install_error_handlers(app: FastAPI) -> None:
