@@ -16,8 +16,6 @@ from rich.console import Console
 from rich.progress import track
 
 from bases.errors import HotswapError
-from bases.resolve import ResolvedBase, resolve_base
-from bases.tiny import make_tiny_base
 from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.processes import Look, look
 from benchmarks.adapter_churn.report import Outcome, markdown
@@ -26,7 +24,7 @@ from benchmarks.closed_loop.errors import PlanError
 from benchmarks.closed_loop.server import Server, running
 from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.steady.client import Order
-from benchmarks.steady.gateway import gateway_spec
+from benchmarks.steady.gateway import find_base, gateway_spec
 from benchmarks.steady.load import START_SECONDS, Load
 from benchmarks.steady.versions import ATTENTION, VersionMaker
 from benchmarks.surroundings import CHECKOUT, read_surroundings
@@ -85,7 +83,7 @@ def measure(
     folder = out or CHECKOUT / "build" / "bench" / "adapter_churn" / f"{started:%Y%m%dT%H%M%SZ}"
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
-    resolved = _resolve(base, folder)
+    resolved = find_base(base, folder)
     maker = VersionMaker(home / "adapters", resolved.path, rank=plan.rank, targets=ATTENTION)
     sources = [
         maker.make(name, seed=number)
@@ -121,14 +119,6 @@ def measure(
     console.print(f"results.json, log-entry.md and every request as JSONL: {folder}", soft_wrap=True)
     if outcome.errors:
         raise typer.Exit(1)
-
-
-def _resolve(base: str, folder: Path) -> ResolvedBase:
-    from serve.settings import load_settings
-
-    if base == "tiny":
-        base = str(make_tiny_base(folder / "tiny"))
-    return resolve_base(base, home=load_settings().home)
 
 
 def _run(

@@ -17,12 +17,11 @@ import typer
 from rich.console import Console
 
 from bases.errors import HotswapError
-from bases.resolve import resolve_base
 from benchmarks.closed_loop.errors import BenchmarkError, PlanError
 from benchmarks.closed_loop.server import Server, running
 from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.steady.client import Order
-from benchmarks.steady.gateway import gateway_spec
+from benchmarks.steady.gateway import find_base, gateway_spec
 from benchmarks.steady.load import START_SECONDS, Load
 from benchmarks.steady.machine import MachineTime
 from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
@@ -48,7 +47,9 @@ def measure(
     prompt_words: Annotated[int, typer.Option(help="Length of every prompt, in words.")] = 32,
     rank: Annotated[int, typer.Option(help="Rank of the adapters, which adapt all linear layers.")] = 8,
     quick: Annotated[bool, typer.Option("--quick", help="Two pairs of 15 s.")] = False,
-    base: Annotated[str, typer.Option(help="Base model, as for `hotswap serve`.")] = "default",
+    base: Annotated[
+        str, typer.Option(help="Base model, as for `hotswap serve`; 'tiny': a random one.")
+    ] = "default",
     serve_arg: Annotated[
         list[str] | None, typer.Option(help="More flags of `hotswap serve`, e.g. --serve-arg=--max-loras=16")
     ] = None,
@@ -79,9 +80,7 @@ def measure(
     folder = out or CHECKOUT / "build" / "bench" / "swap_impact" / f"{started:%Y%m%dT%H%M%SZ}"
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
-    from serve.settings import load_settings
-
-    resolved = resolve_base(base, home=load_settings().home)
+    resolved = find_base(base, folder)
     maker = VersionMaker(home / "adapters", resolved.path, rank=plan.rank, targets=ALL_LINEAR)
     console.print(f"making {plan.bystanders + plan.versions} adapters and starting the gateway")
     sources = [maker.make(f"version-{number}", seed=1000 + number) for number in range(plan.versions)]
