@@ -139,7 +139,7 @@ class GatewayLife:
             self.gateway.adapters.restore,
             metrics=self.gateway.metrics,
             on_ready=_noted(self._on_ready, self.gateway.events, "restarted"),
-            on_lost=_noted(self._on_lost, self.gateway.events, "lost"),
+            on_lost=_noted(self._on_lost, self.gateway.events, "lost", last=True),
         )
         if settings.registry_poll_seconds:
             self.gateway.adapters.follow(settings.registry_poll_seconds)
@@ -334,11 +334,15 @@ def _check_sources(settings: ServeSettings) -> None:
         raise SettingsError(f"--allowed-sources: {error}") from None
 
 
-def _noted(act: Callable[[], None], events: EventLog, outcome: str) -> Callable[[], None]:
-    """`act`, and an event about the engine."""
+def _noted(
+    act: Callable[[], None], events: EventLog, outcome: str, *, last: bool = False
+) -> Callable[[], None]:
+    """`act`, and an event about the engine; after the `last` one nobody follows the events any more."""
 
     def noted() -> None:
         events.note(Event(GATEWAY_ACTOR, "engine", outcome))
+        if last:
+            events.end_soon()
         act()
 
     return noted

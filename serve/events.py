@@ -69,6 +69,7 @@ class EventLog:
         self._waiting: deque[Event] = deque()
         self._lost = 0
         self._writer: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[Event], None]] = []
         self._news = asyncio.Event()  # set and replaced whenever something was written
         self._ended = False  # readers come to their end
@@ -104,11 +105,22 @@ class EventLog:
         self._ended = True
         self._wake()
 
+    def end_soon(self) -> None:
+        """Let every reader end when it has read what is noted by now; does not wait for it."""
+        self._ending = asyncio.get_running_loop().create_task(
+            self._end_when_written(), name="end event streams"
+        )
+
+    async def _end_when_written(self) -> None:
+        await self.flush()
+        self.end_streams()
+
     async def close(self) -> None:
         """Write what waits, asking the registry once more at most, and end the readers."""
         self._closing.set()
-        await self.flush()
-        self.end_streams()
+        await self._end_when_written()
+        if self._ending is not None:
+            await asyncio.wait({self._ending})
 
     async def last_id(self) -> int:
         """The id of the newest event that is written. Raises RegistryError."""

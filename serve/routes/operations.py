@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from serve.gateway import Gateway
+from serve.gateway import Gateway, Phase
 from serve.http.errors import json_response
 from serve.http.event_stream import EventStream, encode_event
 from serve.operations.operation import ID_PATTERN, Operation
@@ -75,6 +75,8 @@ async def _follow(gateway: Gateway, operation: Operation) -> AsyncGenerator[byte
         if operation.ended:
             return
         if operation.elsewhere:
+            if gateway.phase is not Phase.READY:
+                return
             await asyncio.sleep(_PROGRESS_SECONDS)
             operation = await gateway.operations.get(operation.id)
             continue

@@ -134,3 +134,11 @@ async def test_listeners_hear_each_event_at_once(log: EventLog) -> None:
     log.listen(heard.append)
     log.note(event(1))
     assert heard == [event(1)]
+
+
+async def test_readers_hear_the_last_event_and_then_the_end(log: EventLog) -> None:
+    reading = asyncio.create_task(read(log, 0, 99))
+    await asyncio.sleep(0)
+    log.note(event(1))
+    log.end_soon()
+    assert [record.event.detail["n"] for record in await reading] == [1]
