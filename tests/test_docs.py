@@ -66,5 +66,21 @@ def test_every_request_of_the_readme_fits_the_schema():
     assert found >= 3
 
 
+def test_every_row_of_the_fault_table_has_its_tests():
+    """A test for each id, a file for each name, and nothing that is put off."""
+    table = (PROJECT / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| B5-(\d\d) \|", table, re.MULTILINE)
+    assert rows == [f"{number:02}" for number in range(1, 27)]
+    sources = [path.read_text(encoding="utf-8") for path in (PROJECT / "tests").rglob("test_*.py")]
+    names = re.findall(r"def test_b5((?:_\d\d)+)_", "\n".join(sources))
+    tested = {number for name in names for number in re.findall(r"\d\d", name)}
+    assert tested == set(rows)
+    assert "not yet" not in table
+    places = ("tests/serve/faults", "tests/serve", "tests")
+    tests = "\n".join(line for line in table.splitlines() if line.startswith("|"))
+    for named in re.findall(r"`([a-z_/]*test_[a-z0-9_]+\.py)`", tests):
+        assert any((PROJECT / place / named).is_file() for place in places), named
+
+
 def _code_blocks(page: Path) -> list[str]:
     return re.findall(r"```[a-z]*\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)

@@ -100,6 +100,20 @@ async def test_b5_14_a_load_that_the_engine_refuses_leaves_the_old_version_servi
     assert [handle.name for handle in server.engine.adapters.values()] == [first]
 
 
+async def test_b5_14_of_two_who_replace_the_same_version_one_is_told_that_it_is_gone(running_server):
+    server = await running_server(script=Script(load_seconds=0.02))
+    first = (await load(server, "risk", server.make_adapter("v1", seed=1))).json()["adapter"]["live"]
+    sources = [server.make_adapter(f"v{seed}", seed=seed) for seed in (2, 3)]
+    bodies = [{"name": "risk", "source": source, "expected_live": first} for source in sources]
+    answers = await asyncio.gather(*(server.client.post("/admin/adapters", json=body) for body in bodies))
+    [won] = [answer for answer in answers if answer.status_code == 201]
+    [lost] = [answer for answer in answers if answer is not won]
+    assert (lost.status_code, refusal(lost)["code"]) == (409, "adapter_conflict")
+    answer = await server.client.post("/generate", json={"prompt": "a", "adapter": "risk", "max_tokens": 1})
+    assert answer.json()["adapter"] == won.json()["adapter"]["live"]
+    await until(lambda: len(server.engine.adapters) == 1, "the engine holds the live version alone")
+
+
 async def test_b5_15_fifty_streams_finish_on_the_version_they_began_with(running_server):
     server = await running_server(max_num_seqs=128)
     v1 = (await load(server, "risk", server.make_adapter("v1", seed=1))).json()["adapter"]["live"]
