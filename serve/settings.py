@@ -141,8 +141,8 @@ class ServeSettings(BaseSettings):
     registry_poll_seconds: float = Field(
         2.0,
         ge=0,
-        description="How often changes that other gateways made in the registry are looked for, in seconds; "
-        "0: never.",
+        description="How often changes that other gateways made in the registry are looked for, and what "
+        "failed may be tried again, in seconds; 0: never.",
     )
     keep_versions: int = Field(
         5,
