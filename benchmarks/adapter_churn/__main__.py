@@ -47,7 +47,7 @@ def measure(
     prompt_words: Annotated[int, typer.Option(help="Length of every prompt, in words.")] = 16,
     rank: Annotated[int, typer.Option(help="Rank of the adapters, which adapt q_proj and v_proj.")] = 4,
     base: Annotated[
-        str, typer.Option(help="Base model, as for `hotswap serve`; 'tiny': a random one.")
+        str, typer.Option(help="Base model, as for `hotswap serve`; 'tiny': a random one; 'scripted': none.")
     ] = "default",
     max_cpu_loras: Annotated[int, typer.Option(help="Adapters that the engine keeps in memory.")] = 128,
     quick: Annotated[
@@ -83,15 +83,15 @@ def measure(
     folder = out or CHECKOUT / "build" / "bench" / "adapter_churn" / f"{started:%Y%m%dT%H%M%SZ}"
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
-    resolved = find_base(base, folder)
-    maker = VersionMaker(home / "adapters", resolved.path, rank=plan.rank, targets=ATTENTION)
+    served = find_base(base, folder)
+    maker = VersionMaker(home / "adapters", served.linear_modules, rank=plan.rank, targets=ATTENTION)
     sources = [
         maker.make(name, seed=number)
         for number, name in enumerate(track(plan.names, "making adapters", console=console))
     ]
     spares = [maker.make(f"spare-{n}", seed=1_000_000 + n) for n in range(plan.spares)]
     flags = [f"--max-cpu-loras={max_cpu_loras}", *(serve_arg or ())]
-    with running([gateway_spec(home, resolved, flags)], logs=folder, ready_seconds=plan.ready_seconds) as up:
+    with running([gateway_spec(home, served, flags)], logs=folder, ready_seconds=plan.ready_seconds) as up:
         server = up["gateway"]
         registering = Admin(server.url, time.monotonic())
         pairs = list(zip(plan.names, sources, strict=True))
@@ -99,7 +99,7 @@ def measure(
             registering.load(name, source)
         registering.close()
         outcome = _run(server, plan, spares, folder, registering, console)
-    engine = f"Base {resolved.name}, {max_cpu_loras} adapters in the engine's memory at most"
+    engine = f"Base {served.name}, {max_cpu_loras} adapters in the engine's memory at most"
     command = shlex.join(["python", "-m", "benchmarks.adapter_churn", *sys.argv[1:]])
     result = {
         "started": started.isoformat(),

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from adapters.tiny import make_tiny_adapter
-from bases.architecture import read_architecture
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "v_proj")
 
 
 class VersionMaker:
-    """Writes adapters below an adapter root; `base` is the base's folder."""
+    """Writes adapters below an adapter root; `modules` are the base's linear modules."""
 
-    def __init__(self, root: Path, base: Path, *, rank: int, targets: tuple[str, ...]) -> None:
+    def __init__(
+        self, root: Path, modules: Mapping[str, tuple[int, int]], *, rank: int, targets: tuple[str, ...]
+    ) -> None:
         self.root = root
-        self._modules = read_architecture(base).linear_modules
+        self._modules = modules
         self._rank = rank
         self._targets = targets
 

@@ -48,7 +48,7 @@ def measure(
     rank: Annotated[int, typer.Option(help="Rank of the adapters, which adapt all linear layers.")] = 8,
     quick: Annotated[bool, typer.Option("--quick", help="Two pairs of 15 s.")] = False,
     base: Annotated[
-        str, typer.Option(help="Base model, as for `hotswap serve`; 'tiny': a random one.")
+        str, typer.Option(help="Base model, as for `hotswap serve`; 'tiny': a random one; 'scripted': none.")
     ] = "default",
     serve_arg: Annotated[
         list[str] | None, typer.Option(help="More flags of `hotswap serve`, e.g. --serve-arg=--max-loras=16")
@@ -80,13 +80,13 @@ def measure(
     folder = out or CHECKOUT / "build" / "bench" / "swap_impact" / f"{started:%Y%m%dT%H%M%SZ}"
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
-    resolved = find_base(base, folder)
-    maker = VersionMaker(home / "adapters", resolved.path, rank=plan.rank, targets=ALL_LINEAR)
+    served = find_base(base, folder)
+    maker = VersionMaker(home / "adapters", served.linear_modules, rank=plan.rank, targets=ALL_LINEAR)
     console.print(f"making {plan.bystanders + plan.versions} adapters and starting the gateway")
     sources = [maker.make(f"version-{number}", seed=1000 + number) for number in range(plan.versions)]
     others = [maker.make(name, seed=number) for number, name in enumerate(plan.names)]
     with running(
-        [gateway_spec(home, resolved, serve_arg or ())], logs=folder, ready_seconds=plan.ready_seconds
+        [gateway_spec(home, served, serve_arg or ())], logs=folder, ready_seconds=plan.ready_seconds
     ) as up:
         server = up["gateway"]
         with httpx.Client(base_url=server.url, timeout=300.0) as client:
