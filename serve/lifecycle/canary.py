@@ -32,6 +32,7 @@ ACTOR = "canary"  # in the audit log
 # The rank test sorts some hundred times: not after each answer.
 _ANSWERS_BETWEEN_RANKS = 8
 _TICK_SECONDS = 1.0
+DIGEST_LENGTH = 64
 
 
 class Traffic(Protocol):
@@ -193,7 +194,8 @@ class CanaryJudge:
         name = str(stable.version)
         if trial is not None and (trial.plan is plan or trial.plan == plan) and trial.stable == name:
             return trial
-        versions = [AdapterVersion(alias, digest) for digest in plan.shares]
+        # A plan that somebody else wrote into the registry may have digests that are cut short: nobody's.
+        versions = [AdapterVersion(alias, d) for d in plan.shares if len(d) == DIGEST_LENGTH]
         canaries = {str(version): version for version in versions if version != stable.version}
         before = trial.windows if trial is not None and trial.guard == plan.guard else {}
         windows = {

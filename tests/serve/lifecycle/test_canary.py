@@ -252,6 +252,14 @@ async def test_a_plan_without_a_guard_is_left_alone() -> None:
     assert (stage.done, stage.judge.standings("risk")) == ([], [])
 
 
+async def test_a_version_that_nobody_can_have_is_not_judged() -> None:
+    stage = Stage(plan_of(shares={"bbbbbbbb": 0.1}))
+    stage.answer(CANARY, 100, error=FAILED)
+    await stage.judge.tick()
+    assert stage.done == []
+    assert [standing.canary for standing in stage.judge.standings("risk")] == [False]
+
+
 async def test_a_canary_that_is_tried_again_begins_anew() -> None:
     stage = Stage(plan_of())
     stage.answer(STABLE, 100)
