@@ -181,8 +181,10 @@ class Reconciler:
                 now = time.monotonic()
                 self._pending |= {name for name, (when, _) in self._retries.items() if when <= now}
                 await self._work_off()
-            except HotswapError as error:  # the background boundary: what serves goes on serving
-                if reachable:
+            except Exception as error:  # the background boundary: what serves goes on serving
+                if not isinstance(error, HotswapError):
+                    logger.exception("changes by other gateways could not be taken over")
+                elif reachable:
                     logger.error("changes by other gateways are not seen: %s", error)
                 reachable = False
             else:

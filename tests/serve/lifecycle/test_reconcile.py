@@ -233,6 +233,48 @@ async def test_a_version_that_fails_is_tried_again_later_by_itself(
     assert after.speaker() == version
 
 
+async def test_files_that_are_missing_beyond_the_memory_do_not_hold_up_the_start(bench: MakeBench) -> None:
+    before = bench()
+    first, second = await before.load("risk", 0), await before.load("tone", 1)
+    digest = before.registry.get(AdapterReference("tone")).version.digest
+    await before.close()
+    before.store.remove(digest)
+    after = bench(max_resident=1)
+    await after.manager.converge()
+    assert after.speaker() == first
+    with pytest.raises(AdapterUnavailableError, match="not in this server's store"):
+        after.speaker("tone")
+    assert after.store.list() != [digest]
+    after.manager.follow(0.01)
+    async with asyncio.timeout(30):
+        while (behind := after.board.behind("tone")) is None or behind.state is not AdapterState.LIVE:
+            await asyncio.sleep(0.005)
+    assert after.speaker("tone") == second
+    assert after.store.verify(digest)
+
+
+async def test_a_bug_on_the_way_does_not_end_the_following(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await pair(bench)
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stumble() -> int:
+        loop.call_soon_threadsafe(asked.set)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(other.registry, "revision", stumble)
+        other.manager.follow(0.005)
+        await asyncio.wait_for(asked.wait(), 20)
+    version = await one.load("risk", 0)
+    async with asyncio.timeout(20):
+        while other.board.behind("risk") is None:
+            await asyncio.sleep(0.005)
+    assert other.speaker() == version
+
+
 async def test_a_gateway_that_was_told_something_else_meanwhile_says_so(bench: MakeBench) -> None:
     """The alias is moved by compare-and-set, on what the registry says when the verb begins."""
     one, other = await pair(bench)

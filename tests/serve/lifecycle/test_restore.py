@@ -270,6 +270,26 @@ async def test_a_version_that_nobody_had_read_is_refused_at_its_first_use_when_i
     assert len(after.held) == 1
 
 
+async def test_what_drained_while_it_was_proven_does_not_stay_in_the_engine(bench: MakeBench) -> None:
+    before = bench()
+    await before.load("risk", 0)
+    await before.close()
+    after = bench(max_resident=0)
+    await after.manager.converge()
+    after.engine.gate.clear()  # its probe waits
+    with after.board.lease("risk", param="adapter") as lease:
+        managed = lease.managed
+    assert managed is not None
+    assert managed.proof is not None
+    while not after.held:
+        await asyncio.sleep(0)
+    await after.manager.unload("risk", actor="test")
+    after.engine.gate.set()
+    await asyncio.wait({managed.proof})
+    assert after.held == []
+    assert after.board.versions() == []
+
+
 async def test_a_proof_that_an_engine_took_with_it_is_begun_again(bench: MakeBench) -> None:
     before = bench()
     version = await before.load("risk", 0)
