@@ -20,6 +20,7 @@ from serve.version_labels import OTHER_LABEL, UNKNOWN_LABEL, Pair, VersionLabels
 
 DEFAULT_MAX_VERSIONS = 200
 MAX_TENANTS = 50
+NO_TENANT = "none"  # callers without a key, and the admin
 _COUNTED_ELSEWHERE = frozenset({"state", "review"})
 
 _LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -258,6 +259,7 @@ class GatewayMetrics:
 
     def tenant(self, name: str) -> str:
         """Label for a tenant: its name for the first MAX_TENANTS that ask, `other` for the rest."""
+        name = name or NO_TENANT
         if name in self._tenants or len(self._tenants) < MAX_TENANTS:
             self._tenants.add(name)
             return name

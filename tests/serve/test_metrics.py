@@ -81,6 +81,7 @@ def test_tenants_beyond_the_bound_share_a_series() -> None:
     labels = {metrics.tenant(f"tenant-{number}") for number in range(1000)}
     assert len(labels) == MAX_TENANTS + 1
     assert metrics.tenant("tenant-0") == "tenant-0"
+    assert GatewayMetrics().tenant("") == "none"
     assert metrics.tenant("tenant-999") == "other"
 
 

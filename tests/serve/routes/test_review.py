@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -146,6 +147,31 @@ async def test_a_refused_answer_that_nothing_was_sent_of_is_400(
     assert (response.status_code, response.json()["error"]["code"]) == (400, "review_refused")
     await gateway.engine.wait_gone()
     assert gateway.holds_nothing
+
+
+async def test_the_audit_log_says_who_was_refused_what_and_never_the_text(
+    scripted_gateway: MakeGateway, rules: Any
+) -> None:
+    gateway = await scripted_gateway(**rules(RULES))
+    version = await gateway.load("risk")
+    body = {"prompt": "a forbidden secret", "adapter": "risk"}
+    refused = await gateway.client.post("/generate", json=body)
+    await gateway.gateway.events.flush()
+    response = await gateway.client.get("/admin/audit", params={"action": "review"})
+    assert "secret" not in response.text
+    (event,) = response.json()["events"]
+    assert (event["actor"], event["outcome"], event["name"]) == ("local", "refused", "risk")
+    assert event["detail"] == {
+        "reviewer": "patterns",
+        "rule": "advice",
+        "stage": "prompt",
+        "sha256": hashlib.sha256(b"a forbidden secret").hexdigest(),
+        "request_id": refused.json()["error"]["request_id"],
+        "route": "/generate",
+        "version": version,
+    }
+    text = (await gateway.client.get("/metrics")).text
+    assert 'hotswap_reviews_total{outcome="refused",reviewer="patterns",stage="prompt"} 1.0' in text
 
 
 class Says(ScriptedEngine):
