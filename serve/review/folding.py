@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from bisect import bisect_left
-from functools import cache
+from functools import lru_cache
 
 # Combining marks of European scripts, enclosing and strike-through marks, variation selectors.
 _MARKS = ((0x300, 0x36F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE00, 0xFE0F))
@@ -25,7 +25,7 @@ def _unseen(char: str) -> bool:
     return char in _FILLERS or unicodedata.category(char) == "Cf"
 
 
-@cache
+@lru_cache(1 << 14)  # of what is written with; a text of every character must not fill the memory
 def fold_char(char: str) -> str:
     """What rules see in place of one character; "" for one that nobody sees."""
     if _unseen(char):
