@@ -428,7 +428,7 @@ def _vllm_engines(settings: ServeSettings, base: ResolvedBase, passport: Passpor
 
 def _given_engines(given: MortalEngine | EngineFactory | None, settings: ServeSettings) -> EngineFactory:
     if given is None:
-        return lambda: ScriptedEngine(max_num_seqs=settings.max_num_seqs or 64)
+        return lambda: ScriptedEngine(max_num_seqs=settings.max_num_seqs or 64, keep_requests=False)
     if callable(given):
         return given
     return lambda: given

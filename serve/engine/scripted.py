@@ -105,8 +105,11 @@ class ScriptedEngine:
         max_loras: int = 8,
         max_cpu_loras: int = 64,
         max_lora_rank: int = 64,
+        keep_requests: bool = True,
     ) -> None:
+        """`keep_requests` False: what was asked is forgotten, for servers that run for hours."""
         self.script = script or Script()
+        self._keeps_requests = keep_requests
         self.active: set[str] = set()
         self.aborted: list[str] = []
         self.requests: list[EngineRequest] = []
@@ -249,7 +252,8 @@ class ScriptedEngine:
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         if self._dead:
             raise EngineDeadError("the scripted engine is dead")
-        self.requests.append(request)
+        if self._keeps_requests:
+            self.requests.append(request)
         self.active.add(request.request_id)
         self._changed.set()
         completed = False
@@ -265,7 +269,7 @@ class ScriptedEngine:
                 yield _merged(collected)
             completed = True
         finally:
-            if not completed:
+            if not completed and self._keeps_requests:
                 self.aborted.append(request.request_id)
             self.active.discard(request.request_id)
             self._changed.set()
@@ -314,7 +318,8 @@ class ScriptedEngine:
         if not self.gate.is_set():
             await self._unless_dead(self.gate.wait())
             await self._check_moving()
-        self.scored.append(adapter)
+        if self._keeps_requests:
+            self.scored.append(adapter)
         first = len(prompt_token_ids)
         return [
             self._logprob(adapter, position, token_id)
@@ -343,6 +348,7 @@ class ScriptedEngine:
         if self.script.keeps_unloaded:
             raise UnloadFailedError(f"the engine still holds {adapter.name}")
         self.adapters.pop(adapter.engine_id, None)
+        self._made_of.pop(adapter.engine_id, None)
 
     async def resident_adapters(self) -> set[int]:
         return set(self.adapters)
