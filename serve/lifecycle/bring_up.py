@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from adapters.check import check_adapter
-from adapters.errors import AdapterError, AdapterNotFoundError
 from adapters.name import AdapterVersion
 from adapters.probe import Probe, read_probe
 from adapters.registry.records import Event, VersionRecord
-from adapters.report import CheckReport
-from adapters.source import resolve_source
 from adapters.store import AdapterStore
 from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle, Engine
 from serve.errors import EngineDeadError, EngineNotReadyError, LifecycleError, ProbeFailedError
 from serve.events import GATEWAY_ACTOR, STATE_ACTION, EventLog
 from serve.lifecycle.board import AdapterBoard
+from serve.lifecycle.kept_files import KeptFiles
 from serve.lifecycle.probe import AdapterProbe
 from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.state import AdapterState
@@ -34,19 +31,6 @@ logger = logging.getLogger("hotswap.adapters")
 
 MAX_FAILURES_LISTED = 8  # of one name, in memory
 
-# Gives the folder that a source's text names, for the length of the block. Raises AdapterSourceError and others.
-OpenSource = Callable[[str], AbstractAsyncContextManager[Path]]
-
-
-def local_sources(root: Path) -> OpenSource:
-    """Sources below one folder of this machine."""
-
-    @asynccontextmanager
-    async def open_source(text: str) -> AsyncIterator[Path]:
-        yield await asyncio.to_thread(resolve_source, text, [root])
-
-    return open_source
-
 
 class BringUp:
     """Brings versions into one engine. Belongs to one event loop."""
@@ -56,18 +40,16 @@ class BringUp:
         *,
         engine: Engine,
         board: AdapterBoard,
+        files: KeptFiles,
         store: AdapterStore,
         metrics: GatewayMetrics,
         events: EventLog,
         rules: AdapterRules,
-        open_source: OpenSource,
         hold: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.engine = engine
-        self.open_source = open_source
         self.epoch = 0  # engines until now; what was loaded into another one is gone
-        # Two names may share one folder of the store: none is written while another's leftovers are removed.
-        self.files = asyncio.Lock()
+        self.files = files
         self._board = board
         self._store = store
         self._metrics = metrics
@@ -108,81 +90,12 @@ class BringUp:
         self._board.add(managed)
         return managed
 
-    async def check(self, folder: Path) -> CheckReport:
-        """All that is wrong with the adapter in `folder`."""
-        rules = self._rules
-        return await asyncio.to_thread(
-            check_adapter,
-            folder,
-            target=rules.target,
-            max_lora_rank=rules.max_lora_rank,
-            max_bytes=rules.max_bytes,
-        )
-
-    async def publish(self, folder: Path, digest: str) -> Path:
-        """Copy a checked version into the store. Raises AdapterChangedError, AdapterStoreError."""
-        async with self.files:
-            return await asyncio.to_thread(self._store.publish, folder, digest)
-
-    async def renew(self, folder: Path, digest: str) -> None:
-        """Let the stored manifest and probe be those of `folder`."""
-        async with self.files:
-            await asyncio.to_thread(self._store.renew, folder, digest)
-
-    async def kept(self, record: VersionRecord) -> Path:
-        """The folder of a registered version in this store, its bytes verified.
-
-        One that is missing or damaged is fetched again from where it came from. Raises LifecycleError and what
-        the store and the source raise.
-        """
-        self.check_fits(record)
-        digest = record.version.digest
-        if await asyncio.to_thread(self._store.verify, digest):
-            return await asyncio.to_thread(self._store.path, digest)
-        return await self._fetch(record)
-
-    def check_fits(self, record: VersionRecord) -> None:
-        """Raises LifecycleError when this server cannot have that version, whatever its files are."""
-        if record.base_fingerprint != self._rules.target.fingerprint:
-            raise LifecycleError("it was checked against another base model; load it again for this one")
-        if record.rank > self._rules.max_lora_rank:
-            raise LifecycleError(
-                f"its rank {record.rank} is above --max-lora-rank {self._rules.max_lora_rank}"
-            )
-
-    async def _fetch(self, record: VersionRecord) -> Path:
-        digest = record.version.digest
-        lost = await asyncio.to_thread(self._describe_loss, digest)
-        try:
-            async with self.open_source(record.source) as folder:
-                report = await self.check(folder)
-                report.raise_for_problems()
-                if report.facts.digest != digest:
-                    raise LifecycleError(
-                        f"{lost}, and its source {record.source!a} holds another version now "
-                        f"({(report.facts.digest or 'none')[:8]}); load that one, or this one again"
-                    )
-                path = await self.publish(folder, digest)
-        except AdapterError as error:
-            raise LifecycleError(
-                f"{lost}, and it could not be fetched again from {record.source!a}: {error}"
-            ) from error
-        logger.info("adapter %s: fetched from %a", record.version, record.source)
-        return path
-
-    def _describe_loss(self, digest: str) -> str:
-        try:
-            self._store.path(digest)
-        except AdapterNotFoundError:
-            return "its files are not in this server's store"
-        return "its files in the store are damaged"
-
     async def from_store(self, record: VersionRecord) -> ManagedVersion:
         """Bring a registered version up, whatever it was before. Raises HotswapError; it is then failed."""
         managed = self.manage(record.version, _facts(record), self._rules.root)
         try:
             with managed.timed("verify"):
-                path = await self.kept(record)
+                path = await self.files.find(record)
             managed.handle = AdapterHandle(str(record.version), managed.handle.engine_id, path)
             managed.advance(AdapterState.CHECKED)
             await self.bring_up(managed, await asyncio.to_thread(read_probe, path))
@@ -218,7 +131,7 @@ class BringUp:
         """
         with managed.timed("verify"):
             if record is not None:
-                path = await self.kept(record)
+                path = await self.files.find(record)
             elif await asyncio.to_thread(self._store.verify, managed.version.digest):
                 path = await asyncio.to_thread(self._store.path, managed.version.digest)
             else:
@@ -241,7 +154,7 @@ class BringUp:
         epoch = self.epoch
         try:
             with managed.timed("verify"):
-                path = await self.kept(record)
+                path = await self.files.find(record)
             with managed.timed("load"):
                 await self.engine.load_adapter(managed.handle)
             if self._rules.probe:

@@ -65,7 +65,7 @@ class Loading:
         started = time.perf_counter()
         record = await self._desired.read(order.alias)
         check_expected(record, order.expected_live)
-        report = await self._bring_up.check(order.folder)
+        report = await self._bring_up.files.check(order.folder)
         check_seconds = time.perf_counter() - started
         report.raise_for_problems()
         facts = report.facts
@@ -146,7 +146,7 @@ class Loading:
 
     async def _keep(self, version: AdapterVersion, facts: VersionFacts, folder: Path) -> Path:
         """Have a version in store and registry; returns its folder in the store."""
-        path = await self._bring_up.publish(folder, version.digest)
+        path = await self._bring_up.files.publish(folder, version.digest)
         fingerprint = self._rules.target.fingerprint
         await self._desired.add(NewVersion(version, facts.rank, facts.num_bytes, fingerprint, facts.source))
         return path
@@ -155,7 +155,7 @@ class Loading:
         """Let a staged version answer."""
         if managed.state is AdapterState.CHECKED:
             await self._bring_up.bring_up(managed, recorded)
-            await self._bring_up.renew(folder, managed.version.digest)
+            await self._bring_up.files.renew(folder, managed.version.digest)
         else:
             await self._reconciler.prove(managed)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from adapters.errors import AdapterNotFoundError
@@ -26,6 +25,7 @@ from serve.lifecycle.retirement import Retirement
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.verbs import Verbs
 from serve.lifecycle.version import ManagedVersion
+from serve.metrics import GatewayMetrics
 from serve.running import RunningRequests
 
 logger = logging.getLogger("hotswap.adapters")
@@ -48,10 +48,9 @@ class Reconciler:
         store: AdapterStore,
         verbs: Verbs,
         running: RunningRequests,
+        metrics: GatewayMetrics,
         max_resident: int,
-        on_names: Callable[[], None],
     ) -> None:
-        """`on_names` is called when names came or went."""
         self._board = board
         self._desired = desired
         self._bring_up = bring_up
@@ -61,7 +60,7 @@ class Reconciler:
         self._verbs = verbs
         self._running = running
         self._max_resident = max_resident
-        self._on_names = on_names
+        self._metrics = metrics
         self._proofs: dict[ManagedVersion, asyncio.Task[None]] = {}
         self._pending: set[str] = set()
         self._retries: dict[str, tuple[float, float]] = {}  # name -> (when, seconds since the last time)
@@ -84,8 +83,7 @@ class Reconciler:
         await self._list_unread(found[self._max_resident :])
         for record in records:
             self.settle(record)
-        self._bring_up.count_states()
-        self._on_names()
+        self.note_names()
 
     async def converge(self) -> None:
         """Take over what other gateways changed, and try again what failed. Raises RegistryError."""
@@ -162,6 +160,11 @@ class Reconciler:
         versions = (self._board.get(AdapterVersion(record.name, digest)) for digest in wanted(record))
         return all(managed is not None and managed.state is AdapterState.LIVE for managed in versions)
 
+    def note_names(self) -> None:
+        """Tell the metrics that names or versions came or went."""
+        self._metrics.known_adapters(self._board.aliases())
+        self._bring_up.count_states()
+
     def retry_later(self, name: str) -> None:
         """Something of a name could not be brought up: try again, less and less often."""
         _, waited = self._retries.get(name, (0.0, 0.0))
@@ -217,7 +220,7 @@ class Reconciler:
                     await self._housekeeping.drop_files(gone.version.digest)
             if not record.known:
                 self._forget_failures(name)
-            self._on_names()
+            self.note_names()
 
     async def _try(self, version: VersionRecord) -> None:
         try:
@@ -235,7 +238,7 @@ class Reconciler:
         paths = await asyncio.to_thread(self._find, versions)
         for version, path in zip(versions, paths, strict=True):
             try:
-                self._bring_up.check_fits(version)
+                self._bring_up.files.check_fits(version)
                 if path is None:
                     raise LifecycleError("its files are not in this server's store")
             except LifecycleError as error:
