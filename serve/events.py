@@ -55,6 +55,13 @@ def call_noted() -> Iterator[NotedInCall]:
         _call.reset(token)
 
 
+def mark_noted() -> None:
+    """Say that what this code's call does was written down by other means: with the change, in one transaction."""
+    call = _call.get()
+    if call is not None:
+        call.noted = True
+
+
 class EventLog:
     """Belongs to one event loop; the registry works in threads."""
 
@@ -78,9 +85,8 @@ class EventLog:
 
     def note(self, event: Event) -> None:
         """Have an event written down, after those before it. Never raises: what cannot be written is logged."""
-        call = _call.get()
-        if call is not None and event.action != STATE_ACTION:
-            call.noted = True
+        if event.action != STATE_ACTION:
+            mark_noted()
         for listener in self._listeners:
             listener(event)
         if len(self._waiting) >= MAX_WAITING:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Response
 
 from adapters.registry.records import Event
 from serve.access.api_key import make_key
+from serve.events import mark_noted
 from serve.routes.dependencies import AdminDep, AdminRoute, GatewayDep
 from serve.routes.documentation import ADMIN_ERRORS
 from serve.schemas.keys import KEY_ID_PATTERN, CreatedKey, KeyBody, KeyList, KeyView, key_view
@@ -25,6 +26,7 @@ async def create_key(body: KeyBody, actor: AdminDep, gateway: GatewayDep, respon
     """The answer holds the key; it is shown this once. Good here at once, on other replicas within seconds."""
     fresh = make_key()
     record = await gateway.keys.create(body.new_key(fresh), actor=actor)
+    mark_noted()
     gateway.metrics.note_event(Event(actor, "create_key", "done"))
     response.headers["Cache-Control"] = "no-store"
     return CreatedKey(**key_view(record).model_dump(), key=fresh.text)
@@ -48,5 +50,6 @@ async def get_key(key_id: KeyId, actor: AdminDep, gateway: GatewayDep) -> KeyVie
 async def revoke_key(key_id: KeyId, actor: AdminDep, gateway: GatewayDep) -> KeyView:
     """For good: refused here at once, on other replicas within seconds. Requests that run with it finish."""
     record = await gateway.keys.revoke(key_id, actor=actor)
+    mark_noted()
     gateway.metrics.note_event(Event(actor, "revoke_key", "done"))
     return key_view(record)

@@ -18,6 +18,7 @@ from serve.routes.operate import ACCEPTED, WaitingDep, operate
 from serve.schemas.admin import (
     DIGEST_PATTERN,
     MoveAnswer,
+    NoFields,
     PromoteBody,
     UnloadAnswer,
     VersionAnswer,
@@ -73,9 +74,15 @@ async def promote_version(
 
 @router.post("/rollback", summary="Let the name mean what it meant before", response_model=MoveAnswer)
 async def roll_back(
-    name: Name, actor: AdminDep, gateway: GatewayDep, request: Request, waiting: WaitingDep
+    name: Name,
+    actor: AdminDep,
+    gateway: GatewayDep,
+    request: Request,
+    waiting: WaitingDep,
+    body: NoFields | None = None,
 ) -> Response:
     """Back to the version that was live before; twice is where it began."""
+    del body
 
     async def work(operation: Operation) -> Answer:
         operation.enter("prepare")
@@ -94,8 +101,10 @@ async def pin_version(
     gateway: GatewayDep,
     request: Request,
     waiting: WaitingDep,
+    body: NoFields | None = None,
 ) -> Response:
     """It stays loaded, and answers under `name@digest`, whatever the name means."""
+    del body
 
     async def work(operation: Operation) -> Answer:
         operation.enter("prepare")
@@ -135,8 +144,10 @@ async def prefetch_version(
     gateway: GatewayDep,
     request: Request,
     waiting: WaitingDep,
+    body: NoFields | None = None,
 ) -> Response:
     """In the engine and probed, so that promoting it takes no time; the name stays where it is."""
+    del body
 
     async def work(operation: Operation) -> Answer:
         operation.enter("prepare")

@@ -62,6 +62,10 @@ class PromoteBody(StrictModel):
     expected_live: ExpectedText | None = Field(None, description=_EXPECTED_LIVE)
 
 
+class NoFields(StrictModel):
+    """Nothing is asked for but the verb itself: `{}`, or no body."""
+
+
 class VersionView(BaseModel):
     """One version of an adapter: what the registry says of it and what it is in this gateway."""
 

@@ -39,6 +39,7 @@ from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
 from serve.gateway import Phase
 from serve.operations.operation import ID_PATTERN
 from serve.schemas.admin import DIGEST_PATTERN, NAME_PATTERN, VERSION_PATTERN
+from serve.schemas.keys import KEY_ID_PATTERN
 from serve.server import HotswapServer
 from serve.settings import ServeSettings
 
@@ -80,7 +81,7 @@ class ServerThread:
                 seed=seed,
             )
             self.digests.append(str(digest_of(folder)))
-        self.operation_id = ""
+        self.operation_id = self.key_id = ""
         self.prepared: set[str] = set()
         self.engine = ScriptedEngine(model_name=MODEL)
         self.server = HotswapServer(
@@ -122,13 +123,21 @@ class ServerThread:
             loaded = self.session.post(url, json=body, headers=headers)
             assert loaded.status_code == 201, loaded.text
             self.operation_id = loaded.headers["X-Operation-Id"]
+        made = self.session.post(f"{self.url}/admin/keys", json={"label": "contract"}, headers=headers)
+        assert made.status_code == 201, made.text
+        self.key_id = made.json()["id"]
 
     def known(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Half of the well-formed versions and operations in a path are known ones."""
-        for field, pattern in (("version", DIGEST_PATTERN), ("operation_id", ID_PATTERN)):
+        """Most of the well-formed versions, operations and keys in a path are known ones."""
+        patterns = {"version": DIGEST_PATTERN, "operation_id": ID_PATTERN, "key_id": KEY_ID_PATTERN}
+        for field, pattern in patterns.items():
             value = parameters.get(field)
             if isinstance(value, str) and re.fullmatch(pattern, value):
-                known = self.digests[len(value) % 2] if field == "version" else self.operation_id
+                known = {
+                    "version": self.digests[len(value) % 2],
+                    "operation_id": self.operation_id,
+                    "key_id": self.key_id,
+                }[field]
                 parameters = {**parameters, field: known if ord(value[-1]) % 4 else value}
         return parameters
 

@@ -75,7 +75,7 @@ async def test_a_follower_hears_what_happens_from_now_on_until_the_server_ends(
     await load(gateway, "new", seed=1)
     heard: list[dict[str, str]] = []
     async with asyncio.timeout(patient(10)):
-        while not heard or heard[-1]["event"] != "load":
+        while not any(event["event"] == "load" for event in heard):
             heard += parse((await call.read())["body"])
     assert int(heard[0]["id"]) == 7
     rest = asyncio.create_task(call.rest())
@@ -132,6 +132,29 @@ async def test_every_verb_is_written_down_once_with_who_and_what(scripted_gatewa
     assert [action for _, action, _, _ in await audited(gateway, action="load")] == ["load"]
     assert await audited(gateway, by="nobody") == []
     assert len(await audited(gateway, states="true")) > 5
+
+
+async def test_a_change_that_writes_itself_down_is_not_written_twice(scripted_gateway: MakeGateway) -> None:
+    gateway = await scripted_gateway(admin_key=KEY)
+    made = await gateway.client.post("/admin/keys", json={"label": "shop"}, headers=ADMIN)
+    await gateway.client.delete(f"/admin/keys/{made.json()['id']}", headers=ADMIN)
+    assert [(actor, action) for actor, action, _, _ in await audited(gateway)] == [
+        ("admin", "create_key"),
+        ("admin", "revoke_key"),
+    ]
+    plain = await gateway.client.get(
+        "/admin/audit", headers={"authorization": f"Bearer {made.json()['key']}"}
+    )
+    assert plain.status_code == 401
+
+
+async def test_a_key_without_the_scope_is_refused_and_named(scripted_gateway: MakeGateway) -> None:
+    gateway = await scripted_gateway(admin_key=KEY)
+    made = (await gateway.client.post("/admin/keys", json={"label": "shop"}, headers=ADMIN)).json()
+    plain = {"authorization": f"Bearer {made['key']}"}
+    assert (await gateway.client.get("/admin/adapters", headers=plain)).status_code == 403
+    lines = await audited(gateway)
+    assert lines[-1] == (f"key:{made['id']}", "GET /admin/adapters", "insufficient_scope", None)
 
 
 async def test_every_refused_call_is_written_down_and_no_key_is(scripted_gateway: MakeGateway) -> None:
