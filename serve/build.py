@@ -43,6 +43,7 @@ from serve.http.exchange import ExchangeLimits, Exchanges
 from serve.http.host import LOOPBACK_NAMES
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.canary import CanaryJudge
+from serve.lifecycle.listing import Listing
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.shadow import Shadows
@@ -56,6 +57,7 @@ from serve.review.review import Reviewer, ReviewLimits
 from serve.review.text_reviewer import TextReviewer
 from serve.review.threads import ReviewThreads
 from serve.running import RunningRequests
+from serve.schemas.admin import adapter_fields
 from serve.settings import KIB, MIB, ServeSettings
 from serve.tracing import Tracing, export_to
 
@@ -207,6 +209,7 @@ class GatewayLife:
         return Gateway(
             engine=engine,
             adapters=manager,
+            listing=Listing(manager.board, adapter_fields),
             canaries=canaries,
             shadows=Shadows(engine, admission, running, metrics, max_seconds=settings.request_seconds),
             uploads=Uploads(

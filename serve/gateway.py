@@ -16,6 +16,7 @@ from serve.engine.supervised.engine import SupervisedEngine
 from serve.events import EventLog
 from serve.http.exchange import Exchanges
 from serve.lifecycle.canary import CanaryJudge
+from serve.lifecycle.listing import Listing
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.shadow import Shadows
 from serve.lifecycle.uploads import Uploads
@@ -40,6 +41,7 @@ class Gateway:
 
     engine: SupervisedEngine
     adapters: AdapterManager
+    listing: Listing
     canaries: CanaryJudge
     shadows: Shadows
     uploads: Uploads

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from adapters.name import parse_alias
 from adapters.probe import read_probe
+from adapters.registry.records import NameRecord
 from adapters.registry.registry import Registry
 from adapters.report import CheckReport
 from adapters.store import AdapterStore
@@ -219,10 +220,13 @@ class AdapterManager(VersionVerbs):
         recorded = await asyncio.to_thread(read_probe, managed.handle.path)
         return await self._bring_up.ask(managed, recorded)
 
+    def records(self) -> list[NameRecord]:
+        """What the registry wants of every name that it or this gateway knows, by name."""
+        return [self._desired.get(name) for name in sorted({*self._desired.names(), *self.board.names()})]
+
     def statuses(self) -> list[AdapterStatus]:
         """Desired and actual state of every name, by name."""
-        names = sorted({*self._desired.names(), *self.board.names()})
-        found = (self.status(name) for name in names)
+        found = (describe_name(record, self.board) for record in self.records())
         return [status for status in found if status is not None]
 
     def status(self, name: str) -> AdapterStatus | None:

@@ -63,7 +63,7 @@ async def list_adapters(actor: AdminDep, gateway: GatewayDep) -> Response:
         200,
         {
             "base": gateway.adapters.board.base_name,
-            "adapters": [adapter_fields(status) for status in gateway.adapters.statuses()],
+            "adapters": gateway.listing.render(gateway.adapters.records()),
             "max_loras": facts.max_loras,
             "max_cpu_loras": facts.max_cpu_loras,
             "max_lora_rank": facts.max_lora_rank,
