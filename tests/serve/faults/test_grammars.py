@@ -43,7 +43,7 @@ async def ask(server: RunningServer, route: str, response_format: dict[str, Any]
         body["prompt"] = "constrained"
     else:
         body |= {"model": "scripted", "messages": [{"role": "user", "content": "constrained"}]}
-    return await server.client.post(route, json=body, timeout=patient(30))
+    return await server.client.post(route, json=body, timeout=patient(120))
 
 
 def compiler_of(server: RunningServer) -> psutil.Process:
