@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from adapters.errors import RegistryUnavailableError
 from adapters.registry.keys import KeyTable, NewKey
 from serve.access.api_key import hash_key
 from serve.access.api_key import make_key as fresh_key
@@ -452,3 +453,33 @@ async def test_b5_16_on_loopback_no_key_is_needed_and_a_wrong_one_is_refused(run
     # Clients that must send something may, where there is nothing to mistype.
     assert (await ask(unkeyed, "not-needed", "POST", "/generate", {"prompt": "a"})).status_code == 200
     assert (await ask(unkeyed, fresh_key().text, "POST", "/generate", {"prompt": "a"})).status_code == 401
+
+
+async def test_b5_16_when_the_registry_is_silent_for_too_long_no_key_is_believed(running_server, monkeypatch):
+    server = await running_server(
+        admin_key=KEY, auth="required", key_refresh_seconds=0.02, key_outage_seconds=0.5
+    )
+    key = await make_key(server)
+
+    def silent(self, known_revision):
+        raise RegistryUnavailableError("The registry's database does not answer.")
+
+    async def until_status(wanted: int) -> httpx.Response:
+        async with asyncio.timeout(patient(5)):
+            while True:
+                answer = await ask(server, key, "GET", "/v1/models", None)
+                if answer.status_code == wanted:
+                    return answer
+                assert answer.status_code in (200, 503)
+                await asyncio.sleep(0.01)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyTable, "read_valid", silent)
+        assert (await ask(server, key, "GET", "/v1/models", None)).status_code == 200
+        answer = await until_status(503)
+        assert refusal(answer)["code"] == "keys_unavailable"
+        assert answer.headers["retry-after"].isdigit()
+        # Which keys are good is not said to others either; the root key needs no registry.
+        assert (await ask(server, fresh_key().text, "GET", "/v1/models", None)).status_code == 503
+        assert (await ask(server, KEY, "GET", "/v1/models", None)).status_code == 200
+    await until_status(200)
