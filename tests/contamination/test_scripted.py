@@ -137,7 +137,7 @@ def old_version_lingers(monkeypatch: pytest.MonkeyPatch) -> WordEngine:
         previous = self.behind(managed.version.name)
         if previous is None or previous is managed:
             return point(self, managed)
-        asyncio.get_running_loop().call_later(0.1, point, self, managed)
+        asyncio.get_running_loop().call_later(0.5, point, self, managed)
         return None
 
     monkeypatch.setattr(AdapterBoard, "point", later)
@@ -220,7 +220,7 @@ async def test_a_server_that_is_wrong_is_found_out(clean_environment, monkeypatc
     monkeypatch.setattr("tests.contamination.director.DRAIN_SECONDS", 1.0)
     monkeypatch.setattr("serve.lifecycle.retirement._ABORT_SECONDS", 0.5)
     spoil, kinds = WRONG[case]
-    plan = Plan(FOUND_SECONDS, round_seconds=1.5, kills_each_round=0, until_fault=True)
+    plan = Plan(FOUND_SECONDS, round_seconds=3.0, kills_each_round=0, until_fault=True)
     report = await run(tmp_path, spoil(monkeypatch), plan)
     assert not report.ok
     assert kinds <= set(report.faults), report.text()
