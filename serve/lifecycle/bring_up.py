@@ -94,11 +94,12 @@ class BringUp:
         """Bring a registered version up, whatever it was before. Raises HotswapError; it is then failed."""
         managed = self.manage(record.version, _facts(record), self._rules.root)
         try:
-            with managed.timed("verify"):
-                path = await self.files.find(record)
-            managed.handle = AdapterHandle(str(record.version), managed.handle.engine_id, path)
-            managed.advance(AdapterState.CHECKED)
-            await self.bring_up(managed, await asyncio.to_thread(read_probe, path))
+            with managed.timed("total"):
+                with managed.timed("verify"):
+                    path = await self.files.find(record)
+                managed.handle = AdapterHandle(str(record.version), managed.handle.engine_id, path)
+                managed.advance(AdapterState.CHECKED)
+                await self.bring_up(managed, await asyncio.to_thread(read_probe, path))
         except (HotswapError, asyncio.CancelledError) as error:
             await self.give_up(managed, error)
             raise
