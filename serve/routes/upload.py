@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -52,11 +53,15 @@ class UploadRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             try:
-                return await call_admin(request, typed)
+                answer = await call_admin(request, typed)
             except HotswapError as error:
                 response = domain_response(error, request)
-                response.headers["Connection"] = "close"
-                return response
+            except RequestValidationError as error:
+                response = await request.app.exception_handlers[RequestValidationError](request, error)
+            else:
+                return answer
+            response.headers["Connection"] = "close"
+            return response
 
         return guarded
 

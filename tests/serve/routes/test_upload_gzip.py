@@ -122,3 +122,23 @@ async def test_an_upload_that_is_not_waited_for_keeps_its_files_until_it_is_load
     ended = (await made.client.get(accepted.headers["location"])).json()
     assert (ended["state"], ended["status"]) == ("done", 201)
     assert staged(made) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        (b"promote=maybe", []),
+        (b"expected_live=it", []),
+        (b"wait=-1", []),
+        (b"", [(b"idempotency-key", b"a b")]),
+    ],
+)
+async def test_a_malformed_wish_ends_the_connection_before_the_body(
+    scripted_gateway: Any, query: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    made = await scripted_gateway()
+    headers = [*headers, (b"content-type", b"application/x-tar")]
+    call = AsgiCall(made.app, "PUT", URL, body=b"x" * 100, headers=headers)
+    call.scope["query_string"] = query
+    status, answered = await call.head()
+    assert (status, answered["connection"], call.unread) == (422, "close", 1)
