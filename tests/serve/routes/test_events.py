@@ -10,10 +10,8 @@ import pytest
 
 from adapters.registry.records import Event
 from serve import events as events_module
-from serve.audit import Audit, StrangerGate
 from serve.build import drain
 from serve.engine.scripted import Script
-from serve.events import EventLog
 from serve.schemas.operations import EventPage
 from tests.patience import patient
 from tests.serve.asgi_call import AsgiCall
@@ -229,25 +227,3 @@ async def test_the_audit_log_is_read_page_by_page(scripted_gateway: MakeGateway)
 async def test_a_malformed_question_is_refused(scripted_gateway: MakeGateway, query: str) -> None:
     gateway = await scripted_gateway()
     assert (await gateway.client.get(f"/admin/audit?{query}")).status_code == 422
-
-
-async def test_strangers_cannot_fill_the_audit_log(scripted_gateway: MakeGateway) -> None:
-    gateway = await scripted_gateway()
-    log: EventLog = gateway.gateway.events
-    audit = Audit(log, strangers_per_minute=3)
-    for number in range(10):
-        audit.call(
-            "GET /admin", actor=None, status=401, outcome="invalid_api_key", request_id=f"req-{number}"
-        )
-    audit.call("GET /admin", actor="admin", status=404, outcome="adapter_not_found", request_id="req")
-    await log.flush()
-    assert [record.event.actor for record in await log.page()] == ["admin", "unknown", "unknown", "unknown"]
-
-
-def test_calls_that_were_passed_over_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr("serve.audit.time.monotonic", lambda: now)
-    gate = StrangerGate(per_minute=2)
-    assert [gate.admit() for _ in range(5)] == [0, 0, None, None, None]
-    now += 30.0
-    assert [gate.admit() for _ in range(2)] == [3, None]
