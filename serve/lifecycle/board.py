@@ -42,12 +42,17 @@ class Lease:
     async def wait_proven(self) -> None:
         """Return at once, but for the first uses of a version that nobody has read since the start.
 
-        Raises AdapterUnavailableError when it is not what was trained.
+        Raises AdapterUnavailableError when it is not what was trained, or when the engine went before that was known.
         """
         managed = self.managed
-        if managed is not None and not managed.proven and managed.proof is not None:
-            await asyncio.wait({managed.proof})
-            self.check_usable()
+        if managed is None or managed.proven or managed.proof is None:
+            return
+        await asyncio.wait({managed.proof})
+        self.check_usable()
+        if not managed.proven:
+            raise AdapterUnavailableError(
+                f"adapter {managed.version} could not be read before the engine went; try again in a moment"
+            )
 
     def check_usable(self) -> None:
         """Raises AdapterUnavailableError when the version did not come back with a new engine."""

@@ -303,7 +303,8 @@ async def test_a_proof_that_an_engine_took_with_it_is_begun_again(bench: MakeBen
 
     after.engine.load_adapter = die  # type: ignore[method-assign]
     with after.board.lease("risk", param="adapter") as lease:
-        await lease.wait_proven()
+        with pytest.raises(AdapterUnavailableError, match="before the engine went"):
+            await lease.wait_proven()
     after.engine.load_adapter = genuine  # type: ignore[method-assign]
     with after.board.lease("risk", param="adapter") as lease:
         await lease.wait_proven()
