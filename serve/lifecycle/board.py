@@ -42,7 +42,7 @@ class Lease:
     async def wait_proven(self) -> None:
         """Return at once, but for the first uses of a version that nobody has read since the start.
 
-        Raises AdapterUnavailableError when it is not what was trained, or when the engine went before that was known.
+        Raises AdapterUnavailableError when it is not what was trained, or the engine went before that was known.
         """
         managed = self.managed
         if managed is None or managed.proven or managed.proof is None:
