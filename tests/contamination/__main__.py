@@ -1,4 +1,5 @@
-"""`python -m tests.contamination --minutes 60 [--engine vllm|scripted] [--clients N] [--seed N] [--report FILE]`.
+"""`python -m tests.contamination --minutes 60 [--engine vllm|scripted] [--clients N] [--kills N]
+[--seed N] [--report FILE]`.
 
 Ends with 0 when there was no fault, with 1 otherwise.
 """
@@ -33,10 +34,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--engine", choices=("vllm", "scripted"), default="vllm")
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--kills", type=int, default=1, help="of the engine, a minute")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path, help="write the report there as JSON, too")
     given = parser.parse_args()
-    plan = Plan(given.minutes * 60, num_clients=given.clients, seed=given.seed)
+    plan = Plan(given.minutes * 60, num_clients=given.clients, seed=given.seed, kills_each_round=given.kills)
     report = asyncio.run(_run(given.engine, plan))
     if given.report is not None:
         given.report.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -34,6 +34,7 @@ class Director:
         self.standing = Standing()
         self.verbs: Counter[str] = Counter()
         self.cut_off: Counter[str] = Counter()  # verbs that an engine's death ended
+        self.trace: deque[str] = deque(maxlen=20)  # the last verbs, for whoever looks into a fault
         self.name = name
         self._client = client
         self._versions = cast.of(name)
@@ -105,12 +106,12 @@ class Director:
         with self._history.change(self._answerers(after)) as change:
             answers = await asyncio.gather(*(self._send("POST", "", body) for _ in range(2)))
             checked = [self._succeeded("load twice", answer) for answer in answers]
-            if any(checked):
+            if any(checked) or await self._looks_like(after):
                 self.standing = after
             else:
                 change.fail()
-        if not all(checked):
-            await self._look()
+        if not await self._looks_like(self.standing):
+            self._fault("load twice left neither what was nor what should be", answers[0])
 
     async def _load_damaged(self) -> None:
         body = {"name": self.name, "source": DAMAGED}
@@ -199,27 +200,25 @@ class Director:
             if self._succeeded(verb, answer):
                 self.standing = after
                 return
-            before, self.standing = self.standing, after
-            if await self._look():
-                return  # it was done, though it said that it was not
-            self.standing = before
+            if await self._looks_like(after):
+                self.standing = after  # it was done, though it said that it was not
+                return
             change.fail()
-        if not await self._look():
+        if not await self._looks_like(self.standing):
             self._fault(f"{verb} left neither what was nor what should be", answer)
 
-    async def _look(self) -> bool:
-        """Whether the server's own account of the name is as the standing says."""
-        answer = await self._send("GET", f"/{self.name}")
+    async def _looks_like(self, standing: Standing) -> bool:
+        """Whether that is the server's own account of the name."""
+        answer = await self._client.get(f"/admin/adapters/{self.name}")
         if answer.status_code == 404:
-            return not self.standing.known
+            return not standing.known
         shown = answer.json()
-        wanted = {version["version"] for version in shown["versions"] if version["wanted"]}
-        pinned = {version["version"] for version in shown["versions"] if version["pinned"]}
+        versions = shown["versions"]
         return bool(
-            shown["desired"] == self.standing.live
-            and wanted == self.standing.wanted
-            and pinned == self.standing.pinned
-            and {version["version"] for version in shown["versions"]} >= self.standing.known
+            shown["desired"] == standing.live
+            and {version["version"] for version in versions if version["wanted"]} == standing.wanted
+            and {version["version"] for version in versions if version["pinned"]} == standing.pinned
+            and knows(versions, standing)
         )
 
     def _answerers(self, standing: Standing) -> dict[str, Answerers]:
@@ -233,7 +232,11 @@ class Director:
 
     async def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
         url, headers = f"/admin/adapters{path}", {"Content-Type": "application/json"}
-        return await self._client.request(method, url, json=body, headers=headers, timeout=VERB_SECONDS)
+        answer = await self._client.request(method, url, json=body, headers=headers, timeout=VERB_SECONDS)
+        failed = answer.status_code >= 400
+        code = answer.json()["error"]["code"] if failed else ""
+        self.trace.append(f"{method} {path} {body or ''} {answer.status_code} {code}".replace("  ", " "))
+        return answer
 
     def _succeeded(self, verb: str, answer: httpx.Response) -> bool:
         self.verbs[verb] += 1
@@ -261,3 +264,11 @@ class Director:
 
     def _fault(self, verb: str, answer: httpx.Response) -> None:
         self._judge.fault("verb", f"{verb} {self.name}: {answer.status_code} {answer.text[:300]}")
+
+
+def knows(versions: Sequence[Mapping[str, Any]], standing: Standing) -> bool:
+    """Whether the listed versions are the known ones, and besides only what failed and is shown with its reason."""
+    listed = {version["version"]: version["state"] for version in versions}
+    return standing.known <= listed.keys() and all(
+        state == "failed" for version, state in listed.items() if version not in standing.known
+    )

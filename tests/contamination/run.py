@@ -14,7 +14,7 @@ import httpx
 from tests.contamination.cast import NAMES
 from tests.contamination.clients import BASE_TOP, Clients
 from tests.contamination.dialects import ALL, GENERATE, Ask
-from tests.contamination.director import Director
+from tests.contamination.director import Director, knows
 from tests.contamination.history import History
 from tests.contamination.judge import Judge, numbers
 from tests.contamination.killer import Killer
@@ -120,6 +120,9 @@ class Run:
             if time.perf_counter() > deadline:
                 for text in wrong:
                     self.judge.fault("rest", text)
+                for director in self._directors:
+                    if any(director.name in text for text in wrong):
+                        self.judge.fault("trace", "; ".join(director.trace))
                 return
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -171,9 +174,9 @@ def _not_as_it_should_be(shown: dict[str, Any], director: Director) -> list[str]
     ]
     if not shown["settled"]:
         wrong.append(f"{name} is not settled: {shown['reason']}")
-    known = {version["version"] for version in versions if version["state"] != "failed"}
-    if known != standing.known:
-        wrong.append(f"{name} has kept {sorted(known)} instead of {sorted(standing.known)}")
+    if not knows(versions, standing):
+        listed = {version["version"]: version["state"] for version in versions}
+        wrong.append(f"{name} has kept {listed} instead of {sorted(standing.known)}")
     up = {version["version"] for version in versions if version["state"] in UP}
     if up != standing.wanted:
         wrong.append(f"{name} has {sorted(up)} instead of {sorted(standing.wanted)}")
