@@ -16,14 +16,13 @@ import typer
 from rich.console import Console
 
 from bases.errors import HotswapError
-from bases.resolve import resolve_base
 from benchmarks.closed_loop.errors import BenchmarkError, PlanError
 from benchmarks.closed_loop.server import running
 from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.engine_kill.plan import Plan
 from benchmarks.engine_kill.report import markdown, verdicts
 from benchmarks.engine_kill.trial import Trial, run_trial
-from benchmarks.steady.gateway import gateway_spec
+from benchmarks.steady.gateway import find_base, gateway_spec
 from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 
@@ -76,10 +75,8 @@ def measure(
     folder = out or CHECKOUT / "build" / "bench" / "engine_kill" / f"{started:%Y%m%dT%H%M%SZ}"
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
-    from serve.settings import load_settings
-
-    resolved = resolve_base(base, home=load_settings().home)
-    maker = VersionMaker(home / "adapters", resolved.path, rank=plan.rank, targets=ALL_LINEAR)
+    served = find_base(base, folder)
+    maker = VersionMaker(home / "adapters", served.linear_modules, rank=plan.rank, targets=ALL_LINEAR)
     console.print(f"making {plan.adapters} adapters and starting the gateway")
     sources = {name: maker.make(name, seed=number) for number, name in enumerate(plan.names)}
     flags = (
@@ -89,7 +86,7 @@ def measure(
         *(serve_arg or ()),
     )
     trials: list[Trial] = []
-    with running([gateway_spec(home, resolved, flags)], logs=folder, ready_seconds=plan.ready_seconds) as up:
+    with running([gateway_spec(home, served, flags)], logs=folder, ready_seconds=plan.ready_seconds) as up:
         server = up["gateway"]
         with httpx.Client(base_url=server.url, timeout=300.0) as client:
             for name, source in sources.items():
