@@ -40,7 +40,7 @@ def measure(
     concurrency: Annotated[int, typer.Option(help="Requests under way at once.")] = 8,
     churn_seconds: Annotated[
         float, typer.Option(help="From one load, unload or replacement to the next.")
-    ] = 2.0,
+    ] = 1.0,
     list_seconds: Annotated[float, typer.Option(help="From one listing to the next.")] = 2.0,
     sample_seconds: Annotated[float, typer.Option(help="From one look at the processes to the next.")] = 5.0,
     max_tokens: Annotated[int, typer.Option(help="Length of every answer.")] = 8,
@@ -50,6 +50,10 @@ def measure(
         str, typer.Option(help="Base model, as for `hotswap serve`; 'tiny': a random one; 'scripted': none.")
     ] = "default",
     max_cpu_loras: Annotated[int, typer.Option(help="Adapters that the engine keeps in memory.")] = 128,
+    kv_cache_gib: Annotated[
+        float,
+        typer.Option(help="KV cache on a CPU: small, so that it is soon full and memory can be judged."),
+    ] = 0.5,
     quick: Annotated[
         bool, typer.Option("--quick", help="100 adapters of the tiny base for 2 minutes.")
     ] = False,
@@ -90,7 +94,7 @@ def measure(
         for number, name in enumerate(track(plan.names, "making adapters", console=console))
     ]
     spares = [maker.make(f"spare-{n}", seed=1_000_000 + n) for n in range(plan.spares)]
-    flags = [f"--max-cpu-loras={max_cpu_loras}", *(serve_arg or ())]
+    flags = [f"--max-cpu-loras={max_cpu_loras}", f"--kv-cache-gib={kv_cache_gib:g}", *(serve_arg or ())]
     with running([gateway_spec(home, served, flags)], logs=folder, ready_seconds=plan.ready_seconds) as up:
         server = up["gateway"]
         registering = Admin(server.url, time.monotonic())
