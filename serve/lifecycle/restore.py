@@ -89,12 +89,16 @@ class Restoration:
 
     async def _bring_back(self, engine: Engine, managed: ManagedVersion) -> None:
         version = managed.version
+        if self._board.get(version) is not managed:
+            return  # it drained while others came back, and its files may be gone by now
         record = self._desired.get(version.name).get(version.digest)
         try:
             await self._bring_up.return_to(engine, managed, record)
         except (EngineDeadError, EngineNotReadyError):
             raise
         except HotswapError as error:
+            if self._board.get(version) is not managed:
+                return
             logger.error("adapter %s does not come back: %s", version, error)
             managed.returning = False
             managed.fail(error)

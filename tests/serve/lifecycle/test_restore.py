@@ -317,3 +317,38 @@ async def test_without_a_probe_they_come_back_as_well(bench: MakeBench) -> None:
     await made.manager.restore(engines.succeed(ScriptedEngine(Script(no_effect=True))))
     assert made.speaker() == version
     assert made.held == [version]
+
+
+class SlowEngine(ScriptedEngine):
+    """Stops inside its first load until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loading, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def load_adapter(self, adapter: AdapterHandle) -> None:
+        self.loading.set()
+        await self.go_on.wait()
+        await super().load_adapter(adapter)
+
+
+async def test_a_name_that_finished_draining_while_others_came_back_does_not_end_the_restoration(
+    bench: MakeBench,
+) -> None:
+    made, engines = start(bench)
+    live = await made.load("risk", 0)
+    await made.load("tone", 1)
+    with made.board.lease("risk", param="adapter"), made.board.lease("risk", param="adapter"):  # comes first
+        with made.board.lease("tone", param="adapter"):
+            unloading = asyncio.create_task(made.manager.unload("tone", actor="test", drain_seconds=60))
+            while made.board.behind("tone") is not None:
+                await asyncio.sleep(0)
+            fresh = SlowEngine()
+            engines.succeed(fresh)
+            restoring = asyncio.create_task(made.manager.restore(fresh))
+            await fresh.loading.wait()
+        await unloading  # its files are gone
+        fresh.go_on.set()
+        await restoring
+    assert made.held == [live]
+    assert made.board.versions("tone") == []
