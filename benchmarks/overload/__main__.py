@@ -17,7 +17,6 @@ import typer
 from rich.console import Console
 
 from bases.errors import HotswapError
-from bases.resolve import resolve_base
 from benchmarks.closed_loop.errors import ClientFailedError, NoAnswerError, PlanError
 from benchmarks.closed_loop.server import Server, ServerSpec, running
 from benchmarks.closed_loop.sigterm import end_on_sigterm
@@ -26,7 +25,7 @@ from benchmarks.overload.figures import Limits, Stage, measure_stage
 from benchmarks.overload.plan import CAPACITY_WORKERS, FACTORS, Plan
 from benchmarks.overload.record import read_records
 from benchmarks.overload.report import markdown
-from benchmarks.steady.gateway import gateway_spec
+from benchmarks.steady.gateway import find_base, gateway_spec
 from benchmarks.steady.machine import MachineTime
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 
@@ -52,7 +51,9 @@ def measure(
     prompt_words: Annotated[int, typer.Option(help="Length of every prompt, in words.")] = 32,
     slo_ttft_seconds: Annotated[float, typer.Option(help="A good answer's first token.")] = 10.0,
     slo_e2e_seconds: Annotated[float, typer.Option(help="A good answer's last token.")] = 20.0,
-    base: Annotated[str, typer.Option(help="Base model, as for `hotswap serve`.")] = "default",
+    base: Annotated[
+        str, typer.Option(help="Base model, as for `hotswap serve`; tiny, or scripted.")
+    ] = "default",
     url: Annotated[str | None, typer.Option(help="Measure a gateway that is running.")] = None,
     serve_arg: Annotated[
         list[str] | None,
@@ -170,11 +171,9 @@ class Stager:
 def _spec(url: str | None, base: str, serve_arg: list[str], folder: Path) -> ServerSpec:
     if url is not None:
         return ServerSpec("gateway", "a running gateway", base, "/readyz", url=url)
-    from serve.settings import load_settings
-
     home = folder / "home"
     (home / "adapters").mkdir(parents=True, exist_ok=True)
-    return gateway_spec(home, resolve_base(base, home=load_settings().home), serve_arg)
+    return gateway_spec(home, find_base(base, folder), serve_arg)
 
 
 def _say(console: Console, stage: Stage) -> None:
