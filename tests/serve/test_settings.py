@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serve.access.authority import hash_key
+from serve.access.api_key import hash_key
 from serve.errors import SettingsError
 from serve.settings import CONFIG_VARIABLE, ServeSettings, load_settings
 
