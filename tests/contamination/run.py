@@ -44,7 +44,7 @@ class Plan:
     """How long, how many, and from which seed everything is drawn."""
 
     seconds: float
-    min_requests: int = 0  # it goes on until there were so many
+    min_words: int = 0  # it goes on until so many answers were compared with their word
     num_clients: int = 16
     seed: int = 0
     round_seconds: float = 60.0
@@ -76,7 +76,10 @@ class Run:
             await director.begin()
         while not self._over(time.perf_counter() - started):
             left = self._plan.seconds - (time.perf_counter() - started)
-            await self._round(min(left if left > 0 else MORE_SECONDS, self._plan.round_seconds))
+            if left > 0:
+                await self._round(min(left, self._plan.round_seconds), self._plan.kills_each_round)
+            else:
+                await self._round(MORE_SECONDS, 0)
             await self._rest()
             memory_mib.append(self._server.process.memory_info().rss / MIB)
         return Report.of(
@@ -92,7 +95,7 @@ class Run:
     def _over(self, seconds: float) -> bool:
         if self._plan.until_fault and self.judge.fault_kinds:
             return True
-        return seconds >= self._plan.seconds and self.judge.dialects.total() >= self._plan.min_requests
+        return seconds >= self._plan.seconds and self.judge.words >= self._plan.min_words
 
     async def _hear_the_base_alone(self) -> None:
         cast = self.judge.cast
@@ -102,14 +105,14 @@ class Run:
             self.judge.hear(heard)
             self.judge.base_alone[number] = numbers(heard)
 
-    async def _round(self, seconds: float) -> None:
+    async def _round(self, seconds: float, num_kills: int) -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().call_later(seconds, stop.set)
         if self._plan.until_fault:
             self.judge.on_fault = stop.set
         async with asyncio.TaskGroup() as group:
             group.create_task(self._clients.run(self._plan.num_clients, stop))
-            group.create_task(self._killer.run(stop, seconds, self._plan.kills_each_round))
+            group.create_task(self._killer.run(stop, seconds, num_kills))
             for director in self._directors:
                 group.create_task(director.run(stop, pause_seconds=self._server.pause_seconds))
 

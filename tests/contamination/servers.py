@@ -24,6 +24,7 @@ from tests.serve.live.live_server import LiveServer
 MAX_LORAS = 3  # fewer slots than versions: they are exchanged all the time
 MAX_CPU_LORAS = 32  # more places than versions: what is loaded stays
 READY_SECONDS = 60.0
+RESTART_WINDOW_SECONDS = 20.0  # kills that are further apart are no crash loop
 
 
 @dataclass
@@ -83,7 +84,13 @@ class WordEngine(ScriptedEngine):
 @asynccontextmanager
 async def scripted_server(home: Path, engine: ScriptedEngine | None = None) -> AsyncIterator[ServerUnderTest]:
     """The whole gateway behind a real socket, in this process."""
-    settings = ServeSettings(home=home, engine="scripted", port=0, max_queued_requests=512)
+    settings = ServeSettings(
+        home=home,
+        engine="scripted",
+        port=0,
+        max_queued_requests=512,
+        engine_restart_window_seconds=RESTART_WINDOW_SECONDS,
+    )
     cast = scripted_cast(settings.adapter_folder)
     engine = engine or WordEngine()
     server = HotswapServer(settings, engine=engine)
@@ -123,6 +130,7 @@ async def live_server(home: Path, kept: Path) -> AsyncIterator[ServerUnderTest]:
         f"--max-loras={MAX_LORAS}",
         f"--max-cpu-loras={MAX_CPU_LORAS}",
         "--max-lora-rank=8",
+        f"--engine-restart-window-seconds={RESTART_WINDOW_SECONDS:g}",
     )
     shutil.rmtree(server.adapter_root, ignore_errors=True)
     cast = await asyncio.to_thread(model_cast, server.adapter_root, base=base, base_name=base.name, kept=kept)
