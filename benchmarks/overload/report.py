@@ -13,6 +13,7 @@ GOODPUT_TARGET = 0.9  # of the peak, at twice the capacity
 TARGET_FACTOR = 2.0
 REFUSAL_TARGET_SECONDS = 0.1
 NOISY_SHARE = 0.05
+MOST_NOISY_STAGES = 0.2  # of all; beyond it there is no verdict
 LATE_SECONDS = 0.05  # a client later than this measures itself
 
 
@@ -66,8 +67,15 @@ def _number(value: float | None, scale: float = 1.0) -> str:
 
 
 def verdicts(stages: Sequence[Stage]) -> list[str]:
-    """What was to be shown, as it came out."""
+    """What was to be shown, as it came out; without "met" or "MISSED" where others used the machine too much."""
     found = []
+    disturbed = sum(stage.foreign_cpu_share > NOISY_SHARE for stage in stages) > MOST_NOISY_STAGES * len(
+        stages
+    )
+
+    def outcome(met: bool) -> str:
+        return "no verdict on a disturbed machine" if disturbed else "met" if met else "MISSED"
+
     peak = max(stages, key=lambda stage: stage.goodput_per_second)
     for stage in stages:
         if stage.name != f"{TARGET_FACTOR:g}x":
@@ -75,7 +83,7 @@ def verdicts(stages: Sequence[Stage]) -> list[str]:
         share = stage.goodput_per_second / peak.goodput_per_second if peak.goodput_per_second else 0.0
         found.append(
             f"goodput at twice the capacity is at least {GOODPUT_TARGET:.0%} of its peak ({peak.name}): "
-            f"{'met' if share >= GOODPUT_TARGET else 'MISSED'}, {share:.1%}"
+            f"{outcome(share >= GOODPUT_TARGET)}, {share:.1%}"
         )
     refusing = [stage for stage in stages if stage.refusal_p99_seconds is not None]
     if refusing:
@@ -83,7 +91,7 @@ def verdicts(stages: Sequence[Stage]) -> list[str]:
         count = sum(stage.refused for stage in refusing)
         found.append(
             f"the excess gets its 429 in under {1000 * REFUSAL_TARGET_SECONDS:.0f} ms (p99 of {count}): "
-            f"{'met' if worst < REFUSAL_TARGET_SECONDS else 'MISSED'}, at most {1000 * worst:.1f} ms"
+            f"{outcome(worst < REFUSAL_TARGET_SECONDS)}, at most {1000 * worst:.1f} ms"
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def test_the_verdicts_are_about_the_peak_and_the_slowest_refusals() -> None:
     assert [("met" in line) for line in verdicts([peak, good])] == [True, True]
     assert [("MISSED" in line) for line in verdicts([peak, bad])] == [True, True]
     assert verdicts([peak]) == []
+    noisy = [replace(stage, foreign_cpu_share=0.3) for stage in (peak, good)]
+    assert all("no verdict" in line for line in verdicts(noisy))
+    assert "2 of 2 stages" in warnings(noisy)[0]
     assert warnings([peak]) == []
 
 
