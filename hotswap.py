@@ -280,7 +280,7 @@ def check_adapter(
     import orjson
 
     from adapters.check import check_adapter as check
-    from serve.build import checked_base
+    from serve.engine_setup import checked_base
 
     target = None if base == "none" else checked_base(base or "default", load_settings().home, progress=_say)
     report = check(path, target=target, max_lora_rank=max_lora_rank)
@@ -299,7 +299,7 @@ def setup(
 
     Example: hotswap setup
     """
-    from serve.build import checked_base
+    from serve.engine_setup import checked_base
 
     target = checked_base(base, load_settings().home, progress=_say)
     sys.stdout.write(f"{target.name} is ready (fingerprint {target.fingerprint[:16]})\n")

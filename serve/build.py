@@ -15,11 +15,7 @@ from adapters.registry.records import Event
 from adapters.registry.registry import Registry
 from adapters.store import AdapterStore
 from adapters.target import TargetBase, describe_target
-from adapters.targets import engine_modules
-from bases.architecture import ArchitectureFacts
-from bases.folder import read_json_object
-from bases.passport import Passport, read_passport
-from bases.resolve import ResolvedBase, resolve_base
+from bases.passport import read_passport
 from serve.access.authority import Authority
 from serve.access.keyring import KeyRing
 from serve.access.quotas import Quotas
@@ -29,14 +25,11 @@ from serve.app import HttpLimits
 from serve.audit import Audit
 from serve.engine.grammar import GrammarGuard
 from serve.engine.protocol import MortalEngine
-from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
-from serve.engine.supervised.backoff import RestartRules
+from serve.engine.scripted import SCRIPTED_TARGET
 from serve.engine.supervised.engine import SupervisedEngine
-from serve.engine.supervised.supervisor import EngineFactory, SupervisionRules
-from serve.engine.supervised.watchdog import WatchRules
-from serve.engine.vllm.arguments import EngineWishes
-from serve.engine.vllm.quantisation import read_quantisation
-from serve.errors import RequestAbortedError, SettingsError
+from serve.engine.supervised.supervisor import EngineFactory
+from serve.engine_setup import given_engines, served_base, supervision_rules, vllm_engines
+from serve.errors import SettingsError
 from serve.events import GATEWAY_ACTOR, EventLog
 from serve.gateway import Gateway, Phase
 from serve.http.exchange import ExchangeLimits, Exchanges
@@ -59,6 +52,7 @@ from serve.review.threads import ReviewThreads
 from serve.running import RunningRequests
 from serve.schemas.admin import adapter_fields
 from serve.settings import KIB, MIB, ServeSettings
+from serve.shutdown import ABORT_SECONDS
 from serve.tracing import Tracing, export_to
 
 logger = logging.getLogger("hotswap.gateway")
@@ -66,7 +60,6 @@ logger = logging.getLogger("hotswap.gateway")
 # A batch that is full has this share of its width waiting inside the engine, so that a freed place is taken in
 # the very next step.
 RUNNING_AHEAD = 1.25
-_ABORT_SECONDS = 5.0
 
 
 def http_limits(settings: ServeSettings) -> HttpLimits:
@@ -111,14 +104,14 @@ class GatewayLife:
         await asyncio.to_thread(_check_sources, settings)
         tokenizer_path = None
         if self._given is None and settings.engine == "vllm":
-            base = await asyncio.to_thread(_resolve, settings)
+            base = await asyncio.to_thread(served_base, settings)
             passport = await asyncio.to_thread(read_passport, base, home=settings.home)
             target = describe_target(base, passport)
             tokenizer_path = base.path
-            factory = _vllm_engines(settings, base, passport)
+            factory = vllm_engines(settings, base, passport)
         else:
             target = SCRIPTED_TARGET
-            factory = _given_engines(self._given, settings)
+            factory = given_engines(self._given, settings)
         engine = self._engine = SupervisedEngine(factory, supervision_rules(settings))
         await asyncio.to_thread(_make_folders, settings)
         registry = Registry(settings.registry)
@@ -272,7 +265,7 @@ class GatewayLife:
         if gateway is not None:
             gateway.phase = Phase.STOPPED
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_ABORT_SECONDS):
+                async with asyncio.timeout(ABORT_SECONDS):
                     await self._close_watcher()
                     await gateway.canaries.close()
                     await gateway.shadows.close()
@@ -290,38 +283,11 @@ class GatewayLife:
         tracing, self._tracing = self._tracing, None
         if tracing is not None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_ABORT_SECONDS):
+                async with asyncio.timeout(ABORT_SECONDS):
                     await asyncio.to_thread(tracing.close)
         registry, self._registry = self._registry, None
         if registry is not None:
             await asyncio.to_thread(registry.close)
-
-
-async def drain(gateway: Gateway, drain_seconds: float) -> None:
-    """Take no new work, let running work finish within the limit, then end it with an error it can see."""
-    gateway.phase = Phase.DRAINING
-    gateway.admission.drain(retry_after_seconds=max(1, round(drain_seconds)))
-    gateway.adapters.refuse()
-    gateway.operations.refuse()
-    await gateway.shadows.close()
-    gateway.engine.finish()
-    logger.info("draining: %d requests to finish within %g s", gateway.admission.requests, drain_seconds)
-    try:
-        async with asyncio.timeout(drain_seconds):
-            await gateway.admission.wait_idle()
-            await gateway.adapters.wait_quiet()
-            await gateway.operations.wait_quiet()
-    except TimeoutError:
-        cause = RequestAbortedError("the server is shutting down and ended this request at its drain limit")
-        count = gateway.running.abort_all(cause)
-        logger.warning("drain limit reached: %d requests ended", count)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ABORT_SECONDS):
-                await gateway.admission.wait_idle()
-                await gateway.adapters.wait_quiet()
-                await gateway.operations.wait_quiet()
-    await gateway.events.flush()
-    gateway.events.end_streams()
 
 
 def _sources(settings: ServeSettings, store: AdapterStore) -> Sources:
@@ -362,84 +328,6 @@ def _reviewers(settings: ServeSettings) -> list[TextReviewer]:
     return find_reviewers(
         settings.review, rules=settings.review_rules, threads=ReviewThreads(), seconds=settings.review_seconds
     )
-
-
-def supervision_rules(settings: ServeSettings) -> SupervisionRules:
-    """When an engine is given up, and how often a new one is started."""
-    return SupervisionRules(
-        WatchRules(stall_seconds=settings.engine_stall_seconds, hang_seconds=settings.engine_hang_seconds),
-        RestartRules(
-            max_restarts=settings.engine_max_restarts, window_seconds=settings.engine_restart_window_seconds
-        ),
-    )
-
-
-def checked_base(
-    reference: str, home: Path, *, progress: Callable[[str], None], trust_remote_code: bool = False
-) -> TargetBase:
-    """Make a base ready and describe it for adapter checks. Raises BaseModelError."""
-    base = resolve_base(reference, home=home, trust_remote_code=trust_remote_code, progress=progress)
-    return describe_target(base, read_passport(base, home=home, progress=progress))
-
-
-def _resolve(settings: ServeSettings) -> ResolvedBase:
-    return resolve_base(
-        settings.base,
-        home=settings.home,
-        revision=settings.base_revision,
-        trust_remote_code=settings.trust_remote_code,
-        progress=logger.info,
-    )
-
-
-def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> EngineWishes:
-    """What the settings ask of vLLM for this base; `choose_arguments` turns it into vLLM's own arguments."""
-    reasoning = settings.reasoning if settings.reasoning not in ("auto", "off") else None
-    if settings.reasoning == "auto" and passport.reasoning:
-        reasoning = "deepseek_r1"
-    return EngineWishes(
-        model_path=str(base.path),
-        model_name=settings.served_model_name or base.name,
-        context_tokens=passport.facts.context_tokens,
-        kv_values_per_token=_kv_values_per_token(passport.facts),
-        lora_targets=engine_modules(passport.facts),
-        model_type=passport.facts.model_type,
-        head_size=passport.facts.head_dim,
-        dtype=settings.dtype,
-        max_model_len=settings.max_model_len,
-        kv_cache_gib=settings.kv_cache_gib,
-        max_num_seqs=settings.max_num_seqs,
-        max_loras=settings.max_loras,
-        max_cpu_loras=settings.max_cpu_loras,
-        max_lora_rank=settings.max_lora_rank,
-        cpu_patches=settings.cpu_patches,
-        cpu_kernels=settings.cpu_kernels,
-        quantisation=read_quantisation(read_json_object(base.path / "config.json")),
-        reasoning_parser=reasoning,
-        tool_parser=settings.tool_parser,
-        trust_remote_code=settings.trust_remote_code,
-        structured_outputs=settings.structured_outputs,
-        extra=settings.engine_arg,
-    )
-
-
-def _vllm_engines(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> EngineFactory:
-    from serve.engine.vllm.engine import VllmEngines
-
-    return VllmEngines(engine_wishes(settings, base, passport))
-
-
-def _given_engines(given: MortalEngine | EngineFactory | None, settings: ServeSettings) -> EngineFactory:
-    if given is None:
-        return lambda: ScriptedEngine(max_num_seqs=settings.max_num_seqs or 64, keep_requests=False)
-    if callable(given):
-        return given
-    return lambda: given
-
-
-def _kv_values_per_token(facts: ArchitectureFacts) -> int:
-    """Keys and values of every layer. Latent attention (MLA) keeps fewer: an upper bound there."""
-    return 2 * facts.num_layers * facts.num_kv_heads * facts.head_dim
 
 
 def _make_folders(settings: ServeSettings) -> None:

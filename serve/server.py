@@ -21,12 +21,13 @@ from fastapi import FastAPI
 
 from bases.errors import HotswapError
 from serve.app import create_app
-from serve.build import GatewayLife, drain, http_limits
+from serve.build import GatewayLife, http_limits
 from serve.engine.protocol import MortalEngine
 from serve.engine.supervised.supervisor import EngineFactory
 from serve.gateway import Phase
 from serve.http.protocol import limited_protocol
 from serve.settings import ServeSettings
+from serve.shutdown import drain
 
 logger = logging.getLogger("hotswap.server")
 

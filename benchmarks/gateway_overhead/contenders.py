@@ -32,9 +32,9 @@ def equal_part(base: str, home: Path, kv_cache_gib: float) -> Part:
     """Our gateway and the stock server, both with the engine settings that the gateway chooses."""
     from bases.passport import read_passport
     from bases.resolve import resolve_base
-    from serve.build import engine_wishes
     from serve.engine.vllm.arguments import choose_arguments
     from serve.engine.vllm.machine import read_machine
+    from serve.engine_setup import engine_wishes
     from serve.settings import load_settings
 
     machine = read_machine()

@@ -87,9 +87,9 @@ def _choose(base: str, dtype: str, home: Path) -> tuple[list[str], dict[str, str
     """The engine's arguments and the environment that the gateway would choose, its core in one process."""
     from bases.passport import read_passport
     from bases.resolve import resolve_base
-    from serve.build import engine_wishes
     from serve.engine.vllm.arguments import choose_arguments
     from serve.engine.vllm.machine import read_machine
+    from serve.engine_setup import engine_wishes
     from serve.settings import load_settings
 
     settings = load_settings(base=base, home=home, dtype=dtype, kv_cache_gib=1.0)

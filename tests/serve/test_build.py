@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import RegistryError
-from serve.build import GatewayLife, drain, engine_wishes, http_limits
+from serve.build import GatewayLife, http_limits
 from serve.engine.scripted import ScriptedEngine
+from serve.engine_setup import engine_wishes
 from serve.errors import DrainingError, EngineError
 from serve.gateway import Phase
 from serve.http.host import LOOPBACK_NAMES
 from serve.settings import ServeSettings
+from serve.shutdown import drain
 from tests.serve.asgi_call import events_of
 from tests.serve.conftest import ScriptedGateway
 

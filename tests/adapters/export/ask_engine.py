@@ -36,8 +36,8 @@ async def answer(engine, adapter: AdapterHandle, number: int, prompt: list[int])
 async def main(base: str, home: Path, folders: dict[str, Path]):
     from bases.passport import read_passport
     from bases.resolve import resolve_base
-    from serve.build import engine_wishes
     from serve.engine.vllm.engine import VllmEngine
+    from serve.engine_setup import engine_wishes
     from serve.settings import ServeSettings
 
     settings = ServeSettings(

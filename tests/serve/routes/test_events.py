@@ -10,9 +10,9 @@ import pytest
 
 from adapters.registry.records import Event
 from serve import events as events_module
-from serve.build import drain
 from serve.engine.scripted import Script
 from serve.schemas.operations import EventPage
+from serve.shutdown import drain
 from tests.patience import patient
 from tests.serve.asgi_call import AsgiCall
 from tests.serve.conftest import ScriptedGateway

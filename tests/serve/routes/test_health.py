@@ -9,9 +9,10 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.app import create_app
-from serve.build import drain, http_limits
+from serve.build import http_limits
 from serve.engine.scripted import Script
 from serve.settings import ServeSettings
+from serve.shutdown import drain
 from tests.serve.conftest import ScriptedGateway
 
 MakeGateway = Callable[..., Awaitable[ScriptedGateway]]

@@ -190,7 +190,7 @@ async def parts(call: AsgiCall) -> Any:
 
 
 async def test_a_drain_waits_for_operations(held: ScriptedGateway) -> None:
-    from serve.build import drain
+    from serve.shutdown import drain
 
     response = await load(held, "?wait=0")
     draining = asyncio.create_task(drain(held.gateway, patient(10)))
@@ -205,7 +205,7 @@ async def test_a_drain_waits_for_operations(held: ScriptedGateway) -> None:
 
 
 async def test_a_drain_that_runs_out_of_time_ends_operations_with_a_reason(held: ScriptedGateway) -> None:
-    from serve.build import drain
+    from serve.shutdown import drain
 
     response = await load(held, "?wait=0", **KEY)
     await drain(held.gateway, 0.05)
