@@ -21,6 +21,7 @@ class Plan:
     prompt_words: int
     rank: int
     request_timeout_seconds: float = 300.0
+    refused_seconds: float = 1.0  # who is sent away comes back after so long
     back_seconds: float = 300.0  # longest wait for readiness
     ready_seconds: float = 900.0
     seed: int = 1

@@ -71,6 +71,7 @@ def run_trial(server: Server, plan: Plan, folder: Path, *, name: str, stop_secon
             max_tokens=plan.max_tokens,
             seed=f"{plan.seed}/{name}",
             request_timeout_seconds=plan.request_timeout_seconds,
+            refused_seconds=plan.refused_seconds,
         )
         with Load(order, folder, f"requests-{name}") as load, Readiness(server.url) as readiness:
             time.sleep(max(0.0, plan.before_seconds - load.now_seconds))

@@ -33,6 +33,7 @@ class Order:
     max_tokens: int
     seed: str
     request_timeout_seconds: float
+    refused_seconds: float = _REFUSED_SECONDS  # a lane waits for so long after a failure
 
     def to_json(self) -> str:
         """The inverse of `from_json`."""
@@ -113,7 +114,7 @@ class Lanes:
             if not self._open and self._now() >= self._order.seconds:
                 self._settled.set()
         if record.error is not None:
-            await asyncio.sleep(_REFUSED_SECONDS)
+            await asyncio.sleep(self._order.refused_seconds)
 
     async def _read(self, response: aiohttp.ClientResponse, record: Record) -> None:
         rest = b""
