@@ -34,9 +34,7 @@ class Wish:
     max_tokens: int | None = None  # per answer, if the client says so
     session: str | None = None  # requests of one session stay with one version of a canary
     stream: bool = False
-    token_details: bool = (
-        False  # log probabilities or likely tokens, which tell of text that is not let through
-    )
+    token_details: bool = False  # log probabilities or likely tokens, which tell of text that is held back
     token_prompts: bool = False  # token ids in place of a text
 
 
