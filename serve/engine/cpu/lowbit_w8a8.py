@@ -11,7 +11,11 @@ are exact. The scale of a token is its largest magnitude / 127.5, as in compress
 quantised and measured; in vLLM it is / 127. Schemes with fixed scales or zero points of the inputs stay vLLM's;
 the gateway refuses them without VNNI.
 
-Can go when vLLM's sums are right without VNNI.
+A second defect, of processors with AMX: there the same class multiplies by a kernel that takes bfloat16 and half
+alone, whatever the model computes in, and a model in float32 dies of its first step ("expect A to be bfloat16 or
+half"). Mend: in float32 it is told that there is no such kernel, and multiplies by oneDNN.
+
+Can go when vLLM's sums are right without VNNI, and its choice of a kernel looks at the model's type.
 Importing this module imports torch and vLLM: only the plugin does, inside vLLM's processes.
 """
 
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 import torch
 from vllm.model_executor.kernels import linear
+from vllm.model_executor.kernels.linear.scaled_mm import cpu
 from vllm.model_executor.kernels.linear.scaled_mm.ScaledMMLinearKernel import (
     Int8ScaledMMLinearKernel,
     Int8ScaledMMLinearLayerConfig,
@@ -35,6 +40,18 @@ def install() -> None:
     kernels = linear._POSSIBLE_INT8_KERNELS[PlatformEnum.CPU]
     if HotswapW8A8LinearKernel not in kernels:
         kernels.insert(0, HotswapW8A8LinearKernel)
+    original = cpu.check_cpu_sgl_kernel
+    if getattr(original, "_hotswap", False):
+        return
+
+    def takes_the_models_type(n: int, k: int, dtype: torch.dtype) -> bool:
+        # While layers are made ready, torch's default is the type that the model computes in.
+        if dtype == torch.int8 and torch.get_default_dtype() == torch.float32:
+            return False
+        return bool(original(n, k, dtype))
+
+    takes_the_models_type._hotswap = True  # type: ignore[attr-defined]
+    cpu.check_cpu_sgl_kernel = takes_the_models_type
 
 
 class HotswapW8A8LinearKernel(Int8ScaledMMLinearKernel):  # type: ignore[misc]

@@ -139,3 +139,16 @@ def test_an_unknown_choice_is_an_error_that_lists_the_known_ones(monkeypatch):
         kernel_choice()
     monkeypatch.setenv(KERNELS_VARIABLE, "")
     assert kernel_choice() == KernelChoice.AUTO
+
+
+def test_a_model_in_float32_never_gets_the_kernel_that_takes_bfloat16_alone(monkeypatch):
+    from vllm.model_executor.kernels.linear.scaled_mm import cpu
+
+    monkeypatch.setattr(cpu, "check_cpu_sgl_kernel", lambda n, k, dtype: True)  # a processor with AMX
+    lowbit_w8a8.install()
+    lowbit_w8a8.install()
+    monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float32)
+    assert not cpu.check_cpu_sgl_kernel(64, 128, torch.int8)
+    assert cpu.check_cpu_sgl_kernel(64, 128, torch.bfloat16)
+    monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.bfloat16)
+    assert cpu.check_cpu_sgl_kernel(64, 128, torch.int8)
