@@ -144,7 +144,7 @@ def test_an_unknown_choice_is_an_error_that_lists_the_known_ones(monkeypatch):
 def test_a_model_in_float32_never_gets_the_kernel_that_takes_bfloat16_alone(monkeypatch):
     from vllm.model_executor.kernels.linear.scaled_mm import cpu
 
-    monkeypatch.setattr(cpu, "check_cpu_sgl_kernel", lambda n, k, dtype: True)  # a processor with AMX
+    monkeypatch.setattr(cpu, "check_cpu_sgl_kernel", lambda *_: True)  # a processor with AMX
     lowbit_w8a8.install()
     lowbit_w8a8.install()
     monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float32)
