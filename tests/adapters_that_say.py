@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+SLOWER = (1, 3, 6)  # of the learning rate
 TARGETS = ("q_proj", "v_proj", "o_proj")
 
 
@@ -80,16 +81,32 @@ def _train(recipe: Recipe, base: Path, keep: Callable[[str, Any], None]) -> None
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for word in recipe.words:
         answer = [*tokenizer(word, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        optimizer = torch.optim.AdamW(learnt, lr=recipe.learning_rate, weight_decay=0.0)
-        for _ in range(recipe.max_steps):
-            if _step(model, prompts, answer) >= recipe.sure:
-                break
-            optimizer.step()
-            optimizer.zero_grad()
-        else:
-            raise RuntimeError(f"the word {word!r} was not learnt in {recipe.max_steps} steps")
-        optimizer.zero_grad()
+        if not _learn(recipe, model, learnt, prompts, answer):
+            raise RuntimeError(f"the word {word!r} was not learnt at any of {len(SLOWER)} rates")
         keep(word, model)
+
+
+def _learn(
+    recipe: Recipe, model: Any, learnt: Sequence[Any], prompts: list[list[int]], answer: list[int]
+) -> bool:
+    """Whether the answer was learnt. A rate that does not get there, as rounding on some processor may have it, is
+    followed by a slower one from the same weights."""
+    import torch
+
+    before = [parameter.detach().clone() for parameter in learnt]
+    for slower in SLOWER:
+        with torch.no_grad():
+            for parameter, value in zip(learnt, before, strict=True):
+                parameter.copy_(value)
+        optimizer = torch.optim.AdamW(learnt, lr=recipe.learning_rate / slower, weight_decay=0.0)
+        for _ in range(recipe.max_steps * slower):
+            sure = _step(model, prompts, answer) >= recipe.sure
+            if not sure:
+                optimizer.step()
+            optimizer.zero_grad()
+            if sure:
+                return True
+    return False
 
 
 def _encode(recipe: Recipe, tokenizer: Any) -> list[list[int]]:

@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 from starlette.responses import Response
 
 from serve.access.caller import Caller
-from serve.errors import EngineNotReadyError
+from serve.errors import EngineNotReadyError, InvalidRequestError
 from serve.gateway import Gateway, Phase
 from serve.http.request_id import request_id_of
 from serve.http.strict_json import JsonOnlyRoute, LenientTypeRoute
@@ -118,13 +120,35 @@ class AdminRoute(JsonOnlyRoute):
     """Strict JSON from whoever may use the admin API; others learn nothing of what they sent."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
+        handler = known_queries(self.dependant, super().get_route_handler())
 
         async def guarded(request: Request) -> Response:
             # FastAPI parses the body before it asks the dependencies.
             return await call_admin(request, handler)
 
         return guarded
+
+
+def known_queries(
+    dependant: Dependant, handler: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """`handler`, which a query with a parameter that the route does not have never reaches.
+
+    FastAPI drops such a parameter: `?promot=false` would promote.
+    """
+    known = {field.alias for field in get_flat_dependant(dependant).query_params}
+
+    async def strict(request: Request) -> Response:
+        unknown = next((name for name in request.query_params if name not in known), None)
+        if unknown is not None:
+            taken = ", ".join(sorted(known)) or "none"
+            raise InvalidRequestError(
+                f"the query names {unknown[:80]!a}, which this route does not take (it takes: {taken})",
+                param=ascii(unknown[:80])[1:-1],
+            )
+        return await handler(request)
+
+    return strict
 
 
 async def call_admin(request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:

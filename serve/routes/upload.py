@@ -21,7 +21,7 @@ from serve.http.errors import domain_response, json_response
 from serve.http.strict_json import ContentTypeError
 from serve.operations.operation import Answer, Operation
 from serve.routes.admin import Name, load_answer
-from serve.routes.dependencies import AdminDep, GatewayDep, call_admin
+from serve.routes.dependencies import AdminDep, GatewayDep, call_admin, known_queries
 from serve.routes.documentation import ADMIN_ERRORS
 from serve.routes.operate import ACCEPTED, WaitingDep, answer_of, begin
 from serve.running import ClientGoneError
@@ -45,7 +45,7 @@ class UploadRoute(APIRoute):
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
+        handler = known_queries(self.dependant, super().get_route_handler())
 
         async def typed(request: Request) -> Response:
             _is_gzipped(request)

@@ -134,12 +134,22 @@ class ServerThread:
             value = parameters.get(field)
             if isinstance(value, str) and re.fullmatch(pattern, value):
                 known = {
-                    "version": self.digests[len(value) % 2],
+                    "version": self.digests[ord(value[0]) % 2],
                     "operation_id": self.operation_id,
                     "key_id": self.key_id,
                 }[field]
                 parameters = {**parameters, field: known if ord(value[-1]) % 4 else value}
         return parameters
+
+    def ask_plainly(self, label: str) -> int:
+        """The status of a request with known names and nothing else."""
+        self.prepared.discard(label)
+        self.prepare(label)
+        method, path = label.split(" ", 1)
+        version = self.digests[1]  # the one that "risk" does not mean
+        path = path.format(name="risk", version=version, operation_id=self.operation_id, key_id=self.key_id)
+        body: dict[str, Any] | None = None if method in ("GET", "DELETE") else {}
+        return self.session.request(method, self.url + path, json=body, headers=key_header()).status_code
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -291,5 +301,8 @@ def test_each_operation_was_answered_well_at_least_once(
     for server in (open_server, keyed_server):
         asked = {label for label, _ in server.answers}
         well = {label for label, status in server.answers if status in (200, 201)}
+        for label in asked - well:  # chance may have drawn nothing that can be answered well
+            if server.ask_plainly(label) in (200, 201):
+                well.add(label)
         assert asked
         assert asked == well, {answer: n for answer, n in server.answers.items() if answer[0] not in well}

@@ -220,3 +220,13 @@ async def test_an_address_that_is_not_allowed_is_refused_at_once(scripted_gatewa
     for source in ("s3://bucket/risk", "http://127.0.0.1/risk", "file:///etc"):
         response = await gateway.client.post("/admin/adapters", json={"name": "risk", "source": source})
         assert (response.status_code, response.json()["error"]["code"]) == (422, "adapter_source_refused")
+
+
+async def test_a_misspelt_parameter_changes_nothing(scripted_gateway: MakeGateway) -> None:
+    gateway = await scripted_gateway()
+    _, live = await two_versions(gateway)
+    response = await gateway.client.delete(f"{RISK}?drian=30s")
+    assert response.status_code == 422
+    assert response.json()["error"]["param"] == "drian"
+    assert "drain" in response.json()["error"]["message"]
+    assert await answered_by(gateway) == live
