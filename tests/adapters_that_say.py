@@ -37,7 +37,7 @@ def make_word_adapters(recipe: Recipe, *, base: Path, kept: Path) -> dict[str, P
     """A PEFT folder for each word, made now or found in `kept`.
 
     Each word's training goes on from the word before, which is quicker than beginning anew. Raises
-    RuntimeError for a word that is not learnt within `max_steps`.
+    RuntimeError for a word that is not learnt at any rate.
     """
     folder = kept / _recipe_hash(recipe, base)
     if not folder.is_dir():
