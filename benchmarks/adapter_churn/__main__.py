@@ -15,14 +15,12 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from bases.errors import HotswapError
 from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.processes import Look, look
 from benchmarks.adapter_churn.report import Outcome, markdown
 from benchmarks.adapter_churn.verbs import Admin, Churn, Paced
-from benchmarks.closed_loop.errors import PlanError
+from benchmarks.closed_loop.entry import run_app
 from benchmarks.closed_loop.server import Server, running
-from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.steady.client import Order
 from benchmarks.steady.gateway import find_base, gateway_spec
 from benchmarks.steady.load import START_SECONDS, Load
@@ -169,17 +167,5 @@ def _run(
     return Outcome(registering.done, [*changing.done, *listing.done], looks, records)
 
 
-def main() -> None:
-    """Run; what cannot be measured is a message and exit code 1 (2 for options that make no sense)."""
-    end_on_sigterm()
-    try:
-        app()
-    except HotswapError as error:
-        Console(stderr=True).print(f"adapter_churn: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, PlanError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app, "adapter_churn")

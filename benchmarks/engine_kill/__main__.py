@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +14,12 @@ import httpx
 import typer
 from rich.console import Console
 
-from bases.errors import HotswapError
-from benchmarks.closed_loop.errors import BenchmarkError, PlanError
+from benchmarks.closed_loop.entry import run_app
 from benchmarks.closed_loop.server import running
-from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.engine_kill.plan import Plan
 from benchmarks.engine_kill.report import markdown, verdicts
 from benchmarks.engine_kill.trial import Trial, run_trial
-from benchmarks.steady.gateway import find_base, gateway_spec
+from benchmarks.steady.gateway import find_base, gateway_spec, load_adapter
 from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 
@@ -90,7 +87,7 @@ def measure(
         server = up["gateway"]
         with httpx.Client(base_url=server.url, timeout=300.0) as client:
             for name, source in sources.items():
-                _load(client, name, source)
+                load_adapter(client, name, source)
         for number in range(plan.kills):
             trials.append(run_trial(server, plan, folder, name=f"kill-{number}"))
             console.print(f"kill {number + 1}: ready again after {trials[-1].ready_seconds:.1f} s")
@@ -121,29 +118,5 @@ def measure(
         raise typer.Exit(1)
 
 
-def _load(client: httpx.Client, name: str, source: str) -> None:
-    answer = client.post("/admin/adapters", json={"name": name, "source": source})
-    if answer.status_code == 202:  # it takes longer than an answer waits
-        operation = answer.json()["id"]
-        while (state := client.get(f"/admin/operations/{operation}").json())["state"] == "running":
-            time.sleep(1.0)
-        if state["error"] is None:
-            return
-    if answer.status_code != 201:
-        raise BenchmarkError(f"{name} could not be loaded: {answer.status_code} {answer.text[:500]}")
-
-
-def main() -> None:
-    """Run; what cannot be measured is a message and exit code 1 (2 for options that make no sense)."""
-    end_on_sigterm()
-    try:
-        app()
-    except HotswapError as error:
-        Console(stderr=True).print(f"engine_kill: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, PlanError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app, "engine_kill")

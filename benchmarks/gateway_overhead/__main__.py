@@ -13,14 +13,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bases.errors import HotswapError
 from benchmarks.closed_loop.block import Block
+from benchmarks.closed_loop.entry import run_app
 from benchmarks.closed_loop.errors import PlanError
 from benchmarks.closed_loop.measurement import Measurement
 from benchmarks.closed_loop.measurement import Progress as Told
 from benchmarks.closed_loop.part import Part
 from benchmarks.closed_loop.plan import Plan
-from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.gateway_overhead.contenders import defaults_part, equal_part, running_part
 from benchmarks.gateway_overhead.report import markdown, print_report
 from benchmarks.gateway_overhead.result import PartResult, RunResult
@@ -139,17 +138,5 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def main() -> None:
-    """Run; what cannot be measured is a message and exit code 1 (2 for options that make no sense)."""
-    end_on_sigterm()
-    try:
-        app()
-    except HotswapError as error:
-        Console(stderr=True).print(f"gateway_overhead: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, PlanError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app, "gateway_overhead")

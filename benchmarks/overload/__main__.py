@@ -16,10 +16,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bases.errors import HotswapError
+from benchmarks.closed_loop.entry import run_app
 from benchmarks.closed_loop.errors import ClientFailedError, NoAnswerError, PlanError
 from benchmarks.closed_loop.server import Server, ServerSpec, running
-from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.overload.client import Order
 from benchmarks.overload.figures import Limits, Stage, measure_stage
 from benchmarks.overload.plan import CAPACITY_WORKERS, FACTORS, Plan
@@ -193,17 +192,5 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         raise PlanError(f"{option} {text!r} is not a list of numbers; write e.g. 1,2,4") from None
 
 
-def main() -> None:
-    """Run; what cannot be measured is a message and exit code 1 (2 for options that make no sense)."""
-    end_on_sigterm()
-    try:
-        app()
-    except HotswapError as error:
-        Console(stderr=True).print(f"overload: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, PlanError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app, "overload")

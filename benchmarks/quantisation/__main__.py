@@ -11,11 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bases.errors import HotswapError
 from bases.processor import NATIVE_BF16_FLAGS, read_cpuinfo
 from bases.settings import BasesSettings
+from benchmarks.closed_loop.entry import run_app
 from benchmarks.closed_loop.errors import PlanError
-from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.quantisation.plan import PARTS, ReportPlan, quick
 from benchmarks.surroundings import CHECKOUT
 
@@ -166,17 +165,5 @@ def _made(pairs: list[str]) -> dict[str, Path]:
     return found
 
 
-def main() -> None:
-    """Run; what cannot be measured is a message and exit code 1 (2 for options that make no sense)."""
-    end_on_sigterm()
-    try:
-        app()
-    except HotswapError as error:
-        Console(stderr=True).print(f"quantisation: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, PlanError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app, "quantisation")

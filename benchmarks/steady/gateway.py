@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from bases.architecture import read_architecture
 from bases.resolve import resolve_base
 from bases.tiny import make_tiny_base
+from benchmarks.closed_loop.errors import BenchmarkError
 from benchmarks.closed_loop.server import ServerSpec
 
 
@@ -45,3 +49,16 @@ def gateway_spec(home: Path, base: ServedBase, more: Sequence[str] = ()) -> Serv
     return ServerSpec(
         "gateway", "Hotswap's gateway", base.name, "/readyz", (*command, *base.flags, *more), environment
     )
+
+
+def load_adapter(client: httpx.Client, name: str, source: str) -> None:
+    """Load an adapter and wait until it is live. Raises BenchmarkError."""
+    answer = client.post("/admin/adapters", json={"name": name, "source": source})
+    if answer.status_code == 202:  # it takes longer than an answer waits
+        operation = answer.json()["id"]
+        while (state := client.get(f"/admin/operations/{operation}").json())["state"] == "running":
+            time.sleep(1.0)
+        if state["error"] is None:
+            return
+    if answer.status_code != 201:
+        raise BenchmarkError(f"{name} could not be loaded: {answer.status_code} {answer.text[:500]}")

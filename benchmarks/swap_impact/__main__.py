@@ -16,12 +16,10 @@ import httpx
 import typer
 from rich.console import Console
 
-from bases.errors import HotswapError
-from benchmarks.closed_loop.errors import BenchmarkError, PlanError
+from benchmarks.closed_loop.entry import run_app
 from benchmarks.closed_loop.server import Server, running
-from benchmarks.closed_loop.sigterm import end_on_sigterm
 from benchmarks.steady.client import Order
-from benchmarks.steady.gateway import find_base, gateway_spec
+from benchmarks.steady.gateway import find_base, gateway_spec, load_adapter
 from benchmarks.steady.load import START_SECONDS, Load
 from benchmarks.steady.machine import MachineTime
 from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
@@ -91,7 +89,7 @@ def measure(
         server = up["gateway"]
         with httpx.Client(base_url=server.url, timeout=300.0) as client:
             for name, source in [*zip(plan.names, others, strict=True), (SWAPPED, sources[-1])]:
-                _load(client, name, source)
+                load_adapter(client, name, source)
         blocks = []
         with Load(_order(server, plan, "warm-up", 10.0), folder, "requests-warm-up") as load:
             load.wait()  # nobody counts it: caches and kernels get their first use
@@ -118,12 +116,6 @@ def measure(
     console.print(f"results.json, log-entry.md and every request as JSONL: {folder}", soft_wrap=True)
     if any(block.failed for block in blocks):
         raise typer.Exit(1)
-
-
-def _load(client: httpx.Client, name: str, source: str) -> None:
-    answer = client.post("/admin/adapters", json={"name": name, "source": source})
-    if answer.status_code != 201:
-        raise BenchmarkError(f"{name} could not be loaded: {answer.status_code} {answer.text[:500]}")
 
 
 def _order(server: Server, plan: Plan, salt: str, seconds: float) -> Order:
@@ -172,17 +164,5 @@ def _block(server: Server, plan: Plan, pair: int, swapping: bool, sources: list[
     )
 
 
-def main() -> None:
-    """Run; what cannot be measured is a message and exit code 1 (2 for options that make no sense)."""
-    end_on_sigterm()
-    try:
-        app()
-    except HotswapError as error:
-        Console(stderr=True).print(f"swap_impact: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, PlanError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app, "swap_impact")
