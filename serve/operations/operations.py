@@ -60,9 +60,9 @@ class Operations:
         self._table = table
         self._running: dict[str, Operation] = {}
         self._ended: dict[str, Operation] = {}  # the newest last
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._toucher: asyncio.Task[None] | None = None
-        self._starting = 0
+        self._busy_count = 0
         self._started = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -98,8 +98,10 @@ class Operations:
                 del self._running[operation.id]
                 return earlier
             task = asyncio.create_task(self._run(operation, work), name=f"operation {operation.id}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[operation.id] = task
+            self._enter_busy()  # from here, as the task has not run yet
+            task.add_done_callback(lambda _: self._leave_busy())
+            task.add_done_callback(lambda _: self._tasks.pop(operation.id))
         if self._toucher is None or self._toucher.done():
             self._toucher = asyncio.create_task(self._touch(), name="touch operations")
         return operation
@@ -138,13 +140,14 @@ class Operations:
         if self._toucher is not None:
             self._toucher.cancel()
             await asyncio.wait({self._toucher})
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks.values())
 
     async def abandon(self) -> None:
         """Cancel what still runs, and let it say so."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _claim(self, operation: Operation) -> Operation | None:
         """Write the operation down; return the earlier one that has its key."""
@@ -158,6 +161,10 @@ class Operations:
             # Somebody else's, or one that died with its gateway.
             await self._interrupt(own=False)
             written = await asyncio.to_thread(self._table.begin, record)
+        ending = self._tasks.get(written.id)
+        if ending is not None and _frees_its_key(self._ended.get(written.id)):
+            await asyncio.wait({ending})
+            written = await asyncio.to_thread(self._table.begin, record)
         if written.id == record.id:
             return None
         if written.fingerprint != operation.order.fingerprint:
@@ -169,16 +176,15 @@ class Operations:
         return self._running.get(written.id) or self._ended.get(written.id) or Operation.restore(written)
 
     async def _run(self, operation: Operation, work: Work) -> None:
-        with self._busy():
-            try:
-                answer, error = await self._answer(operation, work)
-                operation.end(answer, error)
-            finally:
-                self._running.pop(operation.id, None)
-            self._ended[operation.id] = operation
-            while len(self._ended) > REMEMBERED:
-                del self._ended[next(iter(self._ended))]
-            await self._write_end(operation)
+        try:
+            answer, error = await self._answer(operation, work)
+            operation.end(answer, error)
+        finally:
+            self._running.pop(operation.id, None)
+        self._ended[operation.id] = operation
+        while len(self._ended) > REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+        await self._write_end(operation)
         self._started += 1
         if self._started % _PRUNE_EVERY == 0:
             await self._prune()
@@ -202,10 +208,10 @@ class Operations:
         return Answer(status_of(cause), body_of(cause, order.request_id)), cause
 
     async def _write_end(self, operation: Operation) -> None:
-        # "Try again" must not be the answer to the attempt that follows it.
-        keep_key = operation.answer is not None and operation.answer.status != 503
         try:
-            await asyncio.to_thread(self._table.end, operation.record(), keep_key=keep_key)
+            await asyncio.to_thread(
+                self._table.end, operation.record(), keep_key=not _frees_its_key(operation)
+            )
         except HotswapError as error:
             logger.error("the end of operation %s was not written down: %s", operation.id, error)
 
@@ -239,14 +245,20 @@ class Operations:
 
     @contextlib.contextmanager
     def _busy(self) -> Iterator[None]:
-        self._starting += 1
-        self._quiet.clear()
+        self._enter_busy()
         try:
             yield
         finally:
-            self._starting -= 1
-            if self._starting == 0:
-                self._quiet.set()
+            self._leave_busy()
+
+    def _enter_busy(self) -> None:
+        self._busy_count += 1
+        self._quiet.clear()
+
+    def _leave_busy(self) -> None:
+        self._busy_count -= 1
+        if self._busy_count == 0:
+            self._quiet.set()
 
     def _heard(self, event: Event) -> None:
         """Steps of a version are phases of the operation on its name."""
@@ -267,3 +279,8 @@ def instance_name(home: Path) -> str:
     return hashlib.sha256(f"{socket.gethostname()}\0{home}".encode("utf-8", "surrogateescape")).hexdigest()[
         :16
     ]
+
+
+def _frees_its_key(operation: Operation | None) -> bool:
+    """Whether it ended with "try again", which must not be the answer to the attempt that follows it."""
+    return operation is not None and operation.answer is not None and operation.answer.status == 503

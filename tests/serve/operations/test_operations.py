@@ -221,6 +221,27 @@ async def test_try_again_is_not_the_answer_to_the_attempt_that_follows(
     assert second.answer == DONE
 
 
+async def test_who_heard_try_again_may_do_so_at_once(make: Callable[..., Operations]) -> None:
+    operations = make()
+
+    async def aborted(operation: Operation) -> Answer:
+        raise RequestAbortedError("the server is shutting down")
+
+    for _ in range(20):
+        first = await operations.start(order("k"), aborted)
+        assert await first.wait(SECONDS)
+        second = await operations.start(order("k"), aborted)
+        assert second.id != first.id
+        await operations.wait_quiet()
+
+
+async def test_it_is_not_quiet_before_the_first_step_of_an_operation(make: Callable[..., Operations]) -> None:
+    operations = make()
+    operation = await operations.start(order(), answers())
+    await operations.wait_quiet()
+    assert operation.ended
+
+
 async def test_steps_of_the_adapter_are_phases(registry: Registry, make: Callable[..., Operations]) -> None:
     log = EventLog(registry)
     operations = make(events=log)
