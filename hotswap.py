@@ -26,7 +26,7 @@ from adapters.training.settings import ENV_PREFIX as TRAIN_PREFIX
 from adapters.training.settings import TrainSettings
 from bases.errors import HotswapError
 from bases.settings_options import with_options
-from benchmarks.load.command import bench_app
+from benchmarks.load.commands.app import bench_app
 from quantize.recovery.settings import RECOVERY_PREFIX, RecoverySettings
 from quantize.settings import QUANTIZE_PREFIX, QuantizeSettings
 from serve.commands.adapters import adapters_app

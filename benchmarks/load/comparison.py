@@ -89,7 +89,7 @@ def compare(first: Measurement, second: Measurement) -> list[Difference]:
     found = []
     for run in common:
         for metric, (path, more_is_better) in METRICS.items():
-            one, other = _figure(run, path), _figure(theirs[run["name"]], path)
+            one, other = figure_of(run["figures"], path), figure_of(theirs[run["name"]]["figures"], path)
             if one is None and other is None:
                 continue
             change = other / one - 1 if one and other is not None else None
@@ -119,8 +119,9 @@ def broken(limits: Sequence[Limit], differences: Sequence[Difference]) -> list[D
     return [one for one in differences if any(limit.broken_by(one) for limit in limits)]
 
 
-def _figure(run: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
-    found: Any = run["figures"]
+def figure_of(figures: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
+    """A number within a run's figures; None where it has none."""
+    found: Any = figures
     for part in path:
         found = found.get(part) if isinstance(found, Mapping) else None
     return float(found) if isinstance(found, int | float) else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.load.result_file import Measurement
-from benchmarks.load.tables import Table, findings_of, report_tables
+from benchmarks.load.table import Table
+from benchmarks.load.tables import findings_of, report_tables
 
 
 def render_markdown(measurement: Measurement) -> str:
@@ -32,7 +33,7 @@ def title_of(measurement: Measurement) -> str:
 def conclusion_of(measurement: Measurement) -> list[str]:
     """What a search found; empty for other modes."""
     found = measurement.conclusion
-    if not found:
+    if "attainment" not in found:
         return []
     wanted = f"{found['attainment']:.0%} of requests within {measurement.slo['name']}"
     if found.get("rate") is None:

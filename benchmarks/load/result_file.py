@@ -25,7 +25,7 @@ RECORDS_NAME = "requests.jsonl"
 class Measurement:
     """One or more runs against one server, and everything that they depend on."""
 
-    mode: str  # run, sweep, search
+    mode: str  # the subcommand: run, sweep, search, ...
     command: str
     target: Mapping[str, Any]
     load: Mapping[str, Any]  # the options, as they were given
@@ -33,7 +33,9 @@ class Measurement:
     surroundings: Mapping[str, Any]
     runs: Sequence[Mapping[str, Any]]  # RunResult.to_dict
     created_at: str
-    conclusion: Mapping[str, Any]  # of a search: the highest rate; else empty
+    conclusion: Mapping[
+        str, Any
+    ]  # a search: the highest rate; arms that took turns: `baseline`, `arms`, `targets`; else empty
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written."""

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.load.arm_tables import arm_tables
 from benchmarks.load.comparison import Difference
 from benchmarks.load.result_file import Measurement
+from benchmarks.load.table import Table
 
 _FEW_FOR_P99 = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Plain text in rows."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
+def headline_tables(measurement: Measurement) -> list[Table]:
+    """What the terminal shows: a comparison where arms took turns, else throughput and latency of each run."""
+    if "arms" in measurement.conclusion:
+        return arm_tables(measurement.conclusion)
+    return [_throughput(measurement), _latency(measurement)]
 
 
 def report_tables(measurement: Measurement) -> list[Table]:
     """Everything that is shown in rows."""
-    tables = [_throughput(measurement), _latency(measurement)]
+    tables = arm_tables(measurement.conclusion) if "arms" in measurement.conclusion else []
+    tables += [_throughput(measurement), _latency(measurement)]
     with_adapters = (run for run in measurement.runs if set(run["adapters"]) != {"base"})
     tables.extend(_adapters(run) for run in with_adapters)
     tables += [_conditions(measurement), _definitions(measurement)]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from benchmarks.closed_loop.server import Server, ServerSpec, running
 from benchmarks.load.bench import prepare
-from benchmarks.load.command import bench_app
+from benchmarks.load.commands.app import bench_app
 from benchmarks.load.errors import LoadOptionError, NothingMeasuredError, TargetError
 from benchmarks.load.figures import DEFINITIONS
 from benchmarks.load.record import Record

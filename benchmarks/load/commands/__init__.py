@@ -1,0 +1,1 @@
+"""The subcommands of `hotswap bench`. Light to import: hotswap.py does."""

@@ -1,0 +1,20 @@
+"""`hotswap bench`: every mode, by its name. A new one is a file beside this and a line here."""
+
+from __future__ import annotations
+
+import typer
+
+from bases.settings_options import with_options
+from benchmarks.load.commands.compare import compare
+from benchmarks.load.commands.rates import run, search, sweep
+from benchmarks.load.settings import BENCH_PREFIX, BenchSettings
+
+bench_app = typer.Typer(
+    help="Put load on a server and report what it holds: throughput, latency, goodput, by adapter.",
+    no_args_is_help=True,
+)
+
+# Modes that take every option of a load, and their own.
+for _name, _verb in (("run", run), ("sweep", sweep), ("search", search)):
+    bench_app.command(_name)(with_options(BenchSettings, env_prefix=BENCH_PREFIX)(_verb))
+bench_app.command("compare")(compare)

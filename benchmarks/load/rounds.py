@@ -1,0 +1,107 @@
+"""Several loads that take turns, so that drift of the machine meets all alike, and their ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.closed_loop.plan import rotated
+from benchmarks.load.arrivals import Arrivals
+from benchmarks.load.bench import Bench
+from benchmarks.load.comparison import METRICS, figure_of
+from benchmarks.load.run import RunResult
+from benchmarks.statistics import Spread, paired_ratios, spread
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One of the things that are compared; `around` is entered for each of its runs, e.g. to swap adapters."""
+
+    name: str
+    bench: Bench
+    arrivals: Arrivals
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One run of one arm."""
+
+    arm: str
+    round: int
+    run: RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class ArmFigure:
+    """One metric of one arm over the rounds, and its ratio to the baseline's in the same round."""
+
+    arm: str
+    metric: str
+    value: Spread
+    ratio: Spread | None  # None: of the baseline itself, or where it has none
+
+
+def take_turns(
+    arms: Sequence[Arm],
+    *,
+    rounds: int,
+    progress: Callable[[dict[str, float]], None],
+    say: Callable[[str], None],
+) -> list[Turn]:
+    """Run every arm once a round, another one first in each; all arms of a round have the same seed.
+
+    Raises BenchmarkError.
+    """
+    turns = []
+    for number in range(rounds):
+        for arm in rotated(arms, number):
+            say(f"{arm.name}, round {number + 1} of {rounds}")
+            with arm.around():
+                run = arm.bench.run(
+                    f"{arm.name}, round {number + 1}",
+                    arm.arrivals,
+                    seed=arm.bench.settings.seed + number,
+                    progress=progress,
+                )
+            turns.append(Turn(arm.name, number, run))
+    return turns
+
+
+def arm_figures(
+    turns: Sequence[Turn], baseline: str, metrics: Sequence[str] = tuple(METRICS)
+) -> list[ArmFigure]:
+    """Median and extremes of each metric of each arm, and of its ratios to `baseline`, in the order of `turns`."""
+    by_arm: dict[str, dict[int, dict[str, Any]]] = {}
+    for turn in turns:
+        by_arm.setdefault(turn.arm, {})[turn.round] = turn.run.figures
+    found = []
+    for arm, rounds in by_arm.items():
+        for metric in metrics:
+            ours = _series(rounds, metric)
+            if not ours:
+                continue
+            theirs = _series(by_arm.get(baseline, {}), metric)
+            ratios = paired_ratios(ours, theirs) if arm != baseline else []
+            found.append(
+                ArmFigure(arm, metric, spread(list(ours.values())), spread(ratios) if ratios else None)
+            )
+    return found
+
+
+def conclusion_of_turns(turns: Sequence[Turn], arms: Sequence[Arm], baseline: str) -> dict[str, Any]:
+    """What the result file keeps of a comparison: `baseline`, `rounds`, `targets` by arm, and `arms`."""
+    return {
+        "baseline": baseline,
+        "rounds": 1 + max(turn.round for turn in turns),
+        "targets": {arm.name: arm.bench.target.shown() for arm in arms},
+        "arms": [asdict(figure) for figure in arm_figures(turns, baseline)],
+    }
+
+
+def _series(rounds: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, float]:
+    path = METRICS[metric][0]
+    found = {number: figure_of(figures, path) for number, figures in rounds.items()}
+    return {number: value for number, value in found.items() if value is not None}
