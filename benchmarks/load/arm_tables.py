@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.load.table import Table
@@ -18,29 +18,51 @@ _SHOWN: dict[str, tuple[str, float]] = {
 
 
 def arm_tables(conclusion: Mapping[str, Any]) -> list[Table]:
-    """Values of every arm, and ratios to the baseline."""
+    """Values of every arm, and ratios to the one it is set against; with a word on quality where arms have one."""
     arms: dict[str, dict[str, Mapping[str, Any]]] = {}
     for figure in conclusion["arms"]:
         arms.setdefault(figure["arm"], {})[figure["metric"]] = figure
-    baseline = conclusion["baseline"]
+    quality: Mapping[str, str] = conclusion.get("quality", {})
     note = f"Median of {conclusion['rounds']} rounds (least to greatest); arms took turns in each."
     values = [
-        (name, *(_spread(metrics.get(metric), "value", scale) for metric, (_, scale) in _SHOWN.items()))
+        (
+            name,
+            *(_spread(metrics.get(metric), "value", scale) for metric, (_, scale) in _SHOWN.items()),
+            *_said(quality, name),
+        )
         for name, metrics in arms.items()
-    ]
-    ratios = [
-        (name, *(_spread(metrics.get(metric), "ratio", 1.0) for metric in _SHOWN))
-        for name, metrics in arms.items()
-        if name != baseline
     ]
     headings = [heading for heading, _ in _SHOWN.values()]
-    tables = [Table("Side by side", ("arm", *headings), tuple(values), (note,))]
+    last = ["quality"] if quality else []
+    tables = [Table("Side by side", ("arm", *headings, *last), tuple(values), (note,))]
+    ratios = _ratios(arms, quality)
     if ratios:
+        baselines = sorted({row[1] for row in ratios})
         plain = [heading.split(",")[0] for heading in headings]
-        tables.append(
-            Table(f"Ratio to {baseline} in the same round", ("arm", *plain), tuple(_rows(ratios)), (note,))
-        )
+        if len(baselines) == 1:
+            title, first = f"Ratio to {baselines[0]} in the same round", ["arm"]
+            ratios = [(row[0], *row[2:]) for row in ratios]
+        else:
+            title, first = "Ratios in the same round", ["arm", "against"]
+        tables.append(Table(title, (*first, *plain, *last), tuple(ratios), (note,)))
     return tables
+
+
+def _ratios(
+    arms: Mapping[str, Mapping[str, Mapping[str, Any]]], quality: Mapping[str, str]
+) -> list[tuple[str, ...]]:
+    """(arm, the arm it is set against, ratios, quality), without arms that have no ratio."""
+    rows = []
+    for name, metrics in arms.items():
+        against = next((figure["against"] for figure in metrics.values() if figure["ratio"]), None)
+        if against is not None:
+            cells = [_spread(metrics.get(metric), "ratio", 1.0) for metric in _SHOWN]
+            rows.append((name, against, *cells, *_said(quality, name)))
+    return rows
+
+
+def _said(quality: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return (quality.get(name, "not measured"),) if quality else ()
 
 
 def _spread(figure: Mapping[str, Any] | None, name: str, scale: float) -> str:
@@ -51,7 +73,3 @@ def _spread(figure: Mapping[str, Any] | None, name: str, scale: float) -> str:
     if found["count"] == 1:
         return f"{median:.4g}"
     return f"{median:.4g} ({low:.4g} to {high:.4g})"
-
-
-def _rows(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    return [row for row in rows if any(cell != "-" for cell in row[1:])]

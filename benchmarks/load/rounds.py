@@ -17,12 +17,16 @@ from benchmarks.statistics import Spread, paired_ratios, spread
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One of the things that are compared; `around` is entered for each of its runs, e.g. to swap adapters."""
+    """One of the things that are compared; `around` is entered for each of its runs, e.g. to swap adapters.
+
+    `against` names the arm that it is set against, itself for one that is set against none; None: the baseline.
+    """
 
     name: str
     bench: Bench
     arrivals: Arrivals
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
+    against: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class ArmFigure:
-    """One metric of one arm over the rounds, and its ratio to the baseline's in the same round."""
+    """One metric of one arm over the rounds, and its ratio to that of the arm `against` in the same round."""
 
     arm: str
     metric: str
     value: Spread
-    ratio: Spread | None  # None: of the baseline itself, or where it has none
+    ratio: Spread | None  # None: of a baseline itself, or where it has none
+    against: str | None = None  # None: a baseline itself
 
 
 def take_turns(
@@ -50,13 +55,14 @@ def take_turns(
     rounds: int,
     progress: Callable[[dict[str, float]], None],
     say: Callable[[str], None],
+    only: int | None = None,
 ) -> list[Turn]:
     """Run every arm once a round, another one first in each; all arms of a round have the same seed.
 
-    Raises BenchmarkError.
+    `only`: this one of the rounds alone, counted from 0. Raises BenchmarkError.
     """
     turns = []
-    for number in range(rounds):
+    for number in range(rounds) if only is None else (only,):
         for arm in rotated(arms, number):
             say(f"{arm.name}, round {number + 1} of {rounds}")
             with arm.around():
@@ -71,33 +77,48 @@ def take_turns(
 
 
 def arm_figures(
-    turns: Sequence[Turn], baseline: str, metrics: Sequence[str] = tuple(METRICS)
+    turns: Sequence[Turn],
+    baseline: str,
+    metrics: Sequence[str] = tuple(METRICS),
+    *,
+    against: Mapping[str, str] | None = None,
 ) -> list[ArmFigure]:
-    """Median and extremes of each metric of each arm, and of its ratios to `baseline`, in the order of `turns`."""
+    """Median and extremes of each metric of each arm, and of its ratios to `baseline`, in the order of `turns`.
+
+    `against` names another baseline for the arms that have one.
+    """
     by_arm: dict[str, dict[int, dict[str, Any]]] = {}
     for turn in turns:
         by_arm.setdefault(turn.arm, {})[turn.round] = turn.run.figures
     found = []
     for arm, rounds in by_arm.items():
+        other = (against or {}).get(arm, baseline)
         for metric in metrics:
             ours = _series(rounds, metric)
             if not ours:
                 continue
-            theirs = _series(by_arm.get(baseline, {}), metric)
-            ratios = paired_ratios(ours, theirs) if arm != baseline else []
+            theirs = _series(by_arm.get(other, {}), metric)
+            ratios = paired_ratios(ours, theirs) if arm != other else []
             found.append(
-                ArmFigure(arm, metric, spread(list(ours.values())), spread(ratios) if ratios else None)
+                ArmFigure(
+                    arm,
+                    metric,
+                    spread(list(ours.values())),
+                    spread(ratios) if ratios else None,
+                    other if arm != other else None,
+                )
             )
     return found
 
 
 def conclusion_of_turns(turns: Sequence[Turn], arms: Sequence[Arm], baseline: str) -> dict[str, Any]:
     """What the result file keeps of a comparison: `baseline`, `rounds`, `targets` by arm, and `arms`."""
+    against = {arm.name: arm.against for arm in arms if arm.against is not None}
     return {
         "baseline": baseline,
         "rounds": 1 + max(turn.round for turn in turns),
         "targets": {arm.name: arm.bench.target.shown() for arm in arms},
-        "arms": [asdict(figure) for figure in arm_figures(turns, baseline)],
+        "arms": [asdict(figure) for figure in arm_figures(turns, baseline, against=against)],
     }
 
 

@@ -87,3 +87,37 @@ def test_the_tables_show_every_arm_and_the_ratios_to_the_baseline() -> None:
     assert [row[0] for row in ratios.rows] == ["four"]
     assert ratios.rows[0][1] == "0.5455 (0.5 to 0.5833)"
     assert "3 rounds" in values.notes[0]
+
+
+def test_an_arm_can_be_set_against_another_than_the_baseline() -> None:
+    said: list[tuple[str, int]] = []
+    arms = [
+        arm("base alone", said, 9.0, against="base alone"),
+        arm("four alone", said, 4.0, against="base alone"),
+        arm("base of eight", said, 79.0, against="base of eight"),
+        arm("four of eight", said, 19.0, against="base of eight"),
+    ]
+    conclusion = conclusion_of_turns(turns_of(arms, 1), arms, "base alone")
+    _, ratios = arm_tables(conclusion)
+    assert [row[:3] for row in ratios.rows] == [
+        ("four alone", "base alone", "0.5"),
+        ("four of eight", "base of eight", "0.25"),
+    ]
+
+
+def test_one_of_the_rounds_can_be_run_alone() -> None:
+    said: list[tuple[str, int]] = []
+    arms = [arm("a", said, 1.0), arm("b", said, 1.0)]
+    turns = take_turns(arms, rounds=3, only=1, progress=lambda _: None, say=lambda _: None)
+    assert said == [("b, round 2", 8), ("a, round 2", 8)]
+    assert {turn.round for turn in turns} == {1}
+
+
+def test_what_is_known_of_quality_stands_beside_the_figures_and_what_is_not_is_said() -> None:
+    said: list[tuple[str, int]] = []
+    arms = [arm("base", said, 9.0), arm("int8", said, 4.0)]
+    conclusion = conclusion_of_turns(turns_of(arms, 1), arms, "base")
+    values, ratios = arm_tables({**conclusion, "quality": {"base": "the original"}})
+    assert [row[-1] for row in values.rows] == ["the original", "not measured"]
+    assert ratios.headings[-1] == "quality"
+    assert ratios.rows[0][-1] == "not measured"
