@@ -22,13 +22,17 @@ class VersionMaker:
         self._rank = rank
         self._targets = targets
 
-    def make(self, source: str, *, seed: int) -> str:
-        """Write one and return the source to load it by. The same seed gives the same adapter."""
+    def make(self, source: str, *, seed: int, rank: int | None = None) -> str:
+        """Write one and return the source to load it by. The same seed gives the same adapter.
+
+        `rank` is another than the maker's.
+        """
+        rank = self._rank if rank is None else rank
         make_tiny_adapter(
             self.root / source,
             linear_modules=self._modules,
-            rank=self._rank,
-            alpha=2 * self._rank,
+            rank=rank,
+            alpha=2 * rank,
             targets=self._targets,
             seed=seed,
         )
