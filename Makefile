@@ -3,6 +3,8 @@ PORT ?= 8000
 DEVICE ?= auto
 ARGS ?=
 export PYTHON
+# Two processes where there are two cores (tests/work_order.py); ARGS="-n 0 --pdb" and the like overrule it.
+WORKERS = -n logical --maxprocesses 2
 SET_UP = sh scripts/with_python.sh -m scripts.set_up --device $(DEVICE)
 BIN = .venv/bin
 
@@ -22,7 +24,7 @@ serve: ## Start the gateway: make serve [PORT=8000] [DEVICE=auto|cpu|gpu] [ARGS=
 
 test: ## Run the tests: make test [ARGS="tests/serve -k generate"]
 	@$(SET_UP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 check: ## Format, lint and strict types, changing nothing
 	@$(SET_UP) --no-base

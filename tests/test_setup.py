@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -177,25 +178,72 @@ def test_make_serve_passes_port_device_and_settings_on() -> None:
     assert planned.rstrip().endswith(".venv/bin/hotswap serve --port 8123 --base some/base --max-loras 2")
 
 
-def test_ci_runs_check_and_test_both_and_fails_if_either_does(tmp_path: Path) -> None:
-    program = tmp_path / "make"
-    program.write_text('#!/bin/sh\necho "ran $1"\n[ "$1" != "$FAIL" ]\n')
+def run_ci(folder: Path, make: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A copy of the CI entry in `folder`, with that script as its `make`."""
+    (folder / ".ci").mkdir(parents=True)
+    shutil.copy(REPOSITORY / ".ci" / "run", folder / ".ci" / "run")
+    program = folder / "make"
+    program.write_text(f"#!/bin/sh\n{make}")
     program.chmod(0o755)
+    return subprocess.run(
+        ["bash", folder / ".ci" / "run"],
+        env={**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_ci_runs_check_and_test_both_and_fails_if_either_does(tmp_path: Path) -> None:
     for failing, status in [("check", 1), ("test", 1), ("install", 1), ("none", 0)]:
-        done = subprocess.run(
-            ["bash", REPOSITORY / ".ci" / "run"],
-            cwd=tmp_path,
-            env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "FAIL": failing},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_ci(tmp_path / failing, 'echo "ran $1"\n[ "$1" != "$FAIL" ]\n', FAIL=failing)
         assert done.returncode == status, failing
         assert re.findall(r"^ran (\w+)$", done.stdout, re.MULTILINE) == ["install", "check", "test"]
         assert (
             len(re.findall(r"^=== [a-z-]+: (?:passed|failed \(1\)) after \d+ s$", done.stdout, re.MULTILINE))
             == 3
         )
+
+
+# Fails as pytest does under make: the first time with that many failed tests, then, alone, with $AGAIN.
+FAILING_MAKE = """
+[ "$1" = test ] || exit 0
+echo "ran $*"
+[ $# = 1 ] || exit "$AGAIN"
+mkdir -p .pytest_cache/v/cache
+{ echo '{'
+for number in $(seq "$COUNT"); do
+    [ "$number" = "$COUNT" ] && comma= || comma=,
+    echo "  \\"tests/test_x.py::test_it[$number]\\": true$comma"
+done
+echo '}'; } > .pytest_cache/v/cache/lastfailed
+echo "make: *** [Makefile:25: test] Error $CODE"
+exit 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "code", "again", "repeated", "status"),
+    [
+        (1, 1, 0, True, 0),
+        (5, 1, 0, True, 0),
+        (1, 1, 2, True, 1),  # what fails twice has failed
+        (6, 1, 0, False, 1),
+        (1, 2, 0, False, 1),  # interrupted: not every test was run
+        (1, 3, 0, False, 1),  # pytest itself failed
+    ],
+)
+def test_ci_repeats_a_few_failed_tests_once_and_names_those_that_then_pass(
+    tmp_path: Path, count: int, code: int, again: int, repeated: bool, status: int
+) -> None:
+    done = run_ci(tmp_path, FAILING_MAKE, COUNT=str(count), CODE=str(code), AGAIN=str(again))
+    assert done.returncode == status
+    asked = re.findall(r"^ran (.*)$", done.stdout, re.MULTILINE)
+    assert asked[0] == "test"
+    assert [("--last-failed" in each) for each in asked[1:]] == [True] * repeated
+    assert ("UNSTEADY" in done.stdout) == (repeated and status == 0)
+    named = re.findall(r"^    (tests/test_x\.py::test_it\[\d\])$", done.stdout, re.MULTILINE)
+    assert len(set(named)) == (count if repeated else 0)
 
 
 def test_the_image_has_both_targets_a_user_and_a_health_check() -> None:

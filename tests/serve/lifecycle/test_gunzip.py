@@ -57,7 +57,7 @@ def test_a_damaged_stream_is_refused() -> None:
         unpack(bytes(damaged))
 
 
-@pytest.mark.parametrize("more", [b"\0", gzip.compress(b"another")])
+@pytest.mark.parametrize("more", [b"\0", gzip.compress(b"another")], ids=["a byte", "a stream"])
 def test_nothing_may_follow_the_stream(more: bytes) -> None:
     for step in (1, 10_000):
         with pytest.raises(UploadRefusedError, match="after its end"):
