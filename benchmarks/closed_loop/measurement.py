@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 from benchmarks.closed_loop.block import Block, Cost, measure_block
 from benchmarks.closed_loop.client import BlockOrder, BlockOutcome
+from benchmarks.closed_loop.clock import Clock
 from benchmarks.closed_loop.errors import ClientFailedError, NoAnswerError
 from benchmarks.closed_loop.part import Contender, Part
 from benchmarks.closed_loop.plan import Plan, rotated
@@ -175,9 +174,9 @@ class Measurement:
             max_tokens=plan.max_tokens,
             request_timeout_seconds=plan.request_timeout_seconds,
         )
-        before = _Clock.read(servers)
+        before = Clock.read(servers)
         outcome = run_client(order)
-        return outcome, before.cost_since(_Clock.read(servers), server, outcome.cpu_seconds)
+        return outcome, before.cost_since(Clock.read(servers), server, outcome.cpu_seconds)
 
 
 def run_client(order: BlockOrder) -> BlockOutcome:
@@ -202,44 +201,6 @@ def run_client(order: BlockOrder) -> BlockOutcome:
             reason = done.stderr.strip()[-1000:] or "it gave no reason"
             raise ClientFailedError(f"the load client ended with exit code {done.returncode}: {reason}")
         return BlockOutcome.from_json(answer.read_text(encoding="utf-8"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """Wall and processor time of everybody at one moment."""
-
-    wall_seconds: float
-    busy_seconds: float  # of the whole machine
-    own_seconds: float
-    servers: Mapping[str, tuple[float, float] | None]
-
-    @classmethod
-    def read(cls, servers: Mapping[str, Server]) -> _Clock:
-        machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        idle = machine.idle + getattr(machine, "iowait", 0.0)
-        guest = getattr(machine, "guest", 0.0) + getattr(machine, "guest_nice", 0.0)  # also part of user
-        return cls(
-            wall_seconds=time.monotonic(),
-            busy_seconds=sum(machine) - idle - guest,
-            own_seconds=own.user + own.system,
-            servers={name: server.cpu_seconds() for name, server in servers.items()},
-        )
-
-    def cost_since(self, now: _Clock, loaded: Server, client_seconds: float) -> Cost:
-        http = total = None
-        idle = 0.0
-        for name, then in self.servers.items():
-            after = now.servers[name]
-            if then is None or after is None:
-                continue
-            if name == loaded.spec.name:
-                http, total = after[0] - then[0], after[1] - then[1]
-            else:
-                idle += after[1] - then[1]
-        known = (total or 0.0) + idle + client_seconds + now.own_seconds - self.own_seconds
-        capacity = (now.wall_seconds - self.wall_seconds) * (psutil.cpu_count() or 1)
-        foreign = max(0.0, now.busy_seconds - self.busy_seconds - known)
-        return Cost(http, total, client_seconds, idle, foreign / capacity)
 
 
 def _rounded(fields: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class ServerSpec:
     command: Sequence[str] = ()  # "{port}" stands for the port
     environment: Mapping[str, str] = field(default_factory=dict)
     url: str | None = None
+    port: int | None = None  # None: a free one for each start
 
     def shown(self) -> dict[str, object]:
         """For the report: what a reader needs to start the same server."""
@@ -97,7 +98,7 @@ def _started(spec: ServerSpec, logs: Path) -> Iterator[tuple[Server, Path]]:
     if not spec.command:
         yield Server(spec, (spec.url or "").rstrip("/"), None), log_path
         return
-    port = _free_port()
+    port = spec.port or free_port()
     command = [part.replace("{port}", str(port)) for part in spec.command]
     with log_path.open("ab") as log:
         process = subprocess.Popen(
@@ -148,7 +149,8 @@ def _tail(log: Path) -> str:
     return "\n".join(f"  {line}" for line in shown or lines[-_LOG_LINES:]) or "  (it wrote nothing)"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listened on a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.load.arrivals import Arrivals, parse_arrivals
@@ -16,6 +16,7 @@ from benchmarks.load.schedule import Load, Schedule, make_schedule
 from benchmarks.load.settings import BenchSettings
 from benchmarks.load.slo import Slo, parse_slo
 from benchmarks.load.target import Target, read_target
+from benchmarks.load.wire import Dialect
 
 # An open loop goes on after what is measured until the last measured answer is complete, at most so long.
 _TAIL_SECONDS = 30.0
@@ -66,12 +67,17 @@ class Bench:
             key=settings.key.get_secret_value() if settings.key is not None else None,
             web_port=settings.web_port,
         )
-        schedule = self.schedule(arrivals, seed=settings.seed if seed is None else seed)
-        return run_load(name, self.target, schedule, self.prompts, plan, self.slo, progress=progress)
+        seed = settings.seed if seed is None else seed
+        schedule = self.schedule(arrivals, seed=seed)
+        prompts = replace(self.prompts, seed=seed)  # texts that no cache knows from the last run
+        return run_load(name, self.target, schedule, prompts, plan, self.slo, progress=progress)
 
 
-def prepare(settings: BenchSettings) -> Bench:
-    """Read every option, then ask the server. Raises LoadOptionError, TargetError."""
+def prepare(settings: BenchSettings, *, dialect: Dialect | None = None) -> Bench:
+    """Read every option, then ask the server. `dialect`: instead of `--api`, for servers that speak another one.
+
+    Raises LoadOptionError, TargetError.
+    """
     arrivals = parse_arrivals(settings.arrivals)
     prompts = parse_lengths(settings.prompt_tokens, option="--prompt-tokens")
     answers = parse_lengths(settings.answer_tokens, option="--answer-tokens")
@@ -80,7 +86,7 @@ def prepare(settings: BenchSettings) -> Bench:
     named = _names(settings.adapters)
     target = read_target(
         settings.url,
-        settings.api,
+        dialect or settings.api,
         adapters=named,
         key=settings.key.get_secret_value() if settings.key is not None else None,
     )

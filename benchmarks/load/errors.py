@@ -35,3 +35,9 @@ class ResultFileError(BenchmarkError):
     """A file that should hold the result of a run does not."""
 
     code: ClassVar[str] = "load_result_file"
+
+
+class PeerUnavailableError(BenchmarkError):
+    """A server that is to be measured beside ours is not on this machine, or cannot serve this base."""
+
+    code: ClassVar[str] = "load_peer_unavailable"

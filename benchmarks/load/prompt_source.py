@@ -24,13 +24,14 @@ class PromptSource:
     overhead_tokens: int = 0  # that the server puts around a text: the chat template, BOS
     shared_prefix_tokens: int = 0
     texts: tuple[str, ...] = ()
+    salt: str = ""  # other texts of the same lengths, for a server that sees one schedule twice
 
     def prompt(self, number: int, tokens: int) -> str:
         """The prompt of request `number`, of about `tokens` tokens by the server's count; a text from a file has
         the length that it has."""
         if self.texts:
             return self.texts[number % len(self.texts)]
-        draw = random.Random(f"{self.seed}/{number}")  # noqa: S311 - repeatable, nothing to guess
+        draw = random.Random(f"{self.seed}{self.salt}/{number}")  # noqa: S311 - repeatable, nothing to guess
         words = max(1, tokens - self.overhead_tokens - self.shared_prefix_tokens)
         own = " ".join(draw.choices(WORDS, k=words))
         if not self.shared_prefix_tokens:

@@ -52,7 +52,9 @@ def read_target(
     url = url.rstrip("/")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(headers=headers, timeout=timeout_seconds) as client:
-        cards = _get(client, url + "/v1/models").get("data")
+        cards = (
+            [{"id": "tutorial"}] if dialect == "tutorial" else _get(client, url + "/v1/models").get("data")
+        )
         if not isinstance(cards, list) or not cards:
             raise TargetError(f"{url}/v1/models lists no model; is this an LLM server?")
         base = next((card for card in cards if card.get("parent") is None), cards[0])

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import orjson
 
-Dialect = Literal["generate", "chat", "completions"]
-DIALECTS: tuple[Dialect, ...] = ("generate", "chat", "completions")
+# `tutorial`: what the handler of benchmarks/load/peers/tutorial_service.py speaks; it lists no models.
+Dialect = Literal["generate", "chat", "completions", "tutorial"]
 PATHS: dict[Dialect, str] = {
     "generate": "/generate",
+    "tutorial": "/generate",
     "chat": "/v1/chat/completions",
     "completions": "/v1/completions",
 }
@@ -32,6 +33,8 @@ def request_body(
     dialect: Dialect, *, model: str, adapter: str | None, prompt: str, max_tokens: int, stream: bool
 ) -> bytes:
     """A greedy request for exactly `max_tokens` tokens. `model` is the base's name, for OpenAI's dialect."""
+    if dialect == "tutorial":
+        return orjson.dumps({"prompt": prompt, "max_new_tokens": max_tokens})
     body: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0, "ignore_eos": True}
     if stream:
         body["stream"] = True
