@@ -101,12 +101,17 @@ def check_ranks(ranks: Sequence[int]) -> tuple[int, ...]:
     return tuple(ranks)
 
 
+def slot_rank(highest: int) -> int:
+    """The smallest `--max-lora-rank` that takes adapters of that rank."""
+    return min(rank for rank in _slot_ranks() if rank >= highest)
+
+
 def _rank_flag(highest: int, flags: Sequence[str]) -> tuple[str, ...]:
     """Slots as large as the highest rank needs, where the gateway's own are smaller."""
     default = int(ServeSettings.model_fields["max_lora_rank"].default)
     if highest <= default or any(flag.partition("=")[0] == _RANK_FLAG for flag in flags):
         return ()
-    return (f"{_RANK_FLAG}={min(rank for rank in _slot_ranks() if rank >= highest)}",)
+    return (f"{_RANK_FLAG}={slot_rank(highest)}",)
 
 
 def _slot_ranks() -> tuple[int, ...]:
