@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from benchmarks.load.run import RunResult
 
 # Okabe and Ito's palette, told apart by people who see red and green alike.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+KINDS = ("throughput-latency", "goodput", "ttft", "tpot", "timeline", "adapters")
 _SIZE_INCHES = (7.2, 3.6)
 _MANY_ADAPTERS = 64
 
@@ -22,59 +23,73 @@ _MANY_ADAPTERS = 64
 class Plot:
     """`svg` was made here and is put into the page as it is."""
 
+    kind: str  # one of KINDS
     title: str
     caption: str
     svg: str
 
 
-def plots_of(measurement: Measurement, runs: Sequence[RunResult]) -> list[Plot]:
-    """Those that have something to show. `runs` brings the raw latencies."""
-    found = []
+# kind, name of its ids, title, caption, what draws it
+_Candidate = tuple[str, str, str, str, Callable[[Any], None]]
+
+
+def plots_of(
+    measurement: Measurement, runs: Sequence[RunResult], kinds: Container[str] = KINDS
+) -> list[Plot]:
+    """Those of `kinds` that have something to show. `runs` brings the raw latencies."""
+    return [
+        Plot(kind, title, caption, _draw(name, fill))
+        for kind, name, title, caption, fill in _candidates(measurement, runs)
+        if kind in kinds
+    ]
+
+
+def _candidates(measurement: Measurement, runs: Sequence[RunResult]) -> Iterator[_Candidate]:
     if len(measurement.runs) > 1:
-        found.append(
-            Plot(
-                "Throughput against latency",
-                "Median (line) and p99 (dotted) of TTFT. Hollow: the rate was not held, or the run does not count.",
-                _draw("throughput-latency", partial(_throughput_latency, measurement=measurement)),
-            )
+        yield (
+            "throughput-latency",
+            "throughput-latency",
+            "Throughput against latency",
+            "Median (line) and p99 (dotted) of TTFT. Hollow: the rate was not held, or the run does not count.",
+            partial(_throughput_latency, measurement=measurement),
         )
-        found.append(
-            Plot(
-                "Goodput against offered rate",
-                "The dotted line is a server that answers everything in time.",
-                _draw("goodput", partial(_goodput, measurement=measurement)),
-            )
+        yield (
+            "goodput",
+            "goodput",
+            "Goodput against offered rate",
+            "The dotted line is a server that answers everything in time.",
+            partial(_goodput, measurement=measurement),
         )
-    for name, title in (("ttft_seconds", "TTFT"), ("tpot_seconds", "TPOT")):
+    for kind, title in (("ttft", "TTFT"), ("tpot", "TPOT")):
+        name = f"{kind}_seconds"
         series = {run.name: _sorted(run, name) for run in runs}
         series = {name: values for name, values in series.items() if values}
         if series:
-            found.append(
-                Plot(
-                    f"{title}, share of requests",
-                    f"The dotted line is the limit for {title}.",
-                    _draw(name, partial(_cdf, series=series, limit_ms=1000 * measurement.slo[name])),
-                )
+            yield (
+                kind,
+                name,
+                f"{title}, share of requests",
+                f"The dotted line is the limit for {title}.",
+                partial(_cdf, series=series, limit_ms=1000 * measurement.slo[name]),
             )
     for run in measurement.runs:
         where = f": {run['name']}" if len(measurement.runs) > 1 else ""
-        found.append(
-            Plot(
-                f"Time line{where}",
-                "Per second; what is measured lies between the dotted lines.",
-                _draw(f"time-{run['name']}", partial(_timeline, run=run)),
-            )
+        yield (
+            "timeline",
+            f"time-{run['name']}",
+            f"Time line{where}",
+            "Per second; what is measured lies between the dotted lines.",
+            partial(_timeline, run=run),
         )
         adapters = {name: f for name, f in run["adapters"].items() if f["ttft_seconds"] is not None}
         if len(adapters) > 1:
-            found.append(
-                Plot(
-                    f"TTFT by adapter{where}",
-                    "Median (bar) and p99 (tick), the most asked for first.",
-                    _draw(f"adapters-{run['name']}", partial(_by_adapter, adapters=adapters)),
-                )
+            yield (
+                "adapters",
+                f"adapters-{run['name']}",
+                f"TTFT by adapter{where}",
+                "Median (bar) and p99 (tick), the most asked for first.",
+                partial(_by_adapter, adapters=adapters),
             )
-    return found
 
 
 def _draw(name: str, fill: Callable[[Any], None]) -> str:
