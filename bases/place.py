@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bases.errors import BaseConversionError
+from bases.process_lock import only_process
 from bases.progress import Progress, log_progress
 
 
@@ -44,23 +45,20 @@ def made_in_place(
 
 @contextmanager
 def _only_process(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, which ends with the process whatever happens to it."""
-    from filelock import FileLock, Timeout
+    """Hold the lock of `folder`. Raises BaseConversionError where another process does."""
 
-    lock_file = folder.parent / f".{folder.name}.lock"
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    def refuse() -> None:
         raise BaseConversionError(
             f"Another process is making {folder}. Wait for it, or name another folder."
         ) from None
-    try:
-        yield
-    finally:
-        # Nobody waits for it: who comes now makes a new one, who came before was refused.
-        lock_file.unlink(missing_ok=True)
-        lock.release()
+
+    lock_file = folder.parent / f".{folder.name}.lock"
+    with only_process(lock_file, refuse):
+        try:
+            yield
+        finally:
+            # Nobody waits for it: who comes now makes a new one, who came before was refused.
+            lock_file.unlink(missing_ok=True)
 
 
 def _move(partial: Path, folder: Path, *, replace: bool) -> None:

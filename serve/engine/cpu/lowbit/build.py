@@ -15,12 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from bases.errors import HotswapError
+from bases.process_lock import only_process
 from bases.progress import Progress, log_progress
 from bases.settings import BasesSettings
 from serve.engine.cpu.lowbit import source
@@ -33,6 +33,7 @@ _CHECKOUT = Path(__file__).resolve().parents[4]
 _COMPILE_SECONDS = 600.0
 _CHECK_SECONDS = 300.0
 _PARTIAL_PREFIX = ".partial-"
+_WAITING = "Another process is compiling the low-bit kernels; waiting for it"
 
 
 class KernelBuildError(HotswapError):
@@ -68,28 +69,12 @@ def build_library(home: Path, *, progress: Progress = log_progress, compiler: st
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _only_process(target.parent / ".lock", progress):
+        with only_process(target.parent / ".lock", lambda: progress(_WAITING)):
             if source.find_library(home) is None:
                 _build(target, compiler, progress)
     except OSError as error:
         raise KernelBuildError(f"The low-bit kernels cannot be written to {target}: {error}.") from error
     return target / source.LIBRARY_NAME
-
-
-@contextmanager
-def _only_process(lock_file: Path, progress: Progress) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress("Another process is compiling the low-bit kernels; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _build(target: Path, compiler: str, progress: Progress) -> None:
