@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,9 +15,11 @@ _SAY_SECONDS = 10.0
 class Progress:
     """One line that is written over while load runs; where nobody watches, a line every ten seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: Callable[[], str] = str) -> None:
+        """`prefix` goes before each line, e.g. the time that is left."""
         from rich.console import Console
 
+        self._prefix = prefix
         self._console = Console(stderr=True)
         self._status: Any = None
         self._said = 0.0
@@ -34,12 +37,12 @@ class Progress:
     def say(self, text: str) -> None:
         """What happens now."""
         self._said = 0.0
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(self._prefix() + text, highlight=False, markup=False)
 
     def tick(self, now: dict[str, float]) -> None:
         """Once a second."""
         text = (
-            f"{now['seconds']:.0f} s: {now['sent']:.0f} sent, {now['running']:.0f} under way, "
+            f"{self._prefix()}{now['seconds']:.0f} s: {now['sent']:.0f} sent, {now['running']:.0f} under way, "
             f"{now['ok_per_second']:.1f} answers/s, {now['tokens_per_second']:.0f} tok/s, "
             f"{now['rejected']:.0f} rejected, {now['failed']:.0f} failed"
         )
