@@ -26,7 +26,7 @@ def report_tables(measurement: Measurement) -> list[Table]:
     tables += [_throughput(measurement), _latency(measurement)]
     with_adapters = (run for run in measurement.runs if set(run["adapters"]) != {"base"})
     tables.extend(_adapters(run) for run in with_adapters)
-    tables += [_conditions(measurement), _definitions(measurement)]
+    tables += [_conditions(measurement), definitions_table()]
     return tables
 
 
@@ -158,11 +158,7 @@ def _conditions(measurement: Measurement) -> Table:
     rows.append(
         ("base", f"{measurement.target['base']}, context {measurement.target['context_tokens']} tokens")
     )
-    rows.append(
-        ("machine", f"{around['processor']}, {around['cores']} cores, {around['memory_gib']:.0f} GiB")
-    )
-    rows.append(("software", ", ".join(f"{name} {version}" for name, version in around["packages"].items())))
-    rows.append(("commit", str(around["commit"])))
+    rows += machine_rows(around)
     for run in measurement.runs:
         client = run["client"]
         share = f"{client['workers']} processes, {client['cpu_share']:.0%} of a core"
@@ -170,8 +166,19 @@ def _conditions(measurement: Measurement) -> Table:
     return Table("Conditions", ("what", "value"), tuple(rows))
 
 
-def _definitions(measurement: Measurement) -> Table:
-    del measurement
+def machine_rows(surroundings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(what, value) of what a figure depends on besides the load."""
+    packages = ", ".join(f"{name} {version}" for name, version in surroundings["packages"].items())
+    cores, memory = surroundings["cores"], surroundings["memory_gib"]
+    return [
+        ("machine", f"{surroundings['processor']}, {cores} cores, {memory:.0f} GiB"),
+        ("software", packages),
+        ("commit", str(surroundings["commit"])),
+    ]
+
+
+def definitions_table() -> Table:
+    """What every word of a report means."""
     from benchmarks.load.figures import DEFINITIONS
 
     return Table("Words", ("word", "meaning"), tuple(DEFINITIONS.items()))
