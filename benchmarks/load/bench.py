@@ -11,7 +11,7 @@ from benchmarks.load.assignment import parse_assignment
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.lengths import parse_lengths
 from benchmarks.load.prompt_source import PromptSource, read_prompts
-from benchmarks.load.run import RunPlan, RunResult, run_load
+from benchmarks.load.run import Beside, RunPlan, RunResult, run_load
 from benchmarks.load.schedule import Load, Schedule, make_schedule
 from benchmarks.load.settings import BenchSettings
 from benchmarks.load.slo import Slo, parse_slo
@@ -31,6 +31,11 @@ class Bench:
     load: Load
     prompts: PromptSource
     slo: Slo
+    beside: Callable[[int], Beside] | None = None  # changes of adapters during a run of that seed
+
+    def shown_as(self, arrivals: str) -> Bench:
+        """The same, for the report of a measurement that had other arrivals than `--arrivals`."""
+        return replace(self, settings=self.settings.model_copy(update={"arrivals": arrivals}))
 
     def schedule(self, arrivals: Arrivals, *, seed: int) -> Schedule:
         """All requests of one run. Raises LoadOptionError."""
@@ -70,7 +75,21 @@ class Bench:
         seed = settings.seed if seed is None else seed
         schedule = self.schedule(arrivals, seed=seed)
         prompts = replace(self.prompts, seed=seed)  # texts that no cache knows from the last run
-        return run_load(name, self.target, schedule, prompts, plan, self.slo, progress=progress)
+        beside = self.beside(seed) if self.beside is not None else None
+        return run_load(
+            name, self.target, schedule, prompts, plan, self.slo, progress=progress, beside=beside
+        )
+
+
+def check_options(settings: BenchSettings) -> None:
+    """Read every option, as `prepare` does, before a server is started for it. Raises LoadOptionError."""
+    parse_arrivals(settings.arrivals)
+    parse_lengths(settings.prompt_tokens, option="--prompt-tokens")
+    parse_lengths(settings.answer_tokens, option="--answer-tokens")
+    parse_assignment(settings.adapter_mix)
+    parse_slo(settings.slo)
+    if settings.prompts is not None:
+        read_prompts(settings.prompts)
 
 
 def prepare(settings: BenchSettings, *, dialect: Dialect | None = None) -> Bench:

@@ -23,9 +23,14 @@ DEFINITIONS: dict[str, str] = {
     "goodput": "measured requests that were answered in full within the SLO / length of the window",
     "SLO attainment": "the same / measured requests; rejected and failed ones count as not good",
     "rejected": "answered 429 or 503; neither an answer nor an error",
+    "unloaded": "answered 404 because the measurement had unloaded the adapter; counts for nothing else",
+    "cold": "first answer of a version that was loaded during the run; all others are warm",
     "dispatch delay": "due to sent: what the client is late",
     "fairness": "Jain's index over the adapters' SLO attainment; 1: all alike",
 }
+
+
+_NO_FAILURE = frozenset({"ok", "rejected", "cancelled", "unloaded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ def run_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict[str
     prompt_tokens = sum(r.prompt_tokens or 0 for r in records if window.holds(_first_event(r)))
     events = sum(len(record.event_seconds) for record in ok)
     cancelled = sum(record.outcome == "cancelled" for record in measured)
+    unloaded = sum(record.outcome == "unloaded" for record in measured)
     return {
         "window_seconds": round(window.seconds, 3),
         "counts": {
@@ -61,7 +67,8 @@ def run_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict[str
             "ok": len(ok),
             "rejected": sum(record.outcome == "rejected" for record in measured),
             "cancelled": cancelled,
-            "failed": sum(record.outcome not in ("ok", "rejected", "cancelled") for record in measured),
+            "unloaded": unloaded,
+            "failed": sum(record.outcome not in _NO_FAILURE for record in measured),
         },
         "failures": dict(
             Counter(f"{r.outcome}: {r.code}" if r.code else r.outcome for r in measured if not r.ok)
@@ -71,9 +78,10 @@ def run_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict[str
         "output_tok_s": round(tokens / window.seconds, 2),
         "total_tok_s": round((tokens + prompt_tokens) / window.seconds, 2),
         "goodput_req_s": round(good / window.seconds, 4),
-        "slo_attainment": round(good / max(1, len(measured) - cancelled), 4),
+        "slo_attainment": round(good / max(1, len(measured) - cancelled - unloaded), 4),
         "ttft_seconds": describe(_known(record.ttft_seconds for record in ok)),
         "ttft_sent_seconds": describe(_known(record.ttft_sent_seconds for record in ok)),
+        **_cold_and_warm(ok),
         "tpot_seconds": describe(_known(record.tpot_seconds for record in ok)),
         "icl_seconds": describe([gap for record in ok for gap in record.chunk_gaps_seconds]),
         "e2e_seconds": describe(_known(record.e2e_seconds for record in ok)),
@@ -100,12 +108,24 @@ def adapter_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict
         found[name] = {
             "measured": len(measured),
             "ok": len(ok),
-            "slo_attainment": round(sum(slo.good(record) for record in measured) / len(measured), 4),
+            "slo_attainment": round(
+                sum(slo.good(record) for record in measured)
+                / max(1, sum(record.outcome != "unloaded" for record in measured)),
+                4,
+            ),
             "ttft_seconds": describe(_known(record.ttft_seconds for record in ok)),
+            **_cold_and_warm(ok),
             "tpot_seconds": describe(_known(record.tpot_seconds for record in ok)),
             "versions": sorted({record.version for record in ok if record.version}),
         }
     return found
+
+
+def _cold_and_warm(ok: Sequence[Record]) -> dict[str, Any]:
+    """TTFT of the first answers of versions loaded during the run, and of all others; None each without one."""
+    cold = _known(record.ttft_seconds for record in ok if record.cold)
+    warm = _known(record.ttft_seconds for record in ok if not record.cold) if cold else []
+    return {"cold_ttft_seconds": describe(cold), "warm_ttft_seconds": describe(warm)}
 
 
 def fairness(adapters: dict[str, dict[str, Any]]) -> float | None:
@@ -141,7 +161,7 @@ def timeline(records: Sequence[Record], seconds: float, step_seconds: float = 1.
             row["due"] += 1
         if (row := at(record.done_seconds)) is not None:
             kind = record.outcome if record.outcome in ("ok", "rejected") else "failed"
-            if record.outcome not in ("cancelled", "unfinished"):
+            if record.outcome not in ("cancelled", "unfinished", "unloaded"):
                 row[kind] += 1
         each = (record.completion_tokens or 0) / len(record.event_seconds) if record.event_seconds else 0.0
         for moment in record.event_seconds:

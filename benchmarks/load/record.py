@@ -7,8 +7,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 # `cut`: the stream ended without its last event. `unfinished`: still running when the run was ended.
+# `unloaded`: 404 for an adapter that the measurement itself had unloaded.
 Outcome = Literal[
-    "ok", "rejected", "error", "timeout", "connect", "cut", "wrong_length", "cancelled", "unfinished"
+    "ok",
+    "rejected",
+    "error",
+    "timeout",
+    "connect",
+    "cut",
+    "wrong_length",
+    "cancelled",
+    "unfinished",
+    "unloaded",
 ]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
@@ -31,6 +41,7 @@ class Record:
     prompt_tokens: int | None = None  # the server's count
     completion_tokens: int | None = None  # the server's count
     version: str | None = None  # that answered, where the server says so
+    cold: bool = False  # the first answer of a version that was loaded during the run
 
     @property
     def ok(self) -> bool:

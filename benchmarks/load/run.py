@@ -10,12 +10,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.load.errors import GeneratorFailedError, NothingMeasuredError
 from benchmarks.load.figures import Window, adapter_figures, fairness, run_figures, timeline
+from benchmarks.load.marks import mark
 from benchmarks.load.order import Order, Outcome
 from benchmarks.load.prompt_source import PromptSource
 from benchmarks.load.record import Record
@@ -23,12 +25,16 @@ from benchmarks.load.schedule import Schedule
 from benchmarks.load.slo import Slo
 from benchmarks.load.target import Target
 from benchmarks.load.validity import Finding, findings
+from benchmarks.load.verbs import Verb
 from benchmarks.surroundings import CHECKOUT
 
 GENERATOR = "benchmarks.load.generator"
 _READY_SECONDS = 120.0  # for the imports of a generating process
 _LEAD_SECONDS = 0.5  # for the first thousand of its users
 _GRACE_SECONDS = 60.0
+
+# Entered when a run begins, with that moment by `time.monotonic`, and left when it has ended.
+Beside = Callable[[float], AbstractContextManager[Sequence[Verb]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class RunResult:
     timeline: list[dict[str, float]]
     schedule_digest: str
     client: dict[str, Any] = field(default_factory=dict)
+    swaps: list[Verb] = field(default_factory=list)  # changes of adapters during the run
 
     @property
     def valid(self) -> bool:
@@ -83,6 +90,7 @@ class RunResult:
             "timeline": self.timeline,
             "schedule_sha256": self.schedule_digest,
             "client": self.client,
+            "swaps": [asdict(verb) for verb in self.swaps],
         }
 
 
@@ -95,8 +103,12 @@ def run_load(
     slo: Slo,
     *,
     progress: Callable[[dict[str, float]], None] = lambda _: None,
+    beside: Beside | None = None,
 ) -> RunResult:
-    """Send a schedule and measure. Raises GeneratorFailedError, NothingMeasuredError."""
+    """Send a schedule and measure; `beside` changes adapters meanwhile.
+
+    Raises GeneratorFailedError, NothingMeasuredError.
+    """
     with tempfile.TemporaryDirectory(prefix="hotswap-load-") as folder:
         orders = [
             Order(
@@ -117,14 +129,14 @@ def run_load(
             for index in range(plan.workers)
         ]
         limit = _READY_SECONDS + plan.window.end + plan.timeout_seconds + _GRACE_SECONDS
-        outcomes = _send(orders, Path(folder), limit, progress)
+        outcomes, verbs = _send(orders, Path(folder), limit, progress, beside or _nothing)
         records = [
             Record.from_dict(json.loads(line))
             for order in orders
             for line in order.records_path.read_text(encoding="utf-8").splitlines()
         ]
     records.sort(key=lambda record: (record.scheduled_seconds, record.number))
-    return measure(name, records, schedule, plan, slo, outcomes)
+    return measure(name, records, schedule, plan, slo, outcomes, verbs)
 
 
 def measure(
@@ -134,9 +146,11 @@ def measure(
     plan: RunPlan,
     slo: Slo,
     outcomes: Sequence[Outcome],
+    verbs: Sequence[Verb] = (),
 ) -> RunResult:
     """The figures of raw records. Raises NothingMeasuredError when not one request was answered."""
     window = plan.window
+    mark(records, verbs)
     figures = run_figures(records, window, slo)
     if not figures["counts"]["ok"]:
         failures = figures["failures"] or {"nothing was sent within the window": 0}
@@ -168,13 +182,21 @@ def measure(
                 sum(o.cpu_seconds for o in outcomes) / max(1e-9, max(o.seconds for o in outcomes)), 3
             ),
         },
+        swaps=list(verbs),
     )
 
 
+def _nothing(_: float) -> AbstractContextManager[Sequence[Verb]]:
+    return contextlib.nullcontext(())
+
+
 def _send(
-    orders: Sequence[Order], folder: Path, limit_seconds: float, progress: Callable[[dict[str, float]], None]
-) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+    orders: Sequence[Order],
+    folder: Path,
+    limit_seconds: float,
+    progress: Callable[[dict[str, float]], None],
+    beside: Beside,
+) -> tuple[list[Outcome], Sequence[Verb]]:
     with contextlib.ExitStack() as stack:
         running = [
             stack.enter_context(_generator(order, folder, index)) for index, order in enumerate(orders)
@@ -188,13 +210,16 @@ def _send(
             start_at = time.monotonic() + _LEAD_SECONDS * max(1.0, users / 500)
             for process in running:
                 _tell(process, f"{start_at!r}\n")
-            outcomes = [
-                _follow(process, folder / f"errors-{index}.txt", progress if index == 0 else lambda _: None)
-                for index, process in enumerate(running)
-            ]
+            with beside(start_at) as verbs:
+                outcomes = [
+                    _follow(
+                        process, folder / f"errors-{index}.txt", progress if index == 0 else lambda _: None
+                    )
+                    for index, process in enumerate(running)
+                ]
         finally:
             watch.cancel()
-    return outcomes
+    return outcomes, verbs
 
 
 @contextlib.contextmanager

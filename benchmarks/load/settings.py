@@ -57,6 +57,21 @@ class BenchSettings(BaseSettings):
     cancel_share: float = Field(
         0.0, ge=0, le=1, description="Share of requests that hang up after their first token, 0 to 1."
     )
+    churn: str | None = Field(
+        None,
+        description="Adapters that come, change and go during each run, in verbs per minute: "
+        "`load:2,replace:2,unload:1`. They are random ones of the measurement's own, asked like the others.",
+    )
+    churn_adapters: int = Field(4, ge=1, le=10_000, description="How many those are when a run begins.")
+    churn_ranks: str = Field("8", description="Their ranks, dealt in turn: `8,16,64`.")
+    admin_key: SecretStr | None = Field(None, description="Admin key of the gateway, to change adapters.")
+    adapter_root: Path | None = Field(
+        None, description="Folder that the gateway loads adapters from. Default: adapters in Hotswap's home."
+    )
+    adapter_base: str | None = Field(
+        None,
+        description="Base that random adapters are made for, as for `hotswap serve`. Default: the server's name.",
+    )
     slo: str = Field(
         "content",
         description="What makes an answer good: mlperf-server, mlperf-interactive, chat, rag, code, content, or "
@@ -83,7 +98,7 @@ class BenchSettings(BaseSettings):
 
     def shown(self) -> dict[str, Any]:
         """For the report: no key, and nothing that is as it always is."""
-        fields = self.model_dump(mode="json", exclude={"key", "out", "web_port"})
+        fields = self.model_dump(mode="json", exclude={"key", "admin_key", "out", "web_port"})
         return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -62,15 +62,24 @@ def test_rejections_failures_and_cancellations_are_told_apart():
         ended(13.0, "error", "engine_dead"),
         ended(14.0, "cut", "no_last_event"),
         ended(15.0, "cancelled"),
+        ended(16.0, "unloaded"),
         ended(25.0, "error"),
     ]
     figures = run_figures(records, WINDOW, SLO)
-    assert figures["counts"] == {"measured": 5, "ok": 1, "rejected": 1, "cancelled": 1, "failed": 2}
+    assert figures["counts"] == {
+        "measured": 6,
+        "ok": 1,
+        "rejected": 1,
+        "cancelled": 1,
+        "unloaded": 1,
+        "failed": 2,
+    }
     assert figures["failures"] == {
         "rejected: queue_full": 1,
         "error: engine_dead": 1,
         "cut: no_last_event": 1,
         "cancelled": 1,
+        "unloaded": 1,
     }
     assert figures["slo_attainment"] == 0.25
     assert figures["rejection_seconds"]["p50"] == pytest.approx(0.01)
