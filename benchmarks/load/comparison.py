@@ -23,6 +23,7 @@ METRICS: dict[str, tuple[tuple[str, ...], bool]] = {
     "e2e_p50": (("e2e_seconds", "p50"), False),
     "e2e_p99": (("e2e_seconds", "p99"), False),
     "failed": (("counts", "failed"), False),
+    "http_cpu_ms_per_token": (("http_cpu_ms_per_token",), False),  # where servers were started for the run
 }
 
 

@@ -6,6 +6,7 @@ import typer
 
 from bases.settings_options import with_options
 from benchmarks.load.commands.compare import compare
+from benchmarks.load.commands.peers import peers
 from benchmarks.load.commands.rates import run, search, sweep
 from benchmarks.load.settings import BENCH_PREFIX, BenchSettings
 
@@ -18,3 +19,6 @@ bench_app = typer.Typer(
 for _name, _verb in (("run", run), ("sweep", sweep), ("search", search)):
     bench_app.command(_name)(with_options(BenchSettings, env_prefix=BENCH_PREFIX)(_verb))
 bench_app.command("compare")(compare)
+bench_app.command("peers")(
+    with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=frozenset({"adapters"}))(peers)
+)

@@ -48,7 +48,7 @@ def create_app(model_path: str) -> FastAPI:
 
 
 def main() -> None:
-    """`python -m benchmarks.gateway_overhead.tutorial_service --model FOLDER --port 8000`."""
+    """`python -m benchmarks.load.peers.tutorial_service --model FOLDER --port 8000`."""
     import uvicorn
 
     parser = argparse.ArgumentParser(description=__doc__)

@@ -1,0 +1,100 @@
+"""`hotswap bench peers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.load.commands.console import Progress
+from benchmarks.load.commands.finish import finish
+from benchmarks.load.settings import load_bench_settings
+
+
+def peers(
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--peer",
+            help="vllm, vllm-mended (with our mends of vLLM), vllm-defaults, tutorial, llamacpp, llamacpp-f32, or "
+            "NAME=URL of a server that runs already. Repeatable; ratios are to the first.",
+        ),
+    ] = None,
+    base: Annotated[
+        str, typer.Option("--base", help="Base model, as for `hotswap serve`; tiny; or scripted: no model.")
+    ] = "default",
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, max=100, help="Turns of each; ratios are within a round.")
+    ] = 5,
+    concurrency: Annotated[
+        str | None,
+        typer.Option(
+            "--concurrency", help="Closed loops of so many workers, with commas, one after the other."
+        ),
+    ] = None,
+    random_adapters: Annotated[
+        int, typer.Option("--random-adapters", min=0, max=256, help="Ask so many random adapters, too.")
+    ] = 0,
+    kv_cache_gib: Annotated[
+        float, typer.Option("--kv-cache-gib", min=0.1, help="KV cache of each server on a CPU, in GiB.")
+    ] = 1.0,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="One server up at a time, started anew for each turn.")
+    ] = False,
+    llama_server: Annotated[
+        Path | None, typer.Option("--llama-server", help="llama.cpp's server. Default: the one on PATH.")
+    ] = None,
+    gguf: Annotated[
+        Path | None,
+        typer.Option("--gguf", help="The base for llama.cpp. Default: what the default base came in."),
+    ] = None,
+    **given: Any,
+) -> None:
+    """Our gateway and other servers on the same base, in turns, and their ratios.
+
+    With --url a gateway that runs already takes part. Without --api it is asked in its own dialect and in OpenAI's.
+
+    Example: hotswap bench peers --peer vllm --peer tutorial --concurrency 1,32 --rounds 5
+    """
+    from benchmarks.load.arrivals import parse_arrivals
+    from benchmarks.load.peers.contest import Contest
+    from benchmarks.load.peers.findings import conclude
+    from benchmarks.load.peers.lineup import LineupOptions, make_lineup
+    from benchmarks.load.peers.peer import parse_peers
+    from benchmarks.load.wire import Dialect
+
+    choices = parse_peers(peer or ())
+    settings = load_bench_settings(**given)
+    texts = [settings.arrivals]
+    if concurrency is not None:
+        texts = [f"closed:{number.strip()}" for number in concurrency.split(",")]
+    loads = [parse_arrivals(text) for text in texts]
+    dialects: tuple[Dialect, ...] = ("generate", "completions")
+    if "api" in settings.model_fields_set:
+        dialects = (settings.api,)
+    options = LineupOptions(
+        base=base,
+        kv_cache_gib=kv_cache_gib,
+        adapters=random_adapters,
+        slots=max(load.workers if load.closed else settings.max_in_flight for load in loads),
+        together=not apart,
+        gateway_url=settings.url if "url" in settings.model_fields_set else None,
+        llama_server=llama_server,
+        gguf=gguf,
+    )
+    settings.out.mkdir(parents=True, exist_ok=True)
+    lineup = make_lineup(choices, dialects, options, settings.out)
+    with Progress() as progress:
+        contest = Contest(
+            lineup,
+            settings,
+            together=not apart,
+            folder=settings.out,
+            say=progress.say,
+            progress=progress.tick,
+        )
+        measured = contest.run(loads, rounds, choices[0].name)
+    conclusion = {**conclude(measured, choices[0].name), "engine_settings": dict(lineup.settings)}
+    turns = [turn for one in measured for turn in one.turns]
+    finish("peers", measured[0].ways[0].bench, [turn.run for turn in turns], conclusion, fail_invalid=True)

@@ -1,0 +1,180 @@
+"""The peers under load, in turns: servers up, adapters loaded, an arm for every way to ask."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.closed_loop.server import Server, free_port, running
+from benchmarks.closed_loop.sigterm import ending_on_sigterm
+from benchmarks.load.arrivals import Arrivals
+from benchmarks.load.bench import Bench, prepare
+from benchmarks.load.peers.lineup import Lineup
+from benchmarks.load.peers.meter import Meter
+from benchmarks.load.peers.peer import GATEWAY, Peer
+from benchmarks.load.rounds import Arm, Turn, take_turns
+from benchmarks.load.settings import BenchSettings
+from benchmarks.load.wire import PATHS, Dialect
+from serve.client import GatewayClient
+
+_READY_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to ask one peer: an arm under each load."""
+
+    peer: Peer
+    dialect: Dialect
+    adapters: bool
+    bench: Bench
+
+    @property
+    def name(self) -> str:
+        """Peer, and what tells its ways apart."""
+        parts = [self.peer.name]
+        if len(self.peer.dialects) > 1:
+            parts.append(PATHS[self.dialect])
+        if self.adapters:
+            parts.append(f"with {len(self.bench.load.adapters)} adapters")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """All turns under one load."""
+
+    load: Arrivals
+    arms: Sequence[Arm]
+    ways: Sequence[Way]  # of the arms, in their order
+    turns: Sequence[Turn]
+    busy_turns: int  # during which the machine did something else as well
+
+
+class Contest:
+    """One comparison of the peers of `lineup`, whose logs go into `folder`."""
+
+    def __init__(
+        self,
+        lineup: Lineup,
+        settings: BenchSettings,
+        *,
+        together: bool,
+        folder: Path,
+        say: Callable[[str], None],
+        progress: Callable[[dict[str, float]], None],
+    ) -> None:
+        """Not `together`: each server is up for its own turns alone, started anew for each."""
+        self._settings, self._together, self._folder = settings, together, folder
+        self._say, self._progress = say, progress
+        self.peers = lineup.peers if together else tuple(_at_a_port(peer) for peer in lineup.peers)
+        self._adapters = lineup.adapters
+        self._up: Mapping[str, Server] = {}
+
+    def run(self, loads: Sequence[Arrivals], rounds: int, baseline: str) -> list[Heat]:
+        """Measure. Raises BenchmarkError.
+
+        Arms of the base are set against the peer `baseline`, those of adapters against their own server's base.
+        """
+        with ending_on_sigterm(), contextlib.ExitStack() as stack:
+            ways: list[Way] = []
+            if self._together:
+                self._say(f"starting {', '.join(peer.name for peer in self.peers)}")
+                self._up = stack.enter_context(self._started(self.peers))
+            for peer in self.peers:
+                with self._servers(peer) as servers:
+                    ways += self._ways_of(peer, servers[peer.name])
+            return [self._under(load, ways, rounds, baseline) for load in loads]
+
+    def _under(self, load: Arrivals, ways: Sequence[Way], rounds: int, baseline: str) -> Heat:
+        meters = [Meter() for _ in ways]
+        arms = [
+            Arm(
+                _arm_name(way, load),
+                way.bench,
+                load,
+                self._around(way.peer, meter),
+                against=_arm_name(_against(way, ways, baseline), load),
+            )
+            for way, meter in zip(ways, meters, strict=True)
+        ]
+        turns = take_turns(arms, rounds=rounds, progress=self._progress, say=self._say)
+        by_arm = {arm.name: meter for arm, meter in zip(arms, meters, strict=True)}
+        busy = sum(by_arm[turn.arm].note(turn.round, turn.run) for turn in turns)
+        return Heat(load, arms, ways, turns, busy)
+
+    def _around(self, peer: Peer, meter: Meter) -> Callable[[], AbstractContextManager[Any]]:
+        @contextlib.contextmanager
+        def turn() -> Iterator[None]:
+            with self._servers(peer) as servers, meter.turn(servers, peer.name):
+                yield
+
+        return turn
+
+    @contextlib.contextmanager
+    def _servers(self, peer: Peer) -> Iterator[Mapping[str, Server]]:
+        """All that are up now, `peer` among them."""
+        if self._together:
+            yield self._up
+            return
+        self._say(f"starting {peer.name}")
+        with self._started([peer]) as servers:
+            yield servers
+
+    @contextlib.contextmanager
+    def _started(self, peers: Sequence[Peer]) -> Iterator[Mapping[str, Server]]:
+        specs = [peer.spec for peer in peers]
+        with running(specs, logs=self._folder, ready_seconds=_READY_SECONDS) as servers:
+            if GATEWAY in servers and self._adapters:
+                _load_into_gateway(servers[GATEWAY].url, self._adapters)
+            yield servers
+
+    def _ways_of(self, peer: Peer, server: Server) -> list[Way]:
+        found = []
+        for dialect in peer.dialects:
+            for names in ((), tuple(self._adapters)) if self._adapters and peer.adapters else ((),):
+                settings = self._settings.model_copy(
+                    update={
+                        "url": server.url,
+                        "adapters": ",".join(names) or "none",
+                        "stream": self._settings.stream and peer.streams,
+                    }
+                )
+                bench = prepare(settings, dialect=dialect)
+                # Ways of one peer share a server, whose prefix cache must not know what the other one sent.
+                salt = f"/{dialect}" if len(peer.dialects) > 1 else ""
+                bench = replace(bench, prompts=replace(bench.prompts, salt=salt))
+                found.append(Way(peer, dialect, bool(names), bench))
+        return found
+
+
+def _at_a_port(peer: Peer) -> Peer:
+    """It comes back where it was, however often it is started."""
+    return replace(peer, spec=replace(peer.spec, port=free_port())) if peer.spec.command else peer
+
+
+def _arm_name(way: Way, load: Arrivals) -> str:
+    return f"{way.name}, {load.text}"
+
+
+def _against(way: Way, ways: Sequence[Way], baseline: str) -> Way:
+    """What it is set against; itself: nothing."""
+    if way.adapters:
+        same = (way.peer.name, way.dialect)
+        return next(one for one in ways if not one.adapters and (one.peer.name, one.dialect) == same)
+    if way.peer.name == baseline:
+        return way
+    return next(one for one in ways if one.peer.name == baseline and not one.adapters)
+
+
+def _load_into_gateway(url: str, adapters: Mapping[str, Path]) -> None:
+    with GatewayClient(url) as client:
+        # A gateway that is started again brings its own back.
+        there = {card["name"] for card in client.list_adapters()["adapters"]}
+        for name, path in adapters.items():
+            if name not in there:
+                client.load_adapter(name, path.name)

@@ -1,0 +1,132 @@
+"""What a contest says in words: the gateway's targets, what adapters cost each server, and what to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.closed_loop.comparison import MAX_NOISY_BLOCKS, NOISY_SHARE
+from benchmarks.load.comparison import figure_of
+from benchmarks.load.peers.contest import Heat, Way
+from benchmarks.load.peers.meter import FOREIGN_CPU, HTTP_CPU
+from benchmarks.load.peers.peer import GATEWAY
+from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns
+from benchmarks.statistics import Spread, paired_differences, paired_ratios, spread
+
+# What the gateway may cost beside the same engine without it.
+THROUGHPUT_RATIO_TARGET = 0.98
+ADDED_TTFT_TARGET_SECONDS = 0.002
+SAME_ENGINE = "vllm-mended"
+
+
+def conclude(heats: Sequence[Heat], baseline: str) -> dict[str, Any]:
+    """What the result file keeps: as `conclusion_of_turns`, over all loads, with `servers` and `notes` in words."""
+    parts = [conclusion_of_turns(one.turns, one.arms, baseline) for one in heats]
+    lines = [
+        line
+        for one in heats
+        for line in (*gateway_lines(one), *adapter_lines(one, baseline), *cpu_lines(one), *busy_lines(one))
+    ]
+    peers = list({way.peer.name: way.peer for way in heats[0].ways}.values())
+    return {
+        "baseline": baseline,
+        "rounds": max(part["rounds"] for part in parts),
+        "targets": {name: target for part in parts for name, target in part["targets"].items()},
+        "arms": [figure for part in parts for figure in part["arms"]],
+        "servers": {peer.name: peer.spec.shown() for peer in peers},
+        "notes": [*lines, *(note for peer in peers for note in peer.notes)],
+    }
+
+
+def gateway_lines(one: Heat) -> list[str]:
+    """Each way to ask the gateway against the same engine in the stock server, and whether the targets are met."""
+    found = []
+    busy = one.busy_turns > MAX_NOISY_BLOCKS * len(one.turns)
+    for arm, way in _pairs(one):
+        theirs = _arm_of(one, SAME_ENGINE, adapters=way.adapters)
+        if way.peer.name != GATEWAY or theirs is None:
+            continue
+        ratio = _ratio(one.turns, arm.name, theirs, "output_tok_s")
+        added = _added(one.turns, arm.name, theirs)
+        parts = []
+        if ratio is not None:
+            met = _word(ratio.median >= THROUGHPUT_RATIO_TARGET, busy)
+            wanted = f"at least {THROUGHPUT_RATIO_TARGET:g}"
+            parts.append(f"throughput {_text(ratio)} of the same engine's, {wanted} wanted: {met}")
+        if added is not None:
+            met = _word(added.median <= ADDED_TTFT_TARGET_SECONDS, busy)
+            wanted = f"at most {1000 * ADDED_TTFT_TARGET_SECONDS:g}"
+            parts.append(f"TTFT p50 {_text(added, 1000.0, '+.1f')} ms more, {wanted} wanted: {met}")
+        if parts:
+            found.append(f"{arm.name}: {'; '.join(parts)}")
+    return found
+
+
+def adapter_lines(one: Heat, baseline: str) -> list[str]:
+    """Traffic over adapters on each server against the same on `baseline`."""
+    theirs = _arm_of(one, baseline, adapters=True)
+    found = []
+    for arm, way in _pairs(one):
+        if not way.adapters or theirs is None or arm.name == theirs:
+            continue
+        ratio = _ratio(one.turns, arm.name, theirs, "output_tok_s")
+        if ratio is not None:
+            found.append(f"{arm.name}: throughput {_text(ratio)} of that of {theirs}")
+    return found
+
+
+def cpu_lines(one: Heat) -> list[str]:
+    """What the process that answers HTTP spends on a token: the steadiest measure of what a gateway costs."""
+    found = []
+    for arm in one.arms:
+        spent = list(_series(one.turns, arm.name, (HTTP_CPU,)).values())
+        if spent:
+            found.append(
+                f"{arm.name}: {_text(spread(spent), form='.2f')} ms of its HTTP process's processor per token"
+            )
+    return found
+
+
+def busy_lines(one: Heat) -> list[str]:
+    """Whether anything else ran on the machine."""
+    if not one.busy_turns:
+        return []
+    most = max(turn.run.figures[FOREIGN_CPU] for turn in one.turns)
+    return [
+        f"{one.load.text}: {one.busy_turns} of {len(one.turns)} runs while something else used more than "
+        f"{NOISY_SHARE:.0%} of the machine (up to {most:.0%}); measure again on a quiet one"
+    ]
+
+
+def _pairs(one: Heat) -> list[tuple[Arm, Way]]:
+    return list(zip(one.arms, one.ways, strict=True))
+
+
+def _arm_of(one: Heat, peer: str, *, adapters: bool) -> str | None:
+    found = (arm.name for arm, way in _pairs(one) if (way.peer.name, way.adapters) == (peer, adapters))
+    return next(found, None)
+
+
+def _word(met: bool, busy: bool) -> str:
+    return "undecided, the machine was busy" if busy else "met" if met else "MISSED"
+
+
+def _ratio(turns: Sequence[Turn], ours: str, theirs: str, *path: str) -> Spread | None:
+    found = paired_ratios(_series(turns, ours, path), _series(turns, theirs, path))
+    return spread(found) if found else None
+
+
+def _added(turns: Sequence[Turn], ours: str, theirs: str) -> Spread | None:
+    path = ("ttft_seconds", "p50")
+    found = paired_differences(_series(turns, ours, path), _series(turns, theirs, path))
+    return spread(found) if found else None
+
+
+def _series(turns: Sequence[Turn], arm: str, path: tuple[str, ...]) -> dict[int, float]:
+    found = {turn.round: figure_of(turn.run.figures, path) for turn in turns if turn.arm == arm}
+    return {number: value for number, value in found.items() if value is not None}
+
+
+def _text(found: Spread, scale: float = 1.0, form: str = ".3f") -> str:
+    median, low, high = (format(scale * value, form) for value in (found.median, found.low, found.high))
+    return f"{median} ({low} to {high})" if found.count > 1 else median
