@@ -93,6 +93,17 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             Panel("Time to first token (TTFT)", _quantiles("hotswap_ttft_seconds"), "s"),
             Panel("Time per token after the first (TPOT)", _quantiles("hotswap_tpot_seconds"), "s"),
             Panel("Waiting before the first step", _quantiles("hotswap_queue_seconds"), "s"),
+            Panel(
+                "Where a request's time goes, mean",
+                [
+                    (
+                        f"{_rate('hotswap_stage_seconds_sum', 'stage')} / {_rate('hotswap_stage_seconds_count', 'stage')}",
+                        "{{stage}}",
+                    )
+                ],
+                "s",
+                stacked=True,
+            ),
         ),
     ),
     (

@@ -24,6 +24,7 @@ NO_TENANT = "none"  # callers without a key, and the admin
 _COUNTED_ELSEWHERE = frozenset({"state", "review"})
 
 _LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_STAGE_SECONDS = (0.0005, 0.001, 0.0025, *_LATENCY_SECONDS)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
 _RESTART_SECONDS = (1, 2.5, 5, 10, 20, 40, 60, 90, 120, 180, 300, 600)
 _REVIEW_SECONDS = (
@@ -72,6 +73,14 @@ class GatewayMetrics:
             "Waiting in the gateway and in the engine before the first step, seconds.",
             ["adapter", "version"],
             buckets=_LATENCY_SECONDS,
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "hotswap_stage_seconds",
+            "Where the time of answered requests goes: entry (quota, lease, review, tokens), admission, "
+            "engine_queue, first_token, generation, send; together hotswap_request_seconds.",
+            ["stage"],
+            buckets=_STAGE_SECONDS,
             registry=registry,
         )
         self.ttft_seconds = Histogram(

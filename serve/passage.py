@@ -91,11 +91,14 @@ class Passage:
         `max_tokens` is what each sequence may generate. Raises RateLimitedError, QueueFullError, DrainingError.
         """
         answer_tokens = max_tokens * sequences
+        record = self._exchange.record
         self._allowance.reserve(prompt_tokens, answer_tokens)
         self._exchange.headers.update(self._allowance.headers)
+        asked = record.seconds
         async with self.gateway.admission.slot(
             sequences=sequences, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens, flow=self._flow
         ) as waited:
+            record.note_place(asked_seconds=asked, waited_seconds=waited)
             self._charged_tokens += answer_tokens
             yield waited
 

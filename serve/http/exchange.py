@@ -37,6 +37,8 @@ from serve.tracing import Tracing
 logger = logging.getLogger("hotswap.http")
 
 RECORD_KEY = "hotswap_record"  # where a request's state has its record, for the access log
+# What a request goes through, in order; `hotswap_stage_seconds` by this label.
+STAGES = ("entry", "admission", "engine_queue", "first_token", "generation", "send")
 CLIENT_GONE_STATUS = 499  # never sent: what the metrics and the log call a client that left
 
 _ABORT_REASONS: tuple[tuple[type[ServeError], str], ...] = (
@@ -60,6 +62,8 @@ class Record:
         self.caller: Caller = ANYONE
         self.queue_seconds: float | None = None
         self.ttft_seconds: float | None = None
+        self.entry_seconds: float | None = None
+        self.admission_seconds = 0.0
         self.last_token: float | None = None
         self.prompt_tokens = 0
         self.completion_tokens = 0
@@ -87,6 +91,15 @@ class Record:
         """One prompt waited so long; of several the longest counts."""
         self.queue_seconds = max(self.queue_seconds or 0.0, seconds)
 
+    def note_place(self, *, asked_seconds: float, waited_seconds: float) -> None:
+        """A place in the engine was asked for so long after the request came, and given after so much more.
+
+        Of several prompts the first one's asking and the longest wait count.
+        """
+        if self.entry_seconds is None:
+            self.entry_seconds = asked_seconds
+        self.admission_seconds = max(waited_seconds, self.admission_seconds)
+
     def note_ttft(self, seconds: float) -> None:
         """One prompt had its first token so long after the request; of several the earliest counts."""
         self.ttft_seconds = seconds if self.ttft_seconds is None else min(self.ttft_seconds, seconds)
@@ -104,6 +117,24 @@ class Record:
             return None
         return max(0.0, self.last_token - self.started - self.ttft_seconds) / (per_sequence - 1)
 
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage, which add up to `seconds`; none where the first token's time is not known."""
+        if self.entry_seconds is None or self.ttft_seconds is None or self.last_token is None:
+            return {}
+        queued = max(self.queue_seconds or 0.0, self.admission_seconds)
+        ends = [
+            self.entry_seconds,
+            self.entry_seconds + self.admission_seconds,
+            self.entry_seconds + queued,
+            self.ttft_seconds,
+            self.last_token - self.started,
+            self.seconds,
+        ]
+        # The engine's clock and that of several prompts overlap: no stage ends after the one that follows it.
+        for place in reversed(range(len(ends) - 1)):
+            ends[place] = min(ends[place], ends[place + 1])
+        return {stage: end - begin for stage, begin, end in zip(STAGES, [0.0, *ends[:-1]], ends, strict=True)}
+
     def observe(self, metrics: GatewayMetrics) -> None:
         """Write the exchange into the metrics."""
         pair = metrics.pair(self.version, resolved=self.adapter_resolved)
@@ -119,6 +150,8 @@ class Record:
         metrics.request_seconds.labels(self.route, *pair).observe(self.seconds)
         if self.queue_seconds is not None:
             metrics.queue_seconds.labels(*pair).observe(self.queue_seconds)
+        for stage, seconds in self.stages().items():
+            metrics.stage_seconds.labels(stage).observe(seconds)
         if self.ttft_seconds is not None:
             metrics.ttft_seconds.labels(*pair).observe(self.ttft_seconds)
         if (tpot := self.tpot_seconds) is not None:
@@ -148,6 +181,8 @@ class Exchange:
         """Milliseconds of this exchange so far."""
         record = self.record
         return {
+            "entry_ms": _ms(record.entry_seconds),
+            "admission_ms": round(record.admission_seconds * 1000, 3),
             "queue_ms": _ms(record.queue_seconds),
             "ttft_ms": _ms(record.ttft_seconds),
             "total_ms": round(record.seconds * 1000, 3),

@@ -99,8 +99,11 @@ class Usage(StrictModel):
 
 
 class Timing(StrictModel):
-    """Milliseconds: waiting, request to first token, request to last token."""
+    """Milliseconds: until a place in the engine was asked for, waiting for it, waiting for it and in the engine's
+    own queue, request to first token, request to last token."""
 
+    entry_ms: float | None
+    admission_ms: float
     queue_ms: float | None
     ttft_ms: float | None
     total_ms: float

@@ -12,7 +12,7 @@ import pytest
 from bases.errors import HotswapError
 from serve.errors import DeadlineExceededError, QueueFullError, RequestAbortedError
 from serve.http.errors import InternalError
-from serve.http.exchange import Exchange, ExchangeLimits, Exchanges, Record, Reply
+from serve.http.exchange import STAGES, Exchange, ExchangeLimits, Exchanges, Record, Reply
 from serve.metrics import GatewayMetrics
 from serve.running import RunningRequests
 
@@ -145,6 +145,42 @@ async def test_a_whole_answer_is_sent_and_counted() -> None:
     assert stage.value("hotswap_queue_seconds_sum", adapter="base", version="") == 0.5
     assert stage.value("hotswap_tpot_seconds_count", adapter="base", version="") == 1
     assert await stage.left_over() == set()
+
+
+async def test_the_stages_of_a_request_add_up_to_all_of_it() -> None:
+    stage = make_stage()
+
+    async def work(exchange: Exchange) -> None:
+        record = exchange.record
+        record.started -= 10.0  # it came ten seconds ago
+        record.adapter_resolved = True
+        record.note_place(asked_seconds=1.0, waited_seconds=2.0)
+        record.note_queue(2.5)
+        record.note_ttft(6.0)
+        record.last_token = record.started + 9.0
+        await exchange.json({})
+
+    await stage.start(stage.answer(work))
+    seconds = {name: stage.value("hotswap_stage_seconds_sum", stage=name) for name in STAGES}
+    sent = seconds.pop("send")
+    assert seconds == pytest.approx(
+        {"entry": 1.0, "admission": 2.0, "engine_queue": 0.5, "first_token": 2.5, "generation": 3.0}
+    )
+    assert sent >= 1.0
+
+
+async def test_stages_whose_clocks_overlap_are_never_less_than_nothing() -> None:
+    record = Record("/generate")
+    record.note_place(asked_seconds=0.5, waited_seconds=5.0)
+    record.note_place(asked_seconds=1.0, waited_seconds=0.0)
+    record.note_ttft(2.0)
+    assert record.stages() == {}
+    record.started -= 10.0
+    record.last_token = record.started + 3.0
+    stages = record.stages()
+    assert all(seconds >= 0.0 for seconds in stages.values())
+    assert stages["entry"] == 0.5
+    assert sum(stages.values()) >= 10.0
 
 
 @pytest.mark.parametrize("streaming", [True, False])

@@ -88,7 +88,7 @@ def test_an_answer_knows_only_its_documented_fields() -> None:
         "text": "x",
         "finish_reason": "stop",
         "usage": {"prompt_tokens": 1, "completion_tokens": 2},
-        "timing": {"queue_ms": 0.0, "ttft_ms": None, "total_ms": 1.0},
+        "timing": {"entry_ms": 0.0, "admission_ms": 0.0, "queue_ms": 0.0, "ttft_ms": None, "total_ms": 1.0},
     }
     GenerateAnswer.model_validate(answer)
     with pytest.raises(ValidationError):
