@@ -40,6 +40,7 @@ class GroupedPunicaWrapper(IsolatedPunicaWrapper):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._factors: dict[int, SlotFactors] = {}  # by address of the layer's first A
+        self._kept_bytes = 0  # of all laid-out factors
         self._token_plan = plan_rows([])
         self._sampler_plan = self._token_plan
 
@@ -117,6 +118,7 @@ class GroupedPunicaWrapper(IsolatedPunicaWrapper):
         key = a_stacked[0].data_ptr()
         factors = self._factors.get(key)
         if factors is None or not factors.serves(a_stacked, b_stacked):
+            self._kept_bytes -= factors.kept_bytes if factors is not None else 0
             factors = self._factors[key] = SlotFactors(a_stacked, b_stacked, output_slices)
         return factors
 
@@ -125,11 +127,16 @@ class GroupedPunicaWrapper(IsolatedPunicaWrapper):
     ) -> None:
         add_delta(y, x, factors, plan, scale)
         if not factors.is_kept:
-            kept_bytes = sum(other.size_bytes for other in self._factors.values() if other.is_kept)
-            if kept_bytes + factors.size_bytes <= MAX_FACTOR_BYTES:
-                factors.is_kept = True
-            else:
-                factors.release()
+            self._keep(factors)
+
+    def _keep(self, factors: SlotFactors) -> None:
+        """Account for what was laid out; beyond the limit it is forgotten at once."""
+        others = self._kept_bytes - factors.kept_bytes
+        factors.is_kept = others + factors.size_bytes <= MAX_FACTOR_BYTES
+        if not factors.is_kept:
+            factors.release()
+        factors.kept_bytes = factors.size_bytes
+        self._kept_bytes = others + factors.kept_bytes
 
 
 def add_delta(y: torch.Tensor, x: torch.Tensor, factors: SlotFactors, plan: SlotPlan, scale: float) -> None:

@@ -42,6 +42,7 @@ class CpuPart(StrEnum):
     MOE_EXPERTS = "moe-experts"
     NATIVE_NORMS = "native-norms"
     ROTARY = "rotary"
+    SLOT_WRITES = "slot-writes"
     UNIPROC = "uniproc"
 
 
@@ -52,6 +53,7 @@ _MODULES = {
     CpuPart.ROTARY: "rotary",
     CpuPart.UNIPROC: "uniproc",
     CpuPart.LORA_DEVICE: "lora_device",
+    CpuPart.SLOT_WRITES: "slot_writes",
     CpuPart.LOWBIT_WNA16: "lowbit_wna16",
     CpuPart.LOWBIT_W8A8: "lowbit_w8a8",
     CpuPart.EMBEDDING_COPY: "embedding_copy",

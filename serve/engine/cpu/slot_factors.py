@@ -6,7 +6,8 @@ while that is small), cut to the rank that the slots really have, in float32.
 
 vLLM writes a slot's weights in place when an adapter comes or goes. Each in-place write raises the tensor's
 version counter, inside `torch.inference_mode` too (tested), and a changed counter drops what was laid out
-before. Tensors made *in* inference mode have no counter; for those nothing is kept.
+before: of the slots that were written where `slot_writes` keeps a record of that, else of all. Tensors made *in*
+inference mode have no counter; for those nothing is kept.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import itertools
 from collections.abc import Sequence
 
 import torch
+
+from serve.engine.cpu.slot_writes import record_of
 
 # Up to this many slots B is kept block-diagonal: one product instead of one per slice, for some more memory.
 MAX_BLOCK_DIAGONAL_SLOTS = 8
@@ -38,6 +41,7 @@ class SlotFactors:
         self._prepared_slots: tuple[int, ...] | None = None
         self._prepared_has_weights = False
         self._rank_of: dict[int, int] = {}
+        self._states: dict[int, tuple[int, int]] = {}  # of recorded slots, when they were laid out
         self.num_slots = int(a_stacked[0].shape[0])
         self.in_size = int(a_stacked[0].shape[-1])
         self.is_block_diagonal = len(a_stacked) > 1 and self.num_slots <= MAX_BLOCK_DIAGONAL_SLOTS
@@ -45,6 +49,10 @@ class SlotFactors:
         self.columns = tuple(slice(lo, hi) for lo, hi in itertools.pairwise(offsets))
         self.out_size = offsets[-1]
         self.is_kept = False  # the owner's mark that this memory is accounted for; laying out clears it
+        self.kept_bytes = 0  # what the owner has accounted for
+        self._blank: set[int] = (
+            set()
+        )  # slots whose B was filled with zeros once: only its blocks are ever written
         self.rank = 0  # largest rank among the laid-out slots
         self.a = torch.empty(0)  # (num_slots, in_size, num_slices * rank), float32
         self.b = torch.empty(0)  # (num_slots, num_slices * rank or rank, out_size), float32
@@ -62,6 +70,7 @@ class SlotFactors:
     def release(self) -> None:
         """Forget what is laid out."""
         self._rank_of.clear()
+        self._blank.clear()
         self._prepared_slots = None
         self.rank = 0
         self.a = self.b = torch.empty(0)
@@ -71,7 +80,7 @@ class SlotFactors:
         # Counters only grow: an equal sum means that nothing was written.
         version = sum(source._version for source in self._sources) if self._is_versioned else -1
         if version != self._version or not self._is_versioned:
-            self._rank_of.clear()
+            self._drop_written()
             self._version = version
         elif slots is self._prepared_slots:
             return self._prepared_has_weights
@@ -81,6 +90,14 @@ class SlotFactors:
         self._prepared_slots = slots
         self._prepared_has_weights = any(self._rank_of[slot] for slot in slots)
         return self._prepared_has_weights
+
+    def _drop_written(self) -> None:
+        record = record_of(self._a_stacked[0])
+        if record is None:
+            self._rank_of.clear()
+            return
+        for slot in [slot for slot in self._rank_of if self._states.get(slot) != record.state(slot)]:
+            del self._rank_of[slot]
 
     def _lay_out(self, slots: list[int]) -> None:
         self.is_kept = False
@@ -95,7 +112,13 @@ class SlotFactors:
                 self._fill(slot)
 
     def _true_rank(self, slot: int) -> int:
-        """One past the last row of A, over the slices, that is not all zero."""
+        """One past the last row of A, over the slices, that is not all zero; or what was recorded."""
+        record = record_of(self._a_stacked[0])
+        if record is not None:
+            self._states[slot] = record.state(slot)
+            recorded = record.rank(slot)
+            if recorded is not None:
+                return recorded
         rank = 0
         for a in self._a_stacked:
             used = a[slot, 0].any(dim=1).nonzero()
@@ -107,6 +130,7 @@ class SlotFactors:
         num_slices = len(self._a_stacked)
         b_rows = num_slices * rank if self.is_block_diagonal else rank
         self.rank = rank
+        self._blank.clear()
         # Pages of slots that are never used are never touched. Ordinary tensors, writable in every mode.
         with torch.inference_mode(False):
             self.a = torch.empty(self.num_slots, self.in_size, num_slices * rank, dtype=torch.float32)
@@ -114,8 +138,9 @@ class SlotFactors:
 
     def _fill(self, slot: int) -> None:
         rank = self.rank
-        if self.is_block_diagonal:
+        if self.is_block_diagonal and slot not in self._blank:
             self.b[slot].zero_()
+            self._blank.add(slot)
         for i, (a, b, columns) in enumerate(zip(self._a_stacked, self._b_stacked, self.columns, strict=True)):
             self.a[slot, :, i * rank : (i + 1) * rank].copy_(a[slot, 0, :rank].T)
             first = i * rank if self.is_block_diagonal else 0
