@@ -64,6 +64,7 @@ def test_these_are_the_commands() -> None:
         ("bench", "sweep"),
         ("bench", "search"),
         ("bench", "compare"),
+        ("bench", "lora-tax"),
         ("bench", "peers"),
         ("generate",),
         ("setup",),

@@ -24,6 +24,7 @@ def arm_tables(conclusion: Mapping[str, Any]) -> list[Table]:
         arms.setdefault(figure["arm"], {})[figure["metric"]] = figure
     quality: Mapping[str, str] = conclusion.get("quality", {})
     note = f"Median of {conclusion['rounds']} rounds (least to greatest); arms took turns in each."
+    notes = (note, *conclusion.get("notes", ()))
     values = [
         (
             name,
@@ -34,7 +35,7 @@ def arm_tables(conclusion: Mapping[str, Any]) -> list[Table]:
     ]
     headings = [heading for heading, _ in _SHOWN.values()]
     last = ["quality"] if quality else []
-    tables = [Table("Side by side", ("arm", *headings, *last), tuple(values), (note,))]
+    tables = [Table("Side by side", ("arm", *headings, *last), tuple(values), notes)]
     ratios = _ratios(arms, quality)
     if ratios:
         baselines = sorted({row[1] for row in ratios})

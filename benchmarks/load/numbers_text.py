@@ -42,3 +42,16 @@ def _number(text: str, where: str) -> float:
     if not math.isfinite(value) or value < 0:
         raise LoadOptionError(f"{where}: {text.strip()} is not a number of 0 or more")
     return value
+
+
+def whole_numbers(text: str, *, option: str, most: int) -> tuple[int, ...]:
+    """`1,4,16`: numbers from 1 to `most`, ascending. Raises LoadOptionError, also for none or one given twice."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = [part for part in parts if not (part.isascii() and part.isdigit() and 1 <= int(part) <= most)]
+    if wrong or not parts:
+        found = f"{', '.join(wrong)} is not" if wrong else "give"
+        raise LoadOptionError(f"{option} {text!r}: {found} a whole number from 1 to {most}, e.g. 1,4,16")
+    numbers = sorted({int(part) for part in parts})
+    if len(numbers) != len(parts):
+        raise LoadOptionError(f"{option} {text!r} names a number twice")
+    return tuple(numbers)

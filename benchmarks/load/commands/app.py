@@ -6,6 +6,7 @@ import typer
 
 from bases.settings_options import with_options
 from benchmarks.load.commands.compare import compare
+from benchmarks.load.commands.lora_tax import lora_tax
 from benchmarks.load.commands.peers import peers
 from benchmarks.load.commands.rates import run, search, sweep
 from benchmarks.load.settings import BENCH_PREFIX, BenchSettings
@@ -18,6 +19,11 @@ bench_app = typer.Typer(
 # Modes that take every option of a load, and their own.
 for _name, _verb in (("run", run), ("sweep", sweep), ("search", search)):
     bench_app.command(_name)(with_options(BenchSettings, env_prefix=BENCH_PREFIX)(_verb))
+# ... and those whose arrivals are closed loops of several sizes.
+for _name, _verb in (("lora-tax", lora_tax),):
+    bench_app.command(_name)(
+        with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=frozenset({"arrivals"}))(_verb)
+    )
 bench_app.command("compare")(compare)
 bench_app.command("peers")(
     with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=frozenset({"adapters"}))(peers)
