@@ -38,6 +38,7 @@ from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.canary import CanaryJudge
 from serve.lifecycle.listing import Listing
 from serve.lifecycle.manager import AdapterManager
+from serve.lifecycle.residents import Residents
 from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.shadow import Shadows
 from serve.lifecycle.sources import SourceLimits, Sources, check_packages
@@ -203,6 +204,7 @@ class GatewayLife:
             engine=engine,
             adapters=manager,
             listing=Listing(manager.board, adapter_fields),
+            residents=Residents(engine.resident_adapters),
             canaries=canaries,
             shadows=Shadows(engine, admission, running, metrics, max_seconds=settings.request_seconds),
             uploads=Uploads(
@@ -274,6 +276,7 @@ class GatewayLife:
             await gateway.operations.abandon()
             await gateway.events.close()
             await gateway.grammars.close()
+            await gateway.residents.close()
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.stop()

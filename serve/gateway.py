@@ -18,6 +18,7 @@ from serve.http.exchange import Exchanges
 from serve.lifecycle.canary import CanaryJudge
 from serve.lifecycle.listing import Listing
 from serve.lifecycle.manager import AdapterManager
+from serve.lifecycle.residents import Residents
 from serve.lifecycle.shadow import Shadows
 from serve.lifecycle.uploads import Uploads
 from serve.metrics import GatewayMetrics
@@ -42,6 +43,7 @@ class Gateway:
     engine: SupervisedEngine
     adapters: AdapterManager
     listing: Listing
+    residents: Residents
     canaries: CanaryJudge
     shadows: Shadows
     uploads: Uploads

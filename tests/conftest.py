@@ -31,9 +31,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Share the units of tests/work_order.py in their order, whatever --dist says."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class InOrder(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return unit_of(nodeid)
-
     config.option.loadscopereorder = False  # by number of tests, else: it says nothing of their length
-    return InOrder(config, log)
+    scheduling = LoadScopeScheduling(config, log)
+    scheduling._split_scope = unit_of
+    return scheduling

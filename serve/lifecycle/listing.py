@@ -5,6 +5,7 @@ A thousand adapters are listed while requests stream on the same event loop: mos
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,8 @@ import orjson
 from adapters.registry.records import NameRecord
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.status import AdapterStatus, describe_name
+
+MADE_IN_A_TURN = 50  # names, about a millisecond; then whoever streams has a turn
 
 
 class Listing:
@@ -23,17 +26,24 @@ class Listing:
         self._show = show
         self._kept: dict[str, tuple[object, orjson.Fragment]] = {}
 
-    def render(self, records: Iterable[NameRecord]) -> list[orjson.Fragment]:
-        """JSON of each name of which something is known, in the order of `records`."""
-        kept, self._kept = self._kept, {}
+    async def render(self, records: Iterable[NameRecord]) -> list[orjson.Fragment]:
+        """JSON of each name of which something is known, in the order of `records`.
+
+        Each is as it is at one moment, not all of them at the same one; `records` is read as they are made.
+        """
+        before, now, made = self._kept, dict[str, tuple[object, orjson.Fragment]](), 0
         for record in records:
             mark = self._mark(record)
-            before = kept.get(record.name)
-            if before is not None and before[0] == mark:
-                self._kept[record.name] = before
+            kept = before.get(record.name)
+            if kept is not None and kept[0] == mark:
+                now[record.name] = kept
             elif (status := describe_name(record, self._board)) is not None:
-                self._kept[record.name] = mark, orjson.Fragment(orjson.dumps(self._show(status)))
-        return [fragment for _, fragment in self._kept.values()]
+                now[record.name] = mark, orjson.Fragment(orjson.dumps(self._show(status)))
+                made += 1
+                if made % MADE_IN_A_TURN == 0:
+                    await asyncio.sleep(0)
+        self._kept = now
+        return [fragment for _, fragment in now.values()]
 
     def _mark(self, record: NameRecord) -> object:
         """Equal to the last one while nothing that is shown has changed."""

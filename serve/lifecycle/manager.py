@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -220,9 +220,10 @@ class AdapterManager(VersionVerbs):
         recorded = await asyncio.to_thread(read_probe, managed.handle.path)
         return await self._bring_up.ask(managed, recorded)
 
-    def records(self) -> list[NameRecord]:
-        """What the registry wants of every name that it or this gateway knows, by name."""
-        return [self._desired.get(name) for name in sorted({*self._desired.names(), *self.board.names()})]
+    def records(self) -> Iterator[NameRecord]:
+        """What the registry wants of every name that it or this gateway knows now, by name; each as it is when its
+        turn comes."""
+        return map(self._desired.get, sorted({*self._desired.names(), *self.board.names()}))
 
     def statuses(self) -> list[AdapterStatus]:
         """Desired and actual state of every name, by name."""

@@ -63,11 +63,11 @@ async def list_adapters(actor: AdminDep, gateway: GatewayDep) -> Response:
         200,
         {
             "base": gateway.adapters.board.base_name,
-            "adapters": gateway.listing.render(gateway.adapters.records()),
+            "adapters": await gateway.listing.render(gateway.adapters.records()),
             "max_loras": facts.max_loras,
             "max_cpu_loras": facts.max_cpu_loras,
             "max_lora_rank": facts.max_lora_rank,
-            "resident": len(await gateway.engine.resident_adapters()),
+            "resident": await gateway.residents.count(),
         },
     )
 

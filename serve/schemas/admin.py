@@ -113,7 +113,9 @@ class AdapterList(BaseModel):
     max_loras: int
     max_cpu_loras: int
     max_lora_rank: int
-    resident: int
+    resident: int = Field(
+        description="How many the engine holds. While it computes, what it said last: it is not waited for."
+    )
 
 
 class Finding(BaseModel):

@@ -26,23 +26,23 @@ async def test_only_names_that_have_changed_are_made_anew(scripted_gateway: Make
 
     listing = Listing(manager.board, show)
 
-    def listed() -> object:
-        return orjson.loads(orjson.dumps(listing.render(manager.records())))
+    async def listed() -> object:
+        return orjson.loads(orjson.dumps(await listing.render(manager.records())))
 
     def fresh() -> object:
         return orjson.loads(orjson.dumps([adapter_fields(status) for status in manager.statuses()]))
 
-    assert listed() == listed() == fresh()
+    assert await listed() == await listed() == fresh()
     assert made == ["a", "b", "c"]
     with manager.board.lease("b", param="adapter"):
-        assert listed() == fresh()
-    assert listed() == fresh()
+        assert await listed() == fresh()
+    assert await listed() == fresh()
     assert made[3:] == ["b", "b"]
     await gateway.load("c", seed=7)
-    assert listed() == fresh()
+    assert await listed() == fresh()
     assert set(made[5:]) == {"c"}
     await manager.unload("a", actor="test")
-    assert listed() == fresh()
+    assert await listed() == fresh()
     before = len(made)
-    assert listed() == fresh()
+    assert await listed() == fresh()
     assert len(made) == before

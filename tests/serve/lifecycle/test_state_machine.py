@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -31,8 +32,10 @@ from serve.errors import AdapterMissingError, LifecycleError, RequestAbortedErro
 from serve.events import STATE_ACTION
 from serve.lifecycle.board import Lease
 from serve.lifecycle.desired import read_plan
+from serve.lifecycle.listing import Listing
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.traffic import TrafficPlan
+from serve.schemas.admin import adapter_fields
 from tests.contamination.cast import digest_of
 from tests.contamination.standing import NOTHING, Standing
 from tests.serve.conftest import migrated_registry
@@ -63,6 +66,7 @@ class Gateway:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
+        self.listing = Listing(bench.board, adapter_fields)
         self.behind: set[str] = set()  # names that the other gateway has changed meanwhile
         self.requests: list[Request] = []
         self.failed: set[str] = set()  # names of which a load failed here
@@ -379,6 +383,16 @@ class Versions(RuleBasedStateMachine):
                 assert set(bench.held) == held
             assert len(bench.held) == len(set(bench.held))
             assert len(bench.running) == len(gateway.requests)
+
+    @invariant()
+    def each_gateway_lists_what_is_there_now(self) -> None:
+        """Although it makes anew only what has changed since the list before."""
+        if not hasattr(self, "gateways"):
+            return
+        for gateway in self.gateways:
+            manager = gateway.bench.manager
+            listed = orjson.dumps(self.run(gateway.listing.render(manager.records())))
+            assert listed == orjson.dumps([adapter_fields(status) for status in manager.statuses()])
 
     def teardown(self) -> None:
         if not hasattr(self, "gateways"):
