@@ -97,7 +97,9 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 "Where a request's time goes, mean",
                 [
                     (
-                        f"{_rate('hotswap_stage_seconds_sum', 'stage')} / {_rate('hotswap_stage_seconds_count', 'stage')}",
+                        " / ".join(
+                            _rate(f"hotswap_stage_seconds_{end}", "stage") for end in ("sum", "count")
+                        ),
                         "{{stage}}",
                     )
                 ],
