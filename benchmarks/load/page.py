@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.load.markdown import conclusion_of, title_of
 from benchmarks.load.plots import plots_of
@@ -11,28 +12,39 @@ from benchmarks.load.result_file import Measurement
 from benchmarks.load.run import RunResult
 from benchmarks.load.tables import findings_of, report_tables
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 _TEMPLATE = "page.html.j2"
 
 
-def render_page(measurement: Measurement, runs: Sequence[RunResult]) -> str:
-    """The whole page."""
+def page_environment() -> Environment:
+    """Where the templates of this room are found; everything that is put into them is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(_TEMPLATE).render(
-        title=title_of(measurement),
-        measurement=measurement,
-        conclusion=[line.replace("**", "") for line in conclusion_of(measurement)],
-        findings=findings_of(measurement),
-        tiles=_tiles(measurement),
-        plots=plots_of(measurement, runs),
-        tables=report_tables(measurement),
+
+
+def render_page(measurement: Measurement, runs: Sequence[RunResult]) -> str:
+    """The whole page."""
+    return (
+        page_environment()
+        .get_template(_TEMPLATE)
+        .render(
+            title=title_of(measurement),
+            measurement=measurement,
+            conclusion=[line.replace("**", "") for line in conclusion_of(measurement)],
+            findings=findings_of(measurement),
+            tiles=_tiles(measurement),
+            plots=plots_of(measurement, runs),
+            tables=report_tables(measurement),
+        )
     )
 
 

@@ -13,9 +13,9 @@ from benchmarks.load.result_file import Measurement
 from benchmarks.load.run import RunResult
 
 # Okabe and Ito's palette, told apart by people who see red and green alike.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 KINDS = ("throughput-latency", "goodput", "ttft", "tpot", "timeline", "adapters")
-_SIZE_INCHES = (7.2, 3.6)
+_SIZE_INCHES = (6.0, 3.3)  # small, so that words can be read on a phone
 _MANY_ADAPTERS = 64
 
 
@@ -34,11 +34,18 @@ _Candidate = tuple[str, str, str, str, Callable[[Any], None]]
 
 
 def plots_of(
-    measurement: Measurement, runs: Sequence[RunResult], kinds: Container[str] = KINDS
+    measurement: Measurement,
+    runs: Sequence[RunResult],
+    kinds: Container[str] = KINDS,
+    *,
+    prefix: str = "",
 ) -> list[Plot]:
-    """Those of `kinds` that have something to show. `runs` brings the raw latencies."""
+    """Those of `kinds` that have something to show. `runs` brings the raw latencies.
+
+    `prefix` sets ids apart where a page shows several measurements.
+    """
     return [
-        Plot(kind, title, caption, _draw(name, fill))
+        Plot(kind, title, caption, draw(prefix + name, fill))
         for kind, name, title, caption, fill in _candidates(measurement, runs)
         if kind in kinds
     ]
@@ -92,7 +99,8 @@ def _candidates(measurement: Measurement, runs: Sequence[RunResult]) -> Iterator
             )
 
 
-def _draw(name: str, fill: Callable[[Any], None]) -> str:
+def draw(name: str, fill: Callable[[Any], None]) -> str:
+    """An SVG element with what `fill` puts on its axes; `name` is another one for each plot of a page."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -116,15 +124,31 @@ def _draw(name: str, fill: Callable[[Any], None]) -> str:
     return inline_svg(raw.getvalue(), name)
 
 
+def _log_axis(axis: Any) -> None:
+    """Logarithmic, with numbers as people write them, and enough of them where it spans less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    low, high = axis.get_view_interval()
+    steps: tuple[float, ...] = (1.0, 2.0, 5.0)
+    if high > 100 * low:
+        steps = (1.0,)
+    elif high < 5 * low:
+        steps = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _throughput_latency(axes: Any, measurement: Measurement) -> None:
     runs = [run for run in measurement.runs if run["figures"]["ttft_seconds"] is not None]
     x = [run["figures"]["output_tok_s"] for run in runs]
     for share, line in (("p50", "-"), ("p99", ":")):
         y = [1000 * run["figures"]["ttft_seconds"][share] for run in runs]
-        axes.plot(x, y, line, color=_COLOURS[0], linewidth=1.2)
+        axes.plot(x, y, line, color=COLOURS[0], linewidth=1.2)
         for run, one, other in zip(runs, x, y, strict=True):
             held = run["valid"] and not any(f["code"] == "unsustained" for f in run["findings"])
-            axes.plot(one, other, "o", color=_COLOURS[0], fillstyle="full" if held else "none", markersize=6)
+            axes.plot(one, other, "o", color=COLOURS[0], fillstyle="full" if held else "none", markersize=6)
     for run, one in zip(runs, x, strict=True):
         y = 1000 * run["figures"]["ttft_seconds"]["p50"]
         axes.annotate(run["name"], (one, y), xytext=(5, -11), textcoords="offset points", fontsize=8)
@@ -132,13 +156,14 @@ def _throughput_latency(axes: Any, measurement: Measurement) -> None:
     axes.set_ylabel("TTFT, ms")
     axes.set_xlim(left=0)
     axes.set_yscale("log")
+    _log_axis(axes.yaxis)
 
 
 def _goodput(axes: Any, measurement: Measurement) -> None:
     offered = [run["figures"]["offered_req_s"] for run in measurement.runs]
     good = [run["figures"]["goodput_req_s"] for run in measurement.runs]
     order = sorted(range(len(offered)), key=lambda place: offered[place])
-    axes.plot([offered[p] for p in order], [good[p] for p in order], "o-", color=_COLOURS[2], markersize=6)
+    axes.plot([offered[p] for p in order], [good[p] for p in order], "o-", color=COLOURS[2], markersize=6)
     axes.plot([0, max(offered)], [0, max(offered)], ":", color=INK, linewidth=0.8)
     axes.set_xlabel("offered, requests per second")
     axes.set_ylabel("good, requests per second")
@@ -150,13 +175,14 @@ def _cdf(axes: Any, series: Mapping[str, list[float]], limit_ms: float) -> None:
     for place, (name, values) in enumerate(series.items()):
         shares = [(number + 1) / len(values) for number in range(len(values))]
         axes.step(
-            values, shares, where="post", color=_COLOURS[place % len(_COLOURS)], label=name, linewidth=1.4
+            values, shares, where="post", color=COLOURS[place % len(COLOURS)], label=name, linewidth=1.4
         )
     axes.axvline(limit_ms, color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlabel("ms")
     axes.set_ylabel("share")
     axes.set_ylim(0, 1.02)
     axes.set_xscale("log")
+    _log_axis(axes.xaxis)
     if len(series) > 1:
         axes.legend(frameon=False, loc="lower right", fontsize=8)
 
@@ -164,12 +190,12 @@ def _cdf(axes: Any, series: Mapping[str, list[float]], limit_ms: float) -> None:
 def _timeline(axes: Any, run: Mapping[str, Any]) -> None:
     rows = run["timeline"]
     at = [row["at"] for row in rows]
-    axes.plot(at, [row["tokens"] for row in rows], color=_COLOURS[0], linewidth=1.4, label="tokens")
+    axes.plot(at, [row["tokens"] for row in rows], color=COLOURS[0], linewidth=1.4, label="tokens")
     other = axes.twinx()
     other.spines["right"].set_visible(True)
     other.patch.set_alpha(0)
-    other.plot(at, [row["in_flight"] for row in rows], color=_COLOURS[4], linewidth=1.2, label="under way")
-    for name, colour in (("rejected", _COLOURS[3]), ("failed", _COLOURS[1])):
+    other.plot(at, [row["in_flight"] for row in rows], color=COLOURS[4], linewidth=1.2, label="under way")
+    for name, colour in (("rejected", COLOURS[3]), ("failed", COLOURS[1])):
         if any(row[name] for row in rows):
             other.plot(at, [row[name] for row in rows], color=colour, linewidth=1.2, label=name)
     for edge in (run["window"]["start"], run["window"]["end"]):
@@ -186,12 +212,12 @@ def _timeline(axes: Any, run: Mapping[str, Any]) -> None:
 def _by_adapter(axes: Any, adapters: Mapping[str, Any]) -> None:
     shown = list(adapters.items())[:_MANY_ADAPTERS]
     places = list(range(len(shown)))
-    axes.bar(places, [1000 * fields["ttft_seconds"]["p50"] for _, fields in shown], color=_COLOURS[0])
+    axes.bar(places, [1000 * fields["ttft_seconds"]["p50"] for _, fields in shown], color=COLOURS[0])
     axes.plot(
         places,
         [1000 * fields["ttft_seconds"]["p99"] for _, fields in shown],
         "_",
-        color=_COLOURS[1],
+        color=COLOURS[1],
         markersize=9,
     )
     step = max(1, len(shown) // 16)
