@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.load.arrivals import Arrivals, parse_arrivals
 from benchmarks.load.bench import Bench
@@ -116,7 +116,9 @@ def search(
 def _ceiling(bench: Bench, progress: Progress, say: Say) -> RunResult:
     arrivals = bench.load.arrivals if bench.load.arrivals.closed else parse_arrivals("closed:32")
     say(f"{arrivals.text}: what the server reaches when nobody waits")
-    return bench.run(arrivals.text, arrivals, progress=progress)
+    # Other texts than the first rate's, which has the same seed: the server would have them in its prefix cache.
+    other = replace(bench, prompts=replace(bench.prompts, salt=f"{bench.prompts.salt}/ceiling"))
+    return other.run(arrivals.text, arrivals, progress=progress)
 
 
 def _next_rate(held: float | None, failed: float | None) -> float:
