@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.load.arrivals import Arrivals, parse_arrivals
 from benchmarks.load.assignment import parse_assignment
+from benchmarks.load.churn import parse_churn
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.lengths import parse_lengths
 from benchmarks.load.prompt_source import PromptSource, read_prompts
@@ -71,6 +72,7 @@ class Bench:
             workers=settings.workers,
             key=settings.key.get_secret_value() if settings.key is not None else None,
             web_port=settings.web_port,
+            metrics_every_seconds=settings.metrics_every_seconds,
         )
         seed = settings.seed if seed is None else seed
         schedule = self.schedule(arrivals, seed=seed)
@@ -88,6 +90,8 @@ def check_options(settings: BenchSettings) -> None:
     parse_lengths(settings.answer_tokens, option="--answer-tokens")
     parse_assignment(settings.adapter_mix)
     parse_slo(settings.slo)
+    if settings.churn is not None:
+        parse_churn(settings.churn)
     if settings.prompts is not None:
         read_prompts(settings.prompts)
 
@@ -151,7 +155,7 @@ def _check(
     unknown = sorted(wanted - set(target.adapters) - {target.base})
     if unknown:
         raise LoadOptionError(f"the trace asks for {', '.join(unknown)}, which {target.url} does not serve")
-    if named is None and not target.adapters and settings.adapter_mix != "uniform":
+    if named is None and not target.adapters and settings.adapter_mix != "uniform" and settings.churn is None:
         raise LoadOptionError(
             f"--adapter-mix {settings.adapter_mix}: {target.url} serves no adapter; load some, or leave it out"
         )

@@ -89,6 +89,7 @@ def run_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict[str
             [r.e2e_seconds / r.completion_tokens for r in ok if r.e2e_seconds and r.completion_tokens]
         ),
         "rejection_seconds": describe(_known(r.e2e_seconds for r in measured if r.outcome == "rejected")),
+        "retry_after_seconds": describe(_known(record.retry_after_seconds for record in measured)),
         "dispatch_delay_seconds": describe([record.dispatch_delay_seconds for record in measured]),
         "prompt_tokens": describe(_known(record.prompt_tokens for record in ok)),
         "completion_tokens": describe(_known(record.completion_tokens for record in ok)),

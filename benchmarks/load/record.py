@@ -41,6 +41,8 @@ class Record:
     prompt_tokens: int | None = None  # the server's count
     completion_tokens: int | None = None  # the server's count
     version: str | None = None  # that answered, where the server says so
+    server_timing: dict[str, float | None] | None = None  # of /generate: `timing`, milliseconds
+    retry_after_seconds: float | None = None  # of a rejection, where it says so
     cold: bool = False  # the first answer of a version that was loaded during the run
 
     @property

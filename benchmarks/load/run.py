@@ -9,10 +9,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.load.errors import GeneratorFailedError, NothingMeasuredError
@@ -22,7 +23,10 @@ from benchmarks.load.order import Order, Outcome
 from benchmarks.load.prompt_source import PromptSource
 from benchmarks.load.record import Record
 from benchmarks.load.schedule import Schedule
+from benchmarks.load.scraper import Scraper
+from benchmarks.load.server_metrics import WANTED, server_figures
 from benchmarks.load.slo import Slo
+from benchmarks.load.stages import stage_split
 from benchmarks.load.target import Target
 from benchmarks.load.validity import Finding, findings
 from benchmarks.load.verbs import Verb
@@ -49,6 +53,7 @@ class RunPlan:
     workers: int = 1  # generating processes
     key: str | None = None
     web_port: int | None = None
+    metrics_every_seconds: float = 1.0  # between two readings of the server's /metrics; 0: at both ends alone
 
     @property
     def window(self) -> Window:
@@ -70,6 +75,8 @@ class RunResult:
     timeline: list[dict[str, float]]
     schedule_digest: str
     client: dict[str, Any] = field(default_factory=dict)
+    server: dict[str, Any] = field(default_factory=dict)  # server_metrics.server_figures
+    stages: dict[str, Any] | None = None  # stages.stage_split
     swaps: list[Verb] = field(default_factory=list)  # changes of adapters during the run
 
     @property
@@ -90,6 +97,8 @@ class RunResult:
             "timeline": self.timeline,
             "schedule_sha256": self.schedule_digest,
             "client": self.client,
+            "server": self.server,
+            "stages": self.stages,
             "swaps": [asdict(verb) for verb in self.swaps],
         }
 
@@ -129,14 +138,24 @@ def run_load(
             for index in range(plan.workers)
         ]
         limit = _READY_SECONDS + plan.window.end + plan.timeout_seconds + _GRACE_SECONDS
-        outcomes, verbs = _send(orders, Path(folder), limit, progress, beside or _nothing)
+        scraper = Scraper(
+            target.url, plan.window, wanted=WANTED, key=plan.key, every=plan.metrics_every_seconds
+        )
+
+        @contextlib.contextmanager
+        def watched(start_at: float) -> Iterator[Sequence[Verb]]:
+            with scraper.reading(start_at), (beside or _nothing)(start_at) as verbs:
+                yield verbs
+
+        outcomes, verbs = _send(orders, Path(folder), limit, progress, watched)
         records = [
             Record.from_dict(json.loads(line))
             for order in orders
             for line in order.records_path.read_text(encoding="utf-8").splitlines()
         ]
     records.sort(key=lambda record: (record.scheduled_seconds, record.number))
-    return measure(name, records, schedule, plan, slo, outcomes, verbs)
+    server = server_figures(scraper.scrapes, scraper.reason)
+    return measure(name, records, schedule, plan, slo, outcomes, verbs, server)
 
 
 def measure(
@@ -147,6 +166,7 @@ def measure(
     slo: Slo,
     outcomes: Sequence[Outcome],
     verbs: Sequence[Verb] = (),
+    server: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunResult:
     """The figures of raw records. Raises NothingMeasuredError when not one request was answered."""
     window = plan.window
@@ -182,6 +202,8 @@ def measure(
                 sum(o.cpu_seconds for o in outcomes) / max(1e-9, max(o.seconds for o in outcomes)), 3
             ),
         },
+        server=dict(server),
+        stages=stage_split(records, window, server),
         swaps=list(verbs),
     )
 

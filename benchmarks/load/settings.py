@@ -12,6 +12,10 @@ from bases.settings_faults import settings_faults
 from benchmarks.load.errors import LoadOptionError
 
 BENCH_PREFIX = "HOTSWAP_BENCH_"
+# What only modes ask for that change adapters.
+CHURN_FIELDS = frozenset(
+    {"churn", "churn_adapters", "churn_ranks", "admin_key", "adapter_root", "adapter_base"}
+)
 
 
 class BenchSettings(BaseSettings):
@@ -88,6 +92,12 @@ class BenchSettings(BaseSettings):
     )
     timeout_seconds: float = Field(
         120.0, gt=0, le=3600, description="Longest time without a byte of an answer, in seconds."
+    )
+    metrics_every_seconds: float = Field(
+        1.0,
+        ge=0,
+        le=3600,
+        description="Between two readings of the server's /metrics, in seconds; 0: at both ends alone.",
     )
     web_port: int | None = Field(
         None, ge=0, le=65_535, description="Port of Locust's own web page on 127.0.0.1 while the load runs."

@@ -149,6 +149,8 @@ def _note(record: Record, event: Event) -> None:
         record.completion_tokens = event.completion_tokens
     if event.adapter is not None:
         record.version = event.adapter
+    if event.timing is not None:
+        record.server_timing = event.timing
     if event.error is not None:
         record.code = event.error
 
@@ -169,5 +171,8 @@ def _refused(record: Record, response: HTTPSocketPoolResponse, now: float) -> No
         code = read_payload(payload).error
     except (ValueError, AttributeError):
         code = None
+    retry_after = response.get("Retry-After")
+    if isinstance(retry_after, str) and retry_after.isdecimal():
+        record.retry_after_seconds = float(retry_after)
     outcome: Outcome = "rejected" if record.status in _REJECTED else "error"
     _end(record, outcome, code or f"http_{record.status}", now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -27,6 +27,7 @@ class Event:
     adapter: str | None = None  # the version that answered, where the server says so
     finished: bool = False  # the answer is complete
     error: str | None = None  # the server's code for what went wrong
+    timing: dict[str, float | None] | None = None  # of /generate: the gateway's own times, milliseconds
 
 
 def request_body(
@@ -66,9 +67,7 @@ def read_event(block: bytes) -> Event | None:
     payload = orjson.loads(data)
     event = read_payload(payload)
     if kind == b"done":
-        return Event(
-            False, event.prompt_tokens, event.completion_tokens, payload.get("adapter"), True, event.error
-        )
+        return replace(event, text=False, finished=True)
     return event
 
 
@@ -90,6 +89,7 @@ def read_payload(payload: dict[str, Any]) -> Event:
         usage.get("completion_tokens"),
         payload.get("adapter"),
         finished,
+        timing=payload.get("timing"),
     )
 
 
