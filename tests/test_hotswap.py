@@ -66,6 +66,7 @@ def test_these_are_the_commands() -> None:
         ("bench", "compare"),
         ("bench", "lora-tax"),
         ("bench", "peers"),
+        ("bench", "swap"),
         ("generate",),
         ("setup",),
         ("doctor",),

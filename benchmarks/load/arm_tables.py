@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.load.quant_tables import base_tables
 from benchmarks.load.table import Table
 
 # metric -> heading, and what the value is multiplied with for display.
@@ -14,6 +15,7 @@ _SHOWN: dict[str, tuple[str, float]] = {
     "ttft_p50": ("TTFT p50, ms", 1000.0),
     "ttft_p99": ("TTFT p99, ms", 1000.0),
     "tpot_p50": ("TPOT p50, ms", 1000.0),
+    "tpot_p99": ("TPOT p99, ms", 1000.0),
 }
 
 
@@ -46,7 +48,7 @@ def arm_tables(conclusion: Mapping[str, Any]) -> list[Table]:
         else:
             title, first = "Ratios in the same round", ["arm", "against"]
         tables.append(Table(title, (*first, *plain, *last), tuple(ratios), (note,)))
-    return tables
+    return tables + (base_tables(conclusion) if "bases" in conclusion else [])
 
 
 def _ratios(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.load.result_file import Measurement
+from benchmarks.load.swap_tables import swap_lines
 from benchmarks.load.table import Table
 from benchmarks.load.tables import findings_of, report_tables
 
@@ -31,8 +32,10 @@ def title_of(measurement: Measurement) -> str:
 
 
 def conclusion_of(measurement: Measurement) -> list[str]:
-    """What a search found; empty for other modes."""
+    """What a search found, or what swaps cost; empty for other modes."""
     found = measurement.conclusion
+    if "swap" in found:
+        return swap_lines(found)
     if "attainment" not in found:
         return []
     wanted = f"{found['attainment']:.0%} of requests within {measurement.slo['name']}"

@@ -32,6 +32,15 @@ class OwnGateway:
     folder: Path  # its log and its home
     maker: VersionMaker  # writes more adapters where the gateway may load them from
     server: Server
+    flags: tuple[str, ...]  # of `hotswap serve`, beside the base's
+
+    @property
+    def told(self) -> str:
+        """For a report: how it was started, and with what."""
+        command = " ".join(("hotswap serve --base", self.base.name, *self.flags))
+        ranks = ", ".join(str(rank) for rank in sorted(set(self.ranks)))
+        adapters = f"{len(self.adapters)} of rank {ranks}, made of random numbers" if ranks else "none"
+        return f"A gateway of its own: {command}. Its adapters: {adapters}."
 
     def process_ids(self) -> list[int]:
         """Of all its processes; the first is the HTTP one."""
@@ -75,29 +84,30 @@ def own_gateway(
         for number, (name, rank) in enumerate(zip(names, dealt, strict=True)):
             maker.make(name, seed=number, rank=rank)
         say(f"starting a gateway with the base {served.name}")
-        spec = gateway_spec(home, served, (*_rank_flag(max(ranks), more_flags), *more_flags))
+        flags = (*_rank_flag(max(ranks), more_flags), *more_flags)
+        spec = gateway_spec(home, served, flags)
         up = stack.enter_context(running([spec], logs=folder, ready_seconds=ready_seconds))
         server = up[spec.name]
         with GatewayClient(server.url) as client:
             for name in names:
                 client.load_adapter(name, name)
-        yield OwnGateway(server.url, served, names, dealt, folder, maker, server)
+        yield OwnGateway(server.url, served, names, dealt, folder, maker, server, flags)
 
 
-def parse_ranks(text: str) -> tuple[int, ...]:
+def parse_ranks(text: str, *, option: str = "--ranks") -> tuple[int, ...]:
     """`8,16,64`. Raises LoadOptionError."""
     try:
         ranks = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise LoadOptionError(f"--ranks {text!r}: give whole numbers with commas, e.g. 8,16,64") from None
-    return check_ranks(ranks)
+        raise LoadOptionError(f"{option} {text!r}: give whole numbers with commas, e.g. 8,16,64") from None
+    return check_ranks(ranks, option=option)
 
 
-def check_ranks(ranks: Sequence[int]) -> tuple[int, ...]:
+def check_ranks(ranks: Sequence[int], *, option: str = "--ranks") -> tuple[int, ...]:
     """Raises LoadOptionError for none, and for one that no gateway takes."""
     most = max(_slot_ranks())
     if not ranks or not all(1 <= rank <= most for rank in ranks):
-        raise LoadOptionError(f"--ranks {','.join(map(str, ranks))!r}: give ranks from 1 to {most}")
+        raise LoadOptionError(f"{option} {','.join(map(str, ranks))!r}: give ranks from 1 to {most}")
     return tuple(ranks)
 
 

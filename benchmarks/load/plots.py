@@ -85,7 +85,8 @@ def _candidates(measurement: Measurement, runs: Sequence[RunResult]) -> Iterator
             "timeline",
             f"time-{run['name']}",
             f"Time line{where}",
-            "Per second; what is measured lies between the dotted lines.",
+            "Per second; what is measured lies between the dotted lines."
+            + (" Shaded from top to bottom: adapters change." if run.get("swaps") else ""),
             partial(_timeline, run=run),
         )
         adapters = {name: f for name, f in run["adapters"].items() if f["ttft_seconds"] is not None}
@@ -198,6 +199,10 @@ def _timeline(axes: Any, run: Mapping[str, Any]) -> None:
     for name, colour in (("rejected", COLOURS[3]), ("failed", COLOURS[1])):
         if any(row[name] for row in rows):
             other.plot(at, [row[name] for row in rows], color=colour, linewidth=1.2, label=name)
+    for verb in run.get("swaps", ()):
+        failed = verb["error"] is not None
+        start, end = verb["at_seconds"], verb["at_seconds"] + verb["seconds"]
+        axes.axvspan(start, end, color=COLOURS[1 if failed else 2], alpha=0.6 if failed else 0.2, linewidth=0)
     for edge in (run["window"]["start"], run["window"]["end"]):
         axes.axvline(edge, color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlabel("seconds")

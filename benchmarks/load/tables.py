@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.load.arm_tables import arm_tables
 from benchmarks.load.comparison import Difference
 from benchmarks.load.result_file import Measurement
+from benchmarks.load.swap_tables import changes_table
 from benchmarks.load.table import Table
 
 _FEW_FOR_P99 = 1000
@@ -15,15 +16,19 @@ _FEW_FOR_P99 = 1000
 
 def headline_tables(measurement: Measurement) -> list[Table]:
     """What the terminal shows: a comparison where arms took turns, else throughput and latency of each run."""
+    changes = changes_table(measurement.runs)
+    last = [changes] if changes is not None else []
     if "arms" in measurement.conclusion:
-        return arm_tables(measurement.conclusion)
-    return [_throughput(measurement), _latency(measurement)]
+        return [*arm_tables(measurement.conclusion), *last]
+    return [_throughput(measurement), _latency(measurement), *last]
 
 
 def report_tables(measurement: Measurement) -> list[Table]:
     """Everything that is shown in rows."""
     tables = arm_tables(measurement.conclusion) if "arms" in measurement.conclusion else []
     tables += [_throughput(measurement), _latency(measurement)]
+    if (changes := changes_table(measurement.runs)) is not None:
+        tables.append(changes)
     with_adapters = (run for run in measurement.runs if set(run["adapters"]) != {"base"})
     tables.extend(_adapters(run) for run in with_adapters)
     tables += [_conditions(measurement), definitions_table()]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import psutil
@@ -27,7 +28,8 @@ class MachineTime:
         for process_id in process_ids:
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = psutil.Process(process_id).cpu_times()
-                known += times.user + times.system
+                # What it has started and waited for was part of the measurement as well.
+                known += times.user + times.system + times.children_user + times.children_system
         return cls(wall_seconds, sum(machine) - idle - guest, known)
 
     def foreign_share(self, later: MachineTime) -> float:
@@ -35,3 +37,16 @@ class MachineTime:
         capacity = (later.wall_seconds - self.wall_seconds) * (psutil.cpu_count() or 1)
         foreign = (later.busy_seconds - self.busy_seconds) - (later.known_seconds - self.known_seconds)
         return max(0.0, foreign) / capacity if capacity > 0 else 0.0
+
+
+@contextlib.contextmanager
+def foreign_shares(into: list[float]) -> Iterator[None]:
+    """Append the share of the machine that others used during the block: not this process, nor what it started."""
+    before = MachineTime.read(time.monotonic(), _family())
+    yield
+    into.append(before.foreign_share(MachineTime.read(time.monotonic(), _family())))
+
+
+def _family() -> list[int]:
+    own = psutil.Process()
+    return [own.pid, *(child.pid for child in own.children(recursive=True))]

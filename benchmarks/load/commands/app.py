@@ -9,7 +9,8 @@ from benchmarks.load.commands.compare import compare
 from benchmarks.load.commands.lora_tax import lora_tax
 from benchmarks.load.commands.peers import peers
 from benchmarks.load.commands.rates import run, search, sweep
-from benchmarks.load.settings import BENCH_PREFIX, BenchSettings
+from benchmarks.load.commands.swap import swap
+from benchmarks.load.settings import BENCH_PREFIX, CHURN_FIELDS, BenchSettings
 
 bench_app = typer.Typer(
     help="Put load on a server and report what it holds: throughput, latency, goodput, by adapter.",
@@ -22,9 +23,16 @@ for _name, _verb in (("run", run), ("sweep", sweep), ("search", search)):
 # ... and those whose arrivals are closed loops of several sizes.
 for _name, _verb in (("lora-tax", lora_tax),):
     bench_app.command(_name)(
-        with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=frozenset({"arrivals"}))(_verb)
+        with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=CHURN_FIELDS | {"arrivals"})(_verb)
     )
 bench_app.command("compare")(compare)
 bench_app.command("peers")(
-    with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=frozenset({"adapters"}))(peers)
+    with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=CHURN_FIELDS | {"adapters"})(peers)
+)
+bench_app.command("swap")(
+    with_options(
+        BenchSettings,
+        env_prefix=BENCH_PREFIX,
+        skip=frozenset({"adapters", "churn", "churn_adapters", "churn_ranks"}),
+    )(swap)
 )

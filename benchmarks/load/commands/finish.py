@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.load.result_file import Measurement
     from benchmarks.load.run import RunResult
 
+_SECRET = frozenset({"--key", "--admin-key"})
 EXIT_INVALID = 1  # a run that does not count, or a limit that is broken
 
 
@@ -67,6 +68,7 @@ def command_line() -> str:
     shown: list[str] = []
     hidden = False
     for part in sys.argv[1:]:
-        shown.append("..." if hidden else "--key=..." if part.startswith("--key=") else part)
-        hidden = part == "--key"
+        flag = part.partition("=")[0]
+        shown.append("..." if hidden else f"{flag}=..." if flag in _SECRET and flag != part else part)
+        hidden = part in _SECRET
     return shlex.join(["hotswap", *shown])

@@ -17,10 +17,10 @@ def run(**given: Any) -> None:
     Example: hotswap bench run --arrivals poisson:4 --seconds 60 --adapter-mix skewed
     """
     from benchmarks.load.bench import prepare
+    from benchmarks.load.guests import churned
 
     settings = load_bench_settings(**given)
-    bench = prepare(settings)
-    with Progress() as progress:
+    with Progress() as progress, churned(prepare(settings)) as bench:
         progress.say(f"{bench.load.arrivals.text} on {settings.url}")
         runs = [bench.run(bench.load.arrivals.text, bench.load.arrivals, progress=progress.tick)]
     finish("run", bench, runs, fail_invalid=True)
@@ -40,12 +40,12 @@ def sweep(
     Example: hotswap bench sweep --rates 1,2,4,8 --seconds 60
     """
     from benchmarks.load.bench import prepare
+    from benchmarks.load.guests import churned
     from benchmarks.load.rates import parse_rates
     from benchmarks.load.rates import sweep as sweep_rates
 
     wanted = parse_rates(rates) if rates is not None else None
-    bench = prepare(load_bench_settings(**given))
-    with Progress() as progress:
+    with Progress() as progress, churned(prepare(load_bench_settings(**given))) as bench:
         runs = sweep_rates(bench, wanted, progress=progress.tick, say=progress.say)
     finish("sweep", bench, runs)
 
@@ -67,10 +67,10 @@ def search(
     from dataclasses import asdict
 
     from benchmarks.load.bench import prepare
+    from benchmarks.load.guests import churned
     from benchmarks.load.rates import search as search_rate
 
-    bench = prepare(load_bench_settings(**given))
-    with Progress() as progress:
+    with Progress() as progress, churned(prepare(load_bench_settings(**given))) as bench:
         runs, found = search_rate(
             bench, attainment=attainment, most_runs=most_runs, progress=progress.tick, say=progress.say
         )
