@@ -20,6 +20,7 @@ from serve.events import GATEWAY_ACTOR, STATE_ACTION, EventLog
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.kept_files import KeptFiles
 from serve.lifecycle.probe import AdapterProbe
+from serve.lifecycle.probe_memory import ProbeMemory
 from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.strength import Strengths
@@ -58,15 +59,23 @@ class BringUp:
         self.nowhere = rules.root  # stands where a version has no folder of its own yet
         self._hold = hold
         self._engine_ids = itertools.count(1)
-        self._probe: AdapterProbe | None = None
+        self._memory = ProbeMemory()
         self._probe = self._probe_on(engine)
 
+    def begin_epoch(self) -> None:
+        """The engine is another one from now on: what was loaded into the last one, or learned of it, is gone."""
+        self.epoch += 1
+        self._memory = ProbeMemory()
+        self._probe = self._probe_on(self.engine)
+
     def _probe_on(self, engine: Engine) -> AdapterProbe:
-        if engine is self.engine and self._probe is not None:
-            return self._probe  # its requests have ids of their own
         strengths = Strengths(engine, self._store, lambda: next(self._engine_ids))
         return AdapterProbe(
-            engine, hold=self._hold, at_strength=strengths.at, rounded=self._rules.target.rounded
+            engine,
+            hold=self._hold,
+            at_strength=strengths.at,
+            rounded=self._rules.target.rounded,
+            memory=self._memory,
         )
 
     def manage(self, version: AdapterVersion, facts: VersionFacts, path: Path) -> ManagedVersion:
@@ -173,13 +182,13 @@ class BringUp:
         self, managed: ManagedVersion, recorded: Probe | None, probe: AdapterProbe | None = None
     ) -> ProbeResult:
         """Probe a loaded version. Raises ProbeFailedError, EngineError."""
-        probe = probe or self._probe_on(self.engine)
+        probe = probe or self._probe
         kind = "effect" if recorded is None else "replay"
         try:
             if recorded is None:
                 result = await probe.effect(managed.handle)
             else:
-                result = await probe.replay(managed.handle, recorded)
+                result = await probe.replay(managed.handle, recorded, digest=managed.version.digest)
         except ProbeFailedError as error:
             self._metrics.adapter_probes.labels(kind, error.cause).inc()
             logger.warning("adapter %s refused by its probe (%s): %s", managed.version, error.cause, error)

@@ -52,7 +52,7 @@ class Restoration:
         Raises EngineDeadError, EngineNotReadyError when this engine dies as well; the next one gets them all.
         """
         started = time.perf_counter()
-        self._bring_up.epoch += 1
+        self._bring_up.begin_epoch()
         self._verbs.engine_settled.clear()
         returning = self._begin()
         for managed in returning[: self._max_resident]:

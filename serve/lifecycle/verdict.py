@@ -118,6 +118,12 @@ def distance(measured: Sequence[Measurement]) -> float:
     return _Numbers(measured).adapter_off
 
 
+def recorded_effect(case: ProbeCase) -> float:
+    """How far the adapter moved the log-odds of a case in training, root mean square."""
+    pairs = zip(case.adapter_logprobs, case.base_logprobs, strict=True)
+    return _rms([log_odds(one) - log_odds(other) for one, other in pairs])
+
+
 def log_odds(logprob: float) -> float:
     """log(p / (1 - p)), within plus and minus MAX_LOG_ODDS above, open below."""
     if logprob >= -1e-9:

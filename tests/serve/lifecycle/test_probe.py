@@ -15,7 +15,9 @@ from adapters.target import RoundedBase
 from serve.engine.protocol import AdapterHandle, EngineRequest
 from serve.engine.scripted import Script, ScriptedEngine
 from serve.errors import ProbeFailedError
-from serve.lifecycle.probe import EFFECT_TEXTS, MIN_EFFECT_NATS, AdapterProbe
+from serve.lifecycle.effect import EFFECT_TEXTS, FIRST_TOKENS, MIN_EFFECT_NATS
+from serve.lifecycle.probe import AdapterProbe
+from serve.lifecycle.probe_memory import ProbeMemory
 from serve.lifecycle.verdict import Cause
 
 HANDLE = AdapterHandle("risk@3f2a91c0", 1, Path("risk"))
@@ -86,15 +88,33 @@ async def test_an_effect_within_the_rounding_between_two_askings_is_none() -> No
     await AdapterProbe(Rounding()).effect(HANDLE)
 
 
-async def test_what_the_base_said_is_remembered_and_one_text_is_enough_for_a_sure_effect() -> None:
+async def test_what_the_base_said_is_remembered_and_a_few_tokens_are_enough_for_a_sure_effect() -> None:
     engine = ScriptedEngine()
     probe = AdapterProbe(engine)
     await probe.effect(HANDLE)
     asked = len(engine.scored)
     result = await probe.effect(OTHER)
     assert engine.scored[asked:] == [OTHER]
-    assert (result.num_cases, result.base_difference_nats) == (1, 0.0)
+    assert (result.num_cases, result.num_tokens) == (1, FIRST_TOKENS - 1)
+    assert result.base_difference_nats == 0.0
     assert result.max_difference_nats > 1.0
+
+
+async def test_texts_are_asked_one_after_another_until_the_effect_is_sure() -> None:
+    class Late(ScriptedEngine):
+        """The adapter changes only what comes late: in the second text, not in the first."""
+
+        async def score(self, prompt: Any, continuation: Any, adapter: Any) -> list[float]:
+            late = len(continuation) > len(EFFECT_TEXTS[0])
+            return await super().score(prompt, continuation, adapter if late else None)
+
+    engine = Late()
+    probe = AdapterProbe(engine)
+    await probe.effect(HANDLE)
+    asked = len(engine.scored)
+    result = await probe.effect(OTHER)
+    assert len(engine.scored) - asked == 3, "the beginning of the first, the first, the second"
+    assert result.num_cases == 2
 
 
 async def test_an_unsure_effect_is_asked_of_base_and_adapter_anew() -> None:
@@ -111,13 +131,13 @@ async def test_an_unsure_effect_is_asked_of_base_and_adapter_anew() -> None:
         await probe.effect(OTHER)
 
 
-async def test_what_is_sure_is_beyond_ten_times_the_rounding_that_was_seen() -> None:
+async def test_what_is_sure_is_beyond_five_times_the_rounding_that_was_seen() -> None:
     class Rounding(ScriptedEngine):
-        """Each asking of the base is off by up to 0.3 more."""
+        """Each asking of the base is off by up to 0.5 more."""
 
         async def score(self, prompt: Any, continuation: Any, adapter: Any) -> list[float]:
             values = await super().score(prompt, continuation, adapter)
-            rounding = 0.3 * self.scored.count(None) / len(EFFECT_TEXTS) if adapter is None else 0.0
+            rounding = 0.5 * self.scored.count(None) / len(EFFECT_TEXTS) if adapter is None else 0.0
             return [value - rounding for value in values]
 
     engine = Rounding()
@@ -126,6 +146,65 @@ async def test_what_is_sure_is_beyond_ten_times_the_rounding_that_was_seen() -> 
     asked = len(engine.scored)
     await probe.effect(OTHER)
     assert engine.scored[asked:].count(None) == 2 * len(EFFECT_TEXTS)
+
+
+async def test_an_adapter_that_passed_is_asked_one_case_when_it_comes_back() -> None:
+    engine = ScriptedEngine()
+    probe, case = AdapterProbe(engine), await recorded()
+    whole = await probe.replay(HANDLE, case, digest="a")
+    asked, answered = len(engine.scored), len(engine.requests)
+    again = await probe.replay(HANDLE, case, digest="a")
+    assert (engine.scored[asked:], len(engine.requests)) == ([HANDLE], answered)
+    assert (whole.num_cases, again.num_cases) == (2, 1)
+    assert again.difference == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("digest", ["another", None])
+async def test_another_content_is_asked_everything_but_the_base(digest: str | None) -> None:
+    engine = ScriptedEngine()
+    probe, case = AdapterProbe(engine), await recorded()
+    await probe.replay(HANDLE, case, digest="a")
+    asked = len(engine.scored)
+    assert (await probe.replay(HANDLE, case, digest=digest)).num_cases == 2
+    assert None not in engine.scored[asked:]
+
+
+async def test_another_probe_of_the_same_content_is_asked_whole() -> None:
+    probe = AdapterProbe(ScriptedEngine())
+    await probe.replay(HANDLE, await recorded(), digest="a")
+    assert (await probe.replay(HANDLE, await recorded(tolerance=0.03), digest="a")).num_cases == 2
+
+
+async def test_a_known_adapter_whose_training_moved_little_is_asked_everything_again() -> None:
+    probe = AdapterProbe(ScriptedEngine())
+    case = await recorded(tolerance=5.0)  # one case is no proof within such a limit
+    for _ in range(2):
+        assert (await probe.replay(HANDLE, case, digest="a")).num_cases == 2
+
+
+@pytest.mark.parametrize(
+    "spoilt", [Script(no_effect=True), Script(strength=0.5), Script(base_shift=1.0)], ids=str
+)
+async def test_a_known_adapter_that_answers_otherwise_is_refused_by_all_its_cases(spoilt: Script) -> None:
+    engine = ScriptedEngine()
+    probe, case = AdapterProbe(engine), await recorded()
+    await probe.replay(HANDLE, case, digest="a")
+    engine.script = spoilt
+    with pytest.raises(ProbeFailedError) as caught:
+        await probe.replay(HANDLE, case, digest="a")
+    assert caught.value.numbers is not None
+    assert caught.value.numbers["num_cases"] == 2
+
+
+async def test_what_was_learned_of_one_engine_is_not_believed_of_another() -> None:
+    memory, case = ProbeMemory(), await recorded()
+    engine = ScriptedEngine()
+    await AdapterProbe(engine, memory=memory).replay(HANDLE, case, digest="a")
+    await AdapterProbe(engine, memory=memory).replay(HANDLE, case, digest="a")
+    assert engine.scored.count(None) == 2
+    fresh = ScriptedEngine()
+    assert (await AdapterProbe(fresh).replay(HANDLE, case, digest="a")).num_cases == 2
+    assert fresh.scored.count(None) == 2
 
 
 async def test_a_replay_as_recorded_passes() -> None:

@@ -76,6 +76,7 @@ async def test_everything_that_was_loaded_comes_back_the_same(bench: MakeBench) 
     for version in managed.values():
         assert {"verify", "load", "probe"} <= version.phase_seconds.keys()
         assert any(handle == version.handle for handle in fresh.scored), "asked on the new engine"
+    assert None in fresh.scored, "what the last engine's base said is not believed of this one"
 
 
 async def test_a_request_that_began_before_is_counted_on(bench: MakeBench) -> None:
