@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from benchmarks.load.drawing import Plot, file_name
 from benchmarks.load.result_file import Measurement
 from benchmarks.load.swap_tables import swap_lines
 from benchmarks.load.table import Table
 from benchmarks.load.tables import findings_of, report_tables
 
 
-def render_markdown(measurement: Measurement) -> str:
-    """The whole report."""
+def render_markdown(measurement: Measurement, plots: Sequence[Plot] = ()) -> str:
+    """The whole report; `plots` lie as pictures in the folder `plots` beside it."""
     lines = [f"# {title_of(measurement)}", ""]
     lines += [
         f"- **{'INVALID' if invalid else 'Note'}:** {text}" for invalid, text in findings_of(measurement)
     ]
     lines += ["", *conclusion_of(measurement), ""]
+    for plot in plots:
+        lines += [f"![{plot.title}](plots/{file_name(plot)}.png)", "", plot.caption, ""]
     for table in report_tables(measurement):
         lines += [f"## {table.title}", "", *table_lines(table), ""]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.load.drawing import Plot
 from benchmarks.load.markdown import conclusion_of, title_of
-from benchmarks.load.plots import plots_of
 from benchmarks.load.result_file import Measurement
-from benchmarks.load.run import RunResult
 from benchmarks.load.tables import findings_of, report_tables
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ def page_environment() -> Environment:
     )
 
 
-def render_page(measurement: Measurement, runs: Sequence[RunResult]) -> str:
-    """The whole page."""
+def render_page(measurement: Measurement, plots: Sequence[Plot]) -> str:
+    """The whole page, with those plots."""
     return (
         page_environment()
         .get_template(_TEMPLATE)
@@ -42,7 +41,7 @@ def render_page(measurement: Measurement, runs: Sequence[RunResult]) -> str:
             conclusion=[line.replace("**", "") for line in conclusion_of(measurement)],
             findings=findings_of(measurement),
             tiles=_tiles(measurement),
-            plots=plots_of(measurement, runs),
+            plots=plots,
             tables=report_tables(measurement),
         )
     )

@@ -1,36 +1,37 @@
-"""The plots of a report as SVG that stands inside a page, in the page's own colour."""
+"""Which plots a report has, and the curves among them."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.inline_svg import INK, inline_svg
+from benchmarks.inline_svg import INK
+from benchmarks.load.bars import MOST_BARS, fill_arms, fill_stages
+from benchmarks.load.drawing import COLOURS, Fill, Plot, draw, draw_with_png, log_axis
+from benchmarks.load.heat_map import fill_heat_map, heat_map
 from benchmarks.load.result_file import Measurement
 from benchmarks.load.run import RunResult
+from benchmarks.load.server_plot import fill_server
 
-# Okabe and Ito's palette, told apart by people who see red and green alike.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-KINDS = ("throughput-latency", "goodput", "ttft", "tpot", "timeline", "adapters")
-_SIZE_INCHES = (6.0, 3.3)  # small, so that words can be read on a phone
+KINDS = (
+    "arms",
+    "throughput-latency",
+    "goodput",
+    "ttft",
+    "tpot",
+    "stages",
+    "timeline",
+    "server",
+    "adapters",
+    "heat-map",
+)
 _MANY_ADAPTERS = 64
+_MANY_RUNS = 12  # of more only every so many is drawn over time
+_FIRST_ROUND = ", round 1"
 
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """`svg` was made here and is put into the page as it is."""
-
-    kind: str  # one of KINDS
-    title: str
-    caption: str
-    svg: str
-
-
-# kind, name of its ids, title, caption, what draws it
-_Candidate = tuple[str, str, str, str, Callable[[Any], None]]
+# kind, name of its ids and file, title, caption, what draws it
+_Candidate = tuple[str, str, str, str, Fill]
 
 
 def plots_of(
@@ -39,20 +40,32 @@ def plots_of(
     kinds: Container[str] = KINDS,
     *,
     prefix: str = "",
+    png: bool = False,
 ) -> list[Plot]:
     """Those of `kinds` that have something to show. `runs` brings the raw latencies.
 
-    `prefix` sets ids apart where a page shows several measurements.
+    `prefix` sets ids apart where a page shows several measurements. With `png` each is a PNG file too.
     """
-    return [
-        Plot(kind, title, caption, draw(prefix + name, fill))
-        for kind, name, title, caption, fill in _candidates(measurement, runs)
-        if kind in kinds
-    ]
+    found = []
+    for kind, name, title, caption, fill in _candidates(measurement, runs):
+        if kind in kinds:
+            name = prefix + name
+            svg, picture = draw_with_png(name, fill) if png else (draw(name, fill), b"")
+            found.append(Plot(kind, title, caption, svg, name, picture))
+    return found
 
 
 def _candidates(measurement: Measurement, runs: Sequence[RunResult]) -> Iterator[_Candidate]:
-    if len(measurement.runs) > 1:
+    in_turns = "arms" in measurement.conclusion
+    if in_turns:
+        yield (
+            "arms",
+            "arms",
+            "Side by side",
+            "Median of the rounds (bar), least to greatest (whisker).",
+            partial(fill_arms, figures=measurement.conclusion["arms"]),
+        )
+    elif len(measurement.runs) > 1:
         yield (
             "throughput-latency",
             "throughput-latency",
@@ -67,10 +80,40 @@ def _candidates(measurement: Measurement, runs: Sequence[RunResult]) -> Iterator
             "The dotted line is a server that answers everything in time.",
             partial(_goodput, measurement=measurement),
         )
+    yield from _distributions(measurement, runs, by_arm=in_turns)
+    splits = {run["name"]: run["stages"]["stages"] for run in measurement.runs if run.get("stages")}
+    if splits:
+        yield (
+            "stages",
+            "stages",
+            "Where the time of a request goes",
+            "Mean of answers that ended in the window; the stages are explained below.",
+            partial(fill_stages, splits=dict(list(splits.items())[:MOST_BARS])),
+        )
+    results = {run.name: run for run in runs}
+    for run in measurement.runs:
+        if (in_turns and not run["name"].endswith(_FIRST_ROUND)) or not _drawn(run, measurement):
+            continue
+        yield from _over_time(measurement, run, results.get(run["name"]))
+
+
+def _drawn(run: Mapping[str, Any], measurement: Measurement) -> bool:
+    """Whether a run has plots of its own: of very many only some."""
+    names = [one["name"] for one in measurement.runs]
+    every = -(-len(names) // _MANY_RUNS)
+    return "arms" in measurement.conclusion or names.index(run["name"]) % every == 0
+
+
+def _distributions(
+    measurement: Measurement, runs: Sequence[RunResult], *, by_arm: bool
+) -> Iterator[_Candidate]:
     for kind, title in (("ttft", "TTFT"), ("tpot", "TPOT")):
         name = f"{kind}_seconds"
-        series = {run.name: _sorted(run, name) for run in runs}
-        series = {name: values for name, values in series.items() if values}
+        series: dict[str, list[float]] = {}
+        for run in runs:
+            label = run.name.rpartition(", round ")[0] if by_arm else run.name
+            series.setdefault(label, []).extend(_milliseconds(run, name))
+        series = {label: sorted(values) for label, values in series.items() if values}
         if series:
             yield (
                 kind,
@@ -79,66 +122,47 @@ def _candidates(measurement: Measurement, runs: Sequence[RunResult]) -> Iterator
                 f"The dotted line is the limit for {title}.",
                 partial(_cdf, series=series, limit_ms=1000 * measurement.slo[name]),
             )
-    for run in measurement.runs:
-        where = f": {run['name']}" if len(measurement.runs) > 1 else ""
+
+
+def _over_time(
+    measurement: Measurement, run: Mapping[str, Any], result: RunResult | None
+) -> Iterator[_Candidate]:
+    where = f": {run['name']}" if len(measurement.runs) > 1 else ""
+    yield (
+        "timeline",
+        f"time-{run['name']}",
+        f"Time line{where}",
+        "Per second; what is measured lies between the dotted lines."
+        + (" Shaded from top to bottom: adapters change." if run.get("swaps") else ""),
+        partial(_timeline, run=run),
+    )
+    if run.get("server", {}).get("series"):
         yield (
-            "timeline",
-            f"time-{run['name']}",
-            f"Time line{where}",
-            "Per second; what is measured lies between the dotted lines."
-            + (" Shaded from top to bottom: adapters change." if run.get("swaps") else ""),
-            partial(_timeline, run=run),
+            "server",
+            f"server-{run['name']}",
+            f"The server's own count{where}",
+            "From its /metrics; what is measured lies between the dotted lines.",
+            partial(fill_server, run=run),
         )
-        adapters = {name: f for name, f in run["adapters"].items() if f["ttft_seconds"] is not None}
-        if len(adapters) > 1:
-            yield (
-                "adapters",
-                f"adapters-{run['name']}",
-                f"TTFT by adapter{where}",
-                "Median (bar) and p99 (tick), the most asked for first.",
-                partial(_by_adapter, adapters=adapters),
-            )
-
-
-def draw(name: str, fill: Callable[[Any], None]) -> str:
-    """An SVG element with what `fill` puts on its axes; `name` is another one for each plot of a page."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    colours = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    style: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        **dict.fromkeys(colours, INK),
-    }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        fill(axes)
-        raw = io.StringIO()
-        figure.savefig(raw, format="svg", metadata={"Date": None})
-    return inline_svg(raw.getvalue(), name)
-
-
-def _log_axis(axis: Any) -> None:
-    """Logarithmic, with numbers as people write them, and enough of them where it spans less than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    low, high = axis.get_view_interval()
-    steps: tuple[float, ...] = (1.0, 2.0, 5.0)
-    if high > 100 * low:
-        steps = (1.0,)
-    elif high < 5 * low:
-        steps = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
-    axis.set_major_locator(LogLocator(subs=steps))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
+    adapters = {name: f for name, f in run["adapters"].items() if f["ttft_seconds"] is not None}
+    if len(adapters) > 1:
+        yield (
+            "adapters",
+            f"adapters-{run['name']}",
+            f"TTFT by adapter{where}",
+            "Median (bar) and p99 (tick), the most asked for first.",
+            partial(_by_adapter, adapters=adapters),
+        )
+    limit = measurement.slo["ttft_seconds"]
+    found = heat_map(result.records, run["window"]["end"], limit) if result is not None else None
+    if found is not None:
+        yield (
+            "heat-map",
+            f"heat-map-{run['name']}",
+            f"Adapters over time{where}",
+            "Median TTFT of the requests that were due in each cell; empty: none were. The most asked for first.",
+            partial(fill_heat_map, found=found, limit_seconds=limit, window=run["window"]),
+        )
 
 
 def _throughput_latency(axes: Any, measurement: Measurement) -> None:
@@ -157,7 +181,7 @@ def _throughput_latency(axes: Any, measurement: Measurement) -> None:
     axes.set_ylabel("TTFT, ms")
     axes.set_xlim(left=0)
     axes.set_yscale("log")
-    _log_axis(axes.yaxis)
+    log_axis(axes.yaxis)
 
 
 def _goodput(axes: Any, measurement: Measurement) -> None:
@@ -183,7 +207,7 @@ def _cdf(axes: Any, series: Mapping[str, list[float]], limit_ms: float) -> None:
     axes.set_ylabel("share")
     axes.set_ylim(0, 1.02)
     axes.set_xscale("log")
-    _log_axis(axes.xaxis)
+    log_axis(axes.xaxis)
     if len(series) > 1:
         axes.legend(frameon=False, loc="lower right", fontsize=8)
 
@@ -232,10 +256,10 @@ def _by_adapter(axes: Any, adapters: Mapping[str, Any]) -> None:
     axes.set_ylabel("TTFT, ms")
 
 
-def _sorted(run: RunResult, name: str) -> list[float]:
+def _milliseconds(run: RunResult, name: str) -> list[float]:
     values = [
         getattr(record, name)
         for record in run.records
         if record.ok and run.window.holds(record.scheduled_seconds)
     ]
-    return sorted(1000 * value for value in values if value is not None)
+    return [1000 * value for value in values if value is not None]

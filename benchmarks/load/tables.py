@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.load.arm_tables import arm_tables
 from benchmarks.load.comparison import Difference
 from benchmarks.load.result_file import Measurement
+from benchmarks.load.server_tables import server_tables
 from benchmarks.load.swap_tables import changes_table
 from benchmarks.load.table import Table
 
@@ -26,7 +27,7 @@ def headline_tables(measurement: Measurement) -> list[Table]:
 def report_tables(measurement: Measurement) -> list[Table]:
     """Everything that is shown in rows."""
     tables = arm_tables(measurement.conclusion) if "arms" in measurement.conclusion else []
-    tables += [_throughput(measurement), _latency(measurement)]
+    tables += [_throughput(measurement), _latency(measurement), *server_tables(measurement.runs)]
     if (changes := changes_table(measurement.runs)) is not None:
         tables.append(changes)
     with_adapters = (run for run in measurement.runs if set(run["adapters"]) != {"base"})
@@ -68,6 +69,7 @@ def _judged(one: Difference) -> str:
 
 
 def _throughput(measurement: Measurement) -> Table:
+    unloaded = any(run["figures"]["counts"].get("unloaded") for run in measurement.runs)
     rows = []
     for run in measurement.runs:
         figures, counts = run["figures"], run["figures"]["counts"]
@@ -83,6 +85,7 @@ def _throughput(measurement: Measurement) -> Table:
                 str(counts["ok"]),
                 str(counts["rejected"]),
                 str(counts["failed"]),
+                *([str(counts.get("unloaded", 0))] if unloaded else []),
             )
         )
     slo = measurement.slo
@@ -98,6 +101,7 @@ def _throughput(measurement: Measurement) -> Table:
         "ok",
         "rejected",
         "failed",
+        *(["unloaded"] if unloaded else []),
     )
     return Table("Throughput", headings, tuple(rows), (limits,))
 
@@ -109,11 +113,13 @@ def _latency(measurement: Measurement) -> Table:
         for label, name in (
             ("TTFT", "ttft_seconds"),
             ("TTFT from sending", "ttft_sent_seconds"),
+            ("TTFT, cold", "cold_ttft_seconds"),
+            ("TTFT, warm", "warm_ttft_seconds"),
             ("TPOT", "tpot_seconds"),
             ("ICL", "icl_seconds"),
             ("E2E", "e2e_seconds"),
         ):
-            found = run["figures"][name]
+            found = run["figures"].get(name)
             if found is None:
                 continue
             sure = found["n"] >= _FEW_FOR_P99
@@ -137,6 +143,7 @@ def _latency(measurement: Measurement) -> Table:
 
 
 def _adapters(run: Mapping[str, Any]) -> Table:
+    cold = any(fields.get("cold_ttft_seconds") for fields in run["adapters"].values())
     rows = tuple(
         (
             name,
@@ -144,14 +151,21 @@ def _adapters(run: Mapping[str, Any]) -> Table:
             str(fields["ok"]),
             _ms((fields["ttft_seconds"] or {}).get("p50")),
             _ms((fields["ttft_seconds"] or {}).get("p99")),
+            *(_cold_cells(fields) if cold else ()),
             _ms((fields["tpot_seconds"] or {}).get("p50")),
             f"{fields['slo_attainment']:.1%}",
         )
         for name, fields in run["adapters"].items()
     )
     notes = (f"Fairness (Jain): {run['fairness']:.3f}",) if run["fairness"] is not None else ()
-    headings = ("adapter", "measured", "ok", "TTFT p50", "TTFT p99", "TPOT p50", "SLO attained")
+    more = ("cold n", "cold TTFT p50", "warm TTFT p50") if cold else ()
+    headings = ("adapter", "measured", "ok", "TTFT p50", "TTFT p99", *more, "TPOT p50", "SLO attained")
     return Table(f"By adapter: {run['name']}", headings, rows, notes)
+
+
+def _cold_cells(fields: Mapping[str, Any]) -> tuple[str, str, str]:
+    found, warm = fields["cold_ttft_seconds"] or {}, fields["warm_ttft_seconds"] or {}
+    return str(found.get("n", 0)), _ms(found.get("p50")), _ms(warm.get("p50"))
 
 
 def _conditions(measurement: Measurement) -> Table:

@@ -32,8 +32,10 @@ def finish(
 
     Raises typer.Exit(1) when `fail_invalid` and a run does not count.
     """
+    from benchmarks.load.drawing import write_pngs
     from benchmarks.load.markdown import conclusion_of, render_markdown
     from benchmarks.load.page import render_page
+    from benchmarks.load.plots import plots_of
     from benchmarks.load.result_file import measurement_of, write_measurement
     from benchmarks.load.tables import findings_of, headline_tables
     from benchmarks.surroundings import read_surroundings
@@ -50,15 +52,17 @@ def finish(
     )
     out = bench.settings.out
     write_measurement(measurement, runs, out)
-    (out / "report.md").write_text(render_markdown(measurement), encoding="utf-8")
-    (out / "report.html").write_text(render_page(measurement, runs), encoding="utf-8")
+    plots = plots_of(measurement, runs, png=True)
+    (out / "report.md").write_text(render_markdown(measurement, plots), encoding="utf-8")
+    (out / "report.html").write_text(render_page(measurement, plots), encoding="utf-8")
+    write_pngs(plots, out / "plots")
     for table in headline_tables(measurement):
         show(table)
     for line in conclusion_of(measurement):
         say(line.replace("**", ""))
     for invalid, text in findings_of(measurement):
         say(f"{'INVALID: ' if invalid else ''}{text}")
-    say(f"{out}/report.html, report.md, result.json, requests.jsonl")
+    say(f"{out}/report.html, report.md, result.json, requests.jsonl, plots/*.png")
     if fail_invalid and not all(run.valid for run in runs):
         raise typer.Exit(EXIT_INVALID)
 
