@@ -28,6 +28,10 @@ GATEWAY_ACTOR = "gateway"  # who acts when nobody asked: a canary's guard, the s
 MAX_WAITING = 10_000  # events that are not written yet, while the registry does not answer
 MAX_READERS = 32
 BATCH = 500
+KEEP_STEPS_AMONG = (
+    100_000  # the newest events: steps of versions that are older go, everything else stays for ever
+)
+_PRUNE_EVERY = 1000  # events, of all gateways on the registry
 POLL_SECONDS = 2.0
 _RETRY_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 5
@@ -187,7 +191,7 @@ class EventLog:
             if self._lost:
                 batch.append(Event(GATEWAY_ACTOR, "audit", "events_lost", detail={"count": self._lost}))
             try:
-                await asyncio.to_thread(self._registry.append_events, batch)
+                written = await asyncio.to_thread(self._registry.append_events, batch)
             except HotswapError as error:
                 logger.error("%d events were not written down yet: %s", len(batch), error)
                 if self._closing.is_set():
@@ -202,6 +206,14 @@ class EventLog:
             for _ in batch:
                 self._waiting.popleft()
             self._wake()
+            if written[-1].id // _PRUNE_EVERY > (written[0].id - 1) // _PRUNE_EVERY:
+                await self._prune()
+
+    async def _prune(self) -> None:
+        try:
+            await asyncio.to_thread(self._registry.prune_events, action=STATE_ACTION, keep=KEEP_STEPS_AMONG)
+        except HotswapError as error:
+            logger.warning("old steps of versions were not forgotten: %s", error)
 
     def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()

@@ -11,9 +11,10 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from adapters.errors import KeyNotFoundError
+from adapters.registry.events import add_events
 from adapters.registry.models import KeyRow, StateRow
 from adapters.registry.records import Event
-from adapters.registry.registry import Registry, add_events
+from adapters.registry.registry import Registry
 
 _STATE_ID = 2
 

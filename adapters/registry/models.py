@@ -137,7 +137,7 @@ class KeyRow(Base):
 
 
 class EventRow(Base):
-    """Something that was done, or refused. Rows are only ever added."""
+    """Something that was done, or refused. Rows are only added; those of old steps of versions go (events.py)."""
 
     __tablename__ = "events"
     __table_args__ = (Index(None, "name", "id"),)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine, delete, exists, func, insert, select, text, update
+from sqlalchemy import Engine, delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -24,10 +24,10 @@ from adapters.errors import (
     RegistryUnavailableError,
 )
 from adapters.name import AdapterReference, AdapterVersion
-from adapters.registry import desired
+from adapters.registry import desired, events
 from adapters.registry.database import WRITES, connect
 from adapters.registry.migrate import upgrade
-from adapters.registry.models import AliasRow, EventRow, VersionRow
+from adapters.registry.models import AliasRow, VersionRow
 from adapters.registry.records import (
     AliasRecord,
     Event,
@@ -37,10 +37,6 @@ from adapters.registry.records import (
     Snapshot,
     VersionRecord,
 )
-
-MAX_EVENTS_PER_LIST = 1000
-# Any number, as long as nothing else in the same PostgreSQL database takes the same lock.
-_EVENTS_LOCK = 0x407_5A91
 
 
 class Registry:
@@ -250,10 +246,10 @@ class Registry:
         """Write an event down, with the time of now."""
         return self.append_events([event])[0]
 
-    def append_events(self, events: Sequence[Event]) -> list[EventRecord]:
+    def append_events(self, new: Sequence[Event]) -> list[EventRecord]:
         """Write events down in one step, in their order, with the time of now."""
         with self._write() as session:
-            return add_events(session, events)
+            return events.add_events(session, new)
 
     def list_events(
         self,
@@ -267,28 +263,35 @@ class Registry:
         limit: int = 100,
     ) -> list[EventRecord]:
         """The newest events first, at most `limit`; `before_id` continues an earlier list."""
-        query = select(EventRow).order_by(EventRow.id.desc()).limit(min(limit, MAX_EVENTS_PER_LIST))
-        wanted = ((EventRow.name, name), (EventRow.digest, digest), (EventRow.actor, actor))
-        for column, value in (*wanted, (EventRow.action, action)):
-            if value is not None:
-                query = query.where(column == value)
-        if without_actions:
-            query = query.where(EventRow.action.not_in(without_actions))
-        if before_id is not None:
-            query = query.where(EventRow.id < before_id)
         with self._read() as session:
-            return [_event_record(row) for row in session.scalars(query)]
+            return events.newest_events(
+                session,
+                name=name,
+                digest=digest,
+                actor=actor,
+                action=action,
+                without_actions=without_actions,
+                before_id=before_id,
+                limit=limit,
+            )
 
     def events_after(self, after_id: int, *, limit: int = 100) -> list[EventRecord]:
         """The oldest events first, of those behind `after_id`; at most `limit`."""
-        query = select(EventRow).order_by(EventRow.id).limit(min(limit, MAX_EVENTS_PER_LIST))
         with self._read() as session:
-            return [_event_record(row) for row in session.scalars(query.where(EventRow.id > after_id))]
+            return events.events_behind(session, after_id, limit=limit)
 
     def last_event_id(self) -> int:
         """The id of the newest event; 0 where there is none."""
         with self._read() as session:
-            return session.scalar(select(func.max(EventRow.id))) or 0
+            return events.last_event_id(session)
+
+    def prune_events(self, *, action: str, keep: int) -> int:
+        """Forget events of one action that are not among the newest `keep` of all, some thousands at a time.
+
+        Returns how many went.
+        """
+        with self._write() as session:
+            return events.prune_events(session, action=action, keep=keep)
 
     def session(self, *, writes: bool) -> AbstractContextManager[Session]:
         """A transaction for tables that have a class of their own. Raises RegistryError."""
@@ -316,29 +319,6 @@ class Registry:
         if self._engine is None:
             raise RegistryError("The registry is not open. Call open() first, or use it in a with statement.")
         return self._engine
-
-
-def add_events(session: Session, events: Sequence[Event]) -> list[EventRecord]:
-    """Write events down in the caller's transaction, in their order, with the time of now."""
-    if session.get_bind().dialect.name == "postgresql":
-        # Ids then become visible in their order: whoever reads on from the last one misses none.
-        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENTS_LOCK})
-    now = _now()
-    rows = [
-        EventRow(
-            at=now,
-            actor=event.actor,
-            action=event.action,
-            name=event.name,
-            digest=event.digest,
-            outcome=event.outcome,
-            detail=dict(event.detail),
-        )
-        for event in events
-    ]
-    session.add_all(rows)
-    session.flush()
-    return [_event_record(row) for row in rows]
 
 
 def _move_alias(
@@ -381,14 +361,6 @@ def _version_record(row: VersionRow) -> VersionRecord:
 
 def _alias_record(row: AliasRow) -> AliasRecord:
     return AliasRecord(AdapterVersion(row.name, row.digest), row.updated_at, row.previous_digest)
-
-
-def _event_record(row: EventRow) -> EventRecord:
-    return EventRecord(
-        row.id,
-        row.at,
-        Event(row.actor, row.action, row.outcome, name=row.name, digest=row.digest, detail=row.detail),
-    )
 
 
 def _still_live(version: AdapterVersion) -> AdapterConflictError:

@@ -93,11 +93,13 @@ async def list_audit(
     name: NameQuery = None,
     by: Annotated[str | None, Query(pattern=ACTOR_PATTERN, description="Of this actor alone.")] = None,
     action: Annotated[str | None, Query(pattern=ACTION_PATTERN, description="This action alone.")] = None,
-    states: Annotated[bool, Query(description="With the steps of versions.")] = False,
+    states: Annotated[
+        bool, Query(description="With the steps of versions, which are kept among the newest 100,000 events.")
+    ] = False,
     before: Annotated[int | None, Query(ge=1, le=MAX_ID, description="Older than this event.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100,
 ) -> Response:
-    """Who did what to which version, when, and how it ended; the newest first. Rows are only ever added."""
+    """Who did what to which version, when, and how it ended; the newest first. What was done is only ever added."""
     del actor
     records = await gateway.events.page(
         name=name, actor=by, action=action, states=states, before_id=before, limit=limit

@@ -142,3 +142,17 @@ async def test_readers_hear_the_last_event_and_then_the_end(log: EventLog) -> No
     log.note(event(1))
     log.end_soon()
     assert [record.event.detail["n"] for record in await reading] == [1]
+
+
+async def test_old_steps_of_versions_are_forgotten_now_and_then_and_nothing_else_is(
+    log: EventLog, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEEP_STEPS_AMONG", 4)
+    monkeypatch.setattr(events, "_PRUNE_EVERY", 10)
+    for number in range(5):
+        log.note(event(number))
+        log.note(event(number, events.STATE_ACTION))
+        await log.flush()
+    found = [(record.event.action, record.event.detail["n"]) for record in registry.events_after(0)]
+    assert [number for action, number in found if action == "load"] == list(range(5))
+    assert [number for action, number in found if action == events.STATE_ACTION] == [3, 4]

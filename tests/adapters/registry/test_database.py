@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
@@ -76,6 +77,41 @@ def test_a_writer_waits_for_another_instead_of_failing(tmp_path):
         other.close()
         writer.join(30)
         assert len(registry.list_events()) == 1
+
+
+class LockedCursor:
+    """SQLite's while two processes open a new file together: it says so at once, whatever busy_timeout says."""
+
+    def __init__(self, times: int, code: int) -> None:
+        self.left = times
+        self._code = code
+
+    def execute(self, _statement: str) -> None:
+        if self.left > 0:
+            self.left -= 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = self._code
+            raise error
+
+
+def locked(times: int, code: int = sqlite3.SQLITE_BUSY_RECOVERY) -> Any:
+    return LockedCursor(times, code)
+
+
+def test_whoever_opens_a_new_file_beside_another_one_looks_again(monkeypatch):
+    waits = []
+    monkeypatch.setattr("adapters.registry.database.time.sleep", waits.append)
+    cursor = locked(3)
+    database._switch_to_wal(cursor)
+    assert (cursor.left, len(waits)) == (0, 3)
+
+
+def test_it_gives_up_in_the_end_and_at_once_when_it_is_something_else(monkeypatch):
+    with pytest.raises(sqlite3.OperationalError):
+        database._switch_to_wal(locked(1, sqlite3.SQLITE_READONLY))
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_SECONDS", 0)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        database._switch_to_wal(locked(1))
 
 
 def test_a_database_that_stays_locked_is_an_error_with_a_reason(tmp_path, monkeypatch):

@@ -252,3 +252,36 @@ def test_gateways_that_start_together_migrate_once(url):
     )
     running = [subprocess.Popen([sys.executable, "-c", code, url]) for _ in range(4)]
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]
+
+
+_HAMMER = """
+import sys
+from adapters.name import AdapterVersion
+from adapters.registry.records import Event, NewVersion
+from adapters.registry.registry import Registry
+
+url, me = sys.argv[1:]
+for turn in range(4):
+    with Registry(url) as registry:
+        for step in range(10):
+            version = AdapterVersion(me, f"{turn:x}{step:x}" * 32)
+            registry.add_version(NewVersion(version, 8, 100, "f" * 64, "here"))
+            before = registry.name(me).live
+            registry.set_alias(version, expected_digest=before)
+            registry.append_event(Event(me, "load", "ok", name=me, digest=version.digest))
+            registry.snapshot()
+"""
+
+
+def test_two_processes_that_open_write_and_close_never_stand_in_each_others_way(url):
+    running = {
+        name: subprocess.Popen([sys.executable, "-c", _HAMMER, url, name]) for name in ("left", "right")
+    }
+    assert [process.wait(120) for process in running.values()] == [0, 0]
+    with Registry(url) as registry:
+        for name in running:
+            assert len(registry.list_versions(name)) == 40
+            assert registry.name(name).live == "39" * 32
+            events = registry.list_events(actor=name, limit=1000)
+            assert len({event.id for event in events}) == 40
+        assert registry.revision() == 2 * 2 * 40
