@@ -99,7 +99,7 @@ def locked(times: int, code: int = sqlite3.SQLITE_BUSY_RECOVERY) -> Any:
 
 
 def test_whoever_opens_a_new_file_beside_another_one_looks_again(monkeypatch):
-    waits = []
+    waits: list[float] = []
     monkeypatch.setattr("adapters.registry.database.time.sleep", waits.append)
     cursor = locked(3)
     database._switch_to_wal(cursor)
