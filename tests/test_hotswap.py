@@ -65,6 +65,7 @@ def test_these_are_the_commands() -> None:
         ("bench", "search"),
         ("bench", "compare"),
         ("bench", "lora-tax"),
+        ("bench", "quant"),
         ("bench", "peers"),
         ("bench", "swap"),
         ("generate",),

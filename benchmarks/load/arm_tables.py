@@ -74,5 +74,10 @@ def _spread(figure: Mapping[str, Any] | None, name: str, scale: float) -> str:
         return "-"
     median, low, high = (scale * found[part] for part in ("median", "low", "high"))
     if found["count"] == 1:
-        return f"{median:.4g}"
-    return f"{median:.4g} ({low:.4g} to {high:.4g})"
+        return _short(median)
+    return f"{_short(median)} ({_short(low)} to {_short(high)})"
+
+
+def _short(value: float) -> str:
+    """Four digits, and never a power of ten."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -37,6 +37,13 @@ def parse_rates(text: str) -> list[float]:
     return sorted(set(rates))
 
 
+def check_attainment(attainment: float) -> float:
+    """Raises LoadOptionError unless it is a share that can be wanted."""
+    if not 0 < attainment <= 1:
+        raise LoadOptionError(f"--attainment {attainment:g} is not a share above 0 and up to 1")
+    return attainment
+
+
 def at_rate(arrivals: Arrivals, rate: float) -> Arrivals:
     """The same kind of arrivals at another rate; a closed loop becomes Poisson. Raises LoadOptionError."""
     if arrivals.kind == "gamma":
@@ -86,8 +93,7 @@ def search(
     A rate is held when at least `attainment` of its measured requests are good. Ends when the two are within 5 %,
     or after `most_runs`. Raises BenchmarkError.
     """
-    if not 0 < attainment <= 1:
-        raise LoadOptionError(f"--attainment {attainment:g} is not a share above 0 and up to 1")
+    check_attainment(attainment)
     runs = [_ceiling(bench, progress, say)]
     held: float | None = None
     failed: float | None = None

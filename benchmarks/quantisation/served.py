@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from benchmarks.closed_loop.server import ServerSpec
 from benchmarks.quantisation.figures import MadeForm
@@ -42,7 +43,12 @@ class Served:
     def needed_bytes(self, kv_cache_gib: float) -> int:
         """A generous guess at what the server takes."""
         per_stored = 1.5 if self.form.scheme is not None else 1.2
-        return int(_PROGRAM_BYTES + per_stored * self.form.disk_bytes + kv_cache_gib * 1024**3)
+        return server_bytes(per_stored * self.form.disk_bytes, kv_cache_gib)
+
+
+def server_bytes(weights_bytes: float, kv_cache_gib: float) -> int:
+    """What a server takes with weights and a KV cache of that size."""
+    return int(_PROGRAM_BYTES + weights_bytes + kv_cache_gib * 1024**3)
 
 
 def servers_of(original: MadeForm, forms: Sequence[MadeForm], dtypes: Sequence[str]) -> list[Served]:
@@ -55,9 +61,20 @@ def servers_of(original: MadeForm, forms: Sequence[MadeForm], dtypes: Sequence[s
     return found + [Served(f"{form.scheme}/{dtype}", form, dtype) for form in forms for dtype in dtypes]
 
 
-def groups_that_fit(served: Sequence[Served], kv_cache_gib: float, free_bytes: int) -> list[list[Served]]:
+class NeedsMemory(Protocol):
+    """Anything that can be up beside others."""
+
+    def needed_bytes(self, kv_cache_gib: float) -> int:
+        """A generous guess at what it takes."""
+        ...
+
+
+Fitting = TypeVar("Fitting", bound=NeedsMemory)
+
+
+def groups_that_fit(served: Sequence[Fitting], kv_cache_gib: float, free_bytes: int) -> list[list[Fitting]]:
     """Servers that may be up at once, in order; one alone where even two are too many."""
-    groups: list[list[Served]] = []
+    groups: list[list[Fitting]] = []
     room = 0
     for each in served:
         needed = each.needed_bytes(kv_cache_gib)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from bases.architecture import read_architecture
 from bases.resolve import resolve_base
 from bases.tiny import make_tiny_base
-from benchmarks.closed_loop.errors import BenchmarkError
 from benchmarks.closed_loop.server import ServerSpec
 
 
@@ -25,6 +21,7 @@ class ServedBase:
     name: str
     linear_modules: Mapping[str, tuple[int, int]]
     flags: tuple[str, ...]
+    folder: Path | None = None  # with its weights; None: it has none
 
 
 def find_base(reference: str, folder: Path) -> ServedBase:
@@ -39,7 +36,7 @@ def find_base(reference: str, folder: Path) -> ServedBase:
         reference = str(make_tiny_base(folder / "tiny"))
     resolved = resolve_base(reference, home=load_settings().home)
     modules = read_architecture(resolved.path).linear_modules
-    return ServedBase(resolved.name, modules, ("--base", str(resolved.path)))
+    return ServedBase(resolved.name, modules, ("--base", str(resolved.path)), resolved.path)
 
 
 def gateway_spec(home: Path, base: ServedBase, more: Sequence[str] = ()) -> ServerSpec:
@@ -49,16 +46,3 @@ def gateway_spec(home: Path, base: ServedBase, more: Sequence[str] = ()) -> Serv
     return ServerSpec(
         "gateway", "Hotswap's gateway", base.name, "/readyz", (*command, *base.flags, *more), environment
     )
-
-
-def load_adapter(client: httpx.Client, name: str, source: str) -> None:
-    """Load an adapter and wait until it is live. Raises BenchmarkError."""
-    answer = client.post("/admin/adapters", json={"name": name, "source": source})
-    if answer.status_code == 202:  # it takes longer than an answer waits
-        operation = answer.json()["id"]
-        while (state := client.get(f"/admin/operations/{operation}").json())["state"] == "running":
-            time.sleep(1.0)
-        if state["error"] is None:
-            return
-    if answer.status_code != 201:
-        raise BenchmarkError(f"{name} could not be loaded: {answer.status_code} {answer.text[:500]}")

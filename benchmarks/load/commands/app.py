@@ -8,6 +8,7 @@ from bases.settings_options import with_options
 from benchmarks.load.commands.compare import compare
 from benchmarks.load.commands.lora_tax import lora_tax
 from benchmarks.load.commands.peers import peers
+from benchmarks.load.commands.quant import quant
 from benchmarks.load.commands.rates import run, search, sweep
 from benchmarks.load.commands.swap import swap
 from benchmarks.load.settings import BENCH_PREFIX, CHURN_FIELDS, BenchSettings
@@ -25,6 +26,11 @@ for _name, _verb in (("lora-tax", lora_tax),):
     bench_app.command(_name)(
         with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=CHURN_FIELDS | {"arrivals"})(_verb)
     )
+bench_app.command("quant")(
+    with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=CHURN_FIELDS | {"arrivals", "url", "adapters"})(
+        quant
+    )
+)
 bench_app.command("compare")(compare)
 bench_app.command("peers")(
     with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=CHURN_FIELDS | {"adapters"})(peers)
