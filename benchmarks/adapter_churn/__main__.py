@@ -18,13 +18,14 @@ from rich.progress import track
 from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.processes import Look, look
 from benchmarks.adapter_churn.report import Outcome, markdown
-from benchmarks.adapter_churn.verbs import Admin, Churn, Paced
+from benchmarks.adapter_churn.verbs import Churn, Paced
 from benchmarks.closed_loop.entry import run_app
-from benchmarks.closed_loop.server import Server, running
+from benchmarks.closed_loop.server import Server
+from benchmarks.load.own_gateway import own_gateway
+from benchmarks.load.verbs import Admin
 from benchmarks.steady.client import Order
-from benchmarks.steady.gateway import find_base, gateway_spec
 from benchmarks.steady.load import START_SECONDS, Load
-from benchmarks.steady.versions import ATTENTION, VersionMaker
+from benchmarks.steady.versions import ATTENTION
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -83,25 +84,24 @@ def measure(
     plan.check()
     surroundings = read_surroundings()
     folder = out or CHECKOUT / "build" / "bench" / "adapter_churn" / f"{started:%Y%m%dT%H%M%SZ}"
-    home = folder / "home"
-    home.mkdir(parents=True, exist_ok=True)
-    served = find_base(base, folder)
-    maker = VersionMaker(home / "adapters", served.linear_modules, rank=plan.rank, targets=ATTENTION)
-    sources = [
-        maker.make(name, seed=number)
-        for number, name in enumerate(track(plan.names, "making adapters", console=console))
-    ]
-    spares = [maker.make(f"spare-{n}", seed=1_000_000 + n) for n in range(plan.spares)]
     flags = [f"--max-cpu-loras={max_cpu_loras}", f"--kv-cache-gib={kv_cache_gib:g}", *(serve_arg or ())]
-    with running([gateway_spec(home, served, flags)], logs=folder, ready_seconds=plan.ready_seconds) as up:
-        server = up["gateway"]
-        registering = Admin(server.url, time.monotonic())
-        pairs = list(zip(plan.names, sources, strict=True))
-        for name, source in track(pairs, "registering", console=console):
-            registering.load(name, source)
-        registering.close()
-        outcome = _run(server, plan, spares, folder, registering, console)
-    engine = f"Base {served.name}, {max_cpu_loras} adapters in the engine's memory at most"
+    with own_gateway(
+        base,
+        ranks=[plan.rank],
+        targets=ATTENTION,
+        more_flags=flags,
+        folder=folder,
+        ready_seconds=plan.ready_seconds,
+        say=console.print,
+    ) as gateway:
+        for number, name in enumerate(track(plan.names, "making adapters", console=console)):
+            gateway.maker.make(name, seed=number)
+        spares = [gateway.maker.make(f"spare-{n}", seed=1_000_000 + n) for n in range(plan.spares)]
+        with Admin(gateway.url, time.monotonic()) as registering:
+            for name in track(plan.names, "registering", console=console):
+                registering.load(name, name)
+        outcome = _run(gateway.server, plan, spares, folder, registering, console)
+    engine = f"Base {gateway.base.name}, {max_cpu_loras} adapters in the engine's memory at most"
     command = shlex.join(["python", "-m", "benchmarks.adapter_churn", *sys.argv[1:]])
     result = {
         "started": started.isoformat(),
@@ -137,14 +137,17 @@ def _run(
         seed=str(plan.seed),
         request_timeout_seconds=plan.request_timeout_seconds,
     )
-    changing, listing = Admin(server.url, start_at), Admin(server.url, start_at)
-    churn = Churn(changing, plan, spares)
     looks: list[Look] = []
 
     def watch() -> None:
         looks.append(look(load.now_seconds, server.process_ids()))
 
-    with Load(order, folder, "requests") as load:
+    with (
+        Admin(server.url, start_at) as changing,
+        Admin(server.url, start_at) as listing,
+        Load(order, folder, "requests") as load,
+    ):
+        churn = Churn(changing, plan, spares)
         with (
             Paced(churn.act, plan.churn_seconds),
             Paced(listing.list, plan.list_seconds),
@@ -162,8 +165,6 @@ def _run(
                         f"{len(changing.done)} verbs, {len(listing.done)} listings"
                     )
         records = load.wait()
-    changing.close()
-    listing.close()
     return Outcome(registering.done, [*changing.done, *listing.done], looks, records)
 
 

@@ -6,62 +6,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 
-import httpx
-
 from benchmarks.adapter_churn.plan import Plan
-
-_STATUSES = {"load": {201}, "replace": {200, 201}, "unload": {200}, "list": {200}, "models": {200}}
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """One admin request. Seconds count from the start of the load."""
-
-    at_seconds: float
-    kind: str
-    seconds: float
-    error: str | None = None
-
-
-class Admin:
-    """Sends admin requests and keeps how long each took."""
-
-    def __init__(self, url: str, start_at_seconds: float) -> None:
-        self.done: list[Verb] = []
-        self._start_at_seconds = start_at_seconds
-        self._client = httpx.Client(base_url=url, timeout=300.0)
-
-    def close(self) -> None:
-        """Leave no connection behind."""
-        self._client.close()
-
-    def load(self, name: str, source: str, *, kind: str = "load") -> None:
-        """Load or replace."""
-        self._time(kind, lambda: self._client.post("/admin/adapters", json={"name": name, "source": source}))
-
-    def unload(self, name: str) -> None:
-        """Unload."""
-        self._time("unload", lambda: self._client.delete(f"/admin/adapters/{name}"))
-
-    def list(self) -> None:
-        """Both listings."""
-        self._time("list", lambda: self._client.get("/admin/adapters"))
-        self._time("models", lambda: self._client.get("/v1/models"))
-
-    def _time(self, kind: str, call: Callable[[], httpx.Response]) -> None:
-        started = time.monotonic()
-        error = None
-        try:
-            answer = call()
-            if answer.status_code not in _STATUSES[kind]:
-                error = f"HTTP {answer.status_code}: {answer.text[:200]}"
-        except httpx.HTTPError as failure:
-            error = f"{type(failure).__name__}: {failure}"
-        now = time.monotonic()
-        self.done.append(Verb(started - self._start_at_seconds, kind, now - started, error))
+from benchmarks.load.verbs import Admin
 
 
 class Paced:
@@ -100,6 +48,7 @@ class Churn:
         self._draw = random.Random(plan.seed)  # noqa: S311 - repeatable, nothing to guess
         self._turn = 0
         self._up: list[str] = []
+        self._live: dict[str, str] = {}  # by the name of an adapter that was replaced
         self._next = 0
 
     def act(self) -> None:
@@ -114,5 +63,7 @@ class Churn:
                 self._admin.unload(self._up.pop(0))
             case _:  # another adapter's files under the name: other weights each time
                 name = self._draw.choice(self._plan.asked)
-                self._admin.load(name, self._draw.choice(self._spares), kind="replace")
+                others = [spare for spare in self._spares if spare != self._live.get(name)]
+                self._live[name] = self._draw.choice(others)
+                self._admin.load(name, self._live[name], kind="replace")
         self._turn += 1

@@ -10,17 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 
 from benchmarks.closed_loop.entry import run_app
-from benchmarks.closed_loop.server import running
 from benchmarks.engine_kill.plan import Plan
 from benchmarks.engine_kill.report import markdown, verdicts
 from benchmarks.engine_kill.trial import Trial, run_trial
-from benchmarks.steady.gateway import find_base, gateway_spec, load_adapter
-from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
+from benchmarks.load.own_gateway import own_gateway
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 
 # Longer than any stop here: a stopped engine is to go on, not to be replaced.
@@ -70,12 +67,6 @@ def measure(
     plan.check()
     surroundings = read_surroundings()
     folder = out or CHECKOUT / "build" / "bench" / "engine_kill" / f"{started:%Y%m%dT%H%M%SZ}"
-    home = folder / "home"
-    home.mkdir(parents=True, exist_ok=True)
-    served = find_base(base, folder)
-    maker = VersionMaker(home / "adapters", served.linear_modules, rank=plan.rank, targets=ALL_LINEAR)
-    console.print(f"making {plan.adapters} adapters and starting the gateway")
-    sources = {name: maker.make(name, seed=number) for number, name in enumerate(plan.names)}
     flags = (
         f"--engine-stall-seconds={stall_seconds:g}",
         f"--engine-hang-seconds={max(HANG_SECONDS, stall_seconds):g}",
@@ -83,11 +74,16 @@ def measure(
         *(serve_arg or ()),
     )
     trials: list[Trial] = []
-    with running([gateway_spec(home, served, flags)], logs=folder, ready_seconds=plan.ready_seconds) as up:
-        server = up["gateway"]
-        with httpx.Client(base_url=server.url, timeout=300.0) as client:
-            for name, source in sources.items():
-                load_adapter(client, name, source)
+    with own_gateway(
+        base,
+        adapters=plan.adapters,
+        ranks=[plan.rank],
+        more_flags=flags,
+        folder=folder,
+        ready_seconds=plan.ready_seconds,
+        say=console.print,
+    ) as gateway:
+        server = gateway.server
         for number in range(plan.kills):
             trials.append(run_trial(server, plan, folder, name=f"kill-{number}"))
             console.print(f"kill {number + 1}: ready again after {trials[-1].ready_seconds:.1f} s")

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from benchmarks.adapter_churn.plan import Plan as ChurnPlan
-from benchmarks.adapter_churn.verbs import Admin, Churn
+from benchmarks.adapter_churn.verbs import Churn
+from benchmarks.load.verbs import Admin
 from benchmarks.steady.client import Order, run_order
 from benchmarks.steady.record import Record, read_records, write_records
-from benchmarks.swap_impact.swaps import Swaps
 from serve.engine.scripted import Script
 from tests.serve.conftest import (  # noqa: F401 - fixtures
     RunningServer,
@@ -66,25 +66,6 @@ async def test_what_fails_is_a_record_with_its_reason(running_server: MakeServer
     assert reasons[1] == "generation_failed"
 
 
-async def test_a_swap_is_real_and_its_phases_are_told(running_server: MakeServer) -> None:  # noqa: F811
-    server = await running_server()
-    sources = [server.make_adapter(f"version-{seed}", seed=seed) for seed in range(3)]
-    await load(server, "swapped", seed=9)
-    paced = Swaps(server.url, "swapped", sources, interval_seconds=0.05, start_at_seconds=time.monotonic())
-
-    def swap_until(count: int) -> None:
-        with paced:
-            while len(paced.done) < count:
-                time.sleep(0.01)
-
-    async with asyncio.timeout(30):
-        await asyncio.to_thread(swap_until, 4)
-    assert [swap.error for swap in paced.done] == [None] * len(paced.done)
-    for swap in paced.done:
-        assert {"check", "load", "probe", "total"} <= set(swap.phase_seconds)
-        assert swap.answer_seconds >= swap.phase_seconds["probe"]
-
-
 async def test_churn_leaves_nothing_but_what_it_has_loaded(running_server: MakeServer) -> None:  # noqa: F811
     server = await running_server()
     plan = ChurnPlan(
@@ -106,10 +87,10 @@ async def test_churn_leaves_nothing_but_what_it_has_loaded(running_server: MakeS
     churn = Churn(admin, plan, spares)
 
     def run() -> None:
-        for _ in range(8):
-            churn.act()
-        admin.list()
-        admin.close()
+        with admin:
+            for _ in range(8):
+                churn.act()
+            admin.list()
 
     await asyncio.to_thread(run)
     assert [verb.error for verb in admin.done] == [None] * 10

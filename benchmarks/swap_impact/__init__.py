@@ -1,1 +1,0 @@
-"""What replacing one adapter every second costs the requests on others."""
