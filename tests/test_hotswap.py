@@ -68,6 +68,7 @@ def test_these_are_the_commands() -> None:
         ("bench", "quant"),
         ("bench", "peers"),
         ("bench", "swap"),
+        ("bench", "suite"),
         ("generate",),
         ("setup",),
         ("doctor",),

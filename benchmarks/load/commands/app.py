@@ -10,6 +10,7 @@ from benchmarks.load.commands.lora_tax import lora_tax
 from benchmarks.load.commands.peers import peers
 from benchmarks.load.commands.quant import quant
 from benchmarks.load.commands.rates import run, search, sweep
+from benchmarks.load.commands.suite import SKIPPED_SETTINGS, suite
 from benchmarks.load.commands.swap import swap
 from benchmarks.load.settings import BENCH_PREFIX, CHURN_FIELDS, BenchSettings
 
@@ -34,6 +35,9 @@ bench_app.command("quant")(
 bench_app.command("compare")(compare)
 bench_app.command("peers")(
     with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=CHURN_FIELDS | {"adapters"})(peers)
+)
+bench_app.command("suite")(
+    with_options(BenchSettings, env_prefix=BENCH_PREFIX, skip=CHURN_FIELDS | SKIPPED_SETTINGS)(suite)
 )
 bench_app.command("swap")(
     with_options(

@@ -37,7 +37,7 @@ class Progress:
     def say(self, text: str) -> None:
         """What happens now."""
         self._said = 0.0
-        self._console.print(self._prefix() + text, highlight=False, markup=False)
+        self._console.print(self._prefix() + text, highlight=False, markup=False, soft_wrap=True)
 
     def tick(self, now: dict[str, float]) -> None:
         """Once a second."""
@@ -50,7 +50,7 @@ class Progress:
             self._status.update(text)
         elif now["seconds"] - self._said >= _SAY_SECONDS:
             self._said = now["seconds"]
-            self._console.print(text, highlight=False, markup=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def show(table: Table) -> None:

@@ -1,0 +1,62 @@
+"""What a part has at hand while it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from benchmarks.load.arrivals import parse_arrivals
+from benchmarks.load.bench import Bench
+from benchmarks.load.errors import NothingMeasuredError
+from benchmarks.load.own_gateway import OwnGateway
+from benchmarks.load.run import RunResult
+from benchmarks.load.suite.budget import Lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a part brought: runs, and what it concludes from them or instead of them."""
+
+    runs: Sequence[RunResult]
+    conclusion: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One gateway with adapters, and the load that its parts have in common."""
+
+    gateway: OwnGateway
+    bench: Bench
+    concurrency: tuple[int, ...]  # of the closed loops; the last one shows the capacity
+    capacity_req_s: float | None  # that was given, or that an earlier part found
+    progress: Callable[[dict[str, float]], None]
+    say: Callable[[str], None]
+
+    def lasting(self, lengths: Lengths) -> Stage:
+        """With runs of these lengths."""
+        update = {"seconds": lengths.seconds, "warmup_seconds": lengths.warmup_seconds}
+        return replace(
+            self,
+            bench=replace(self.bench, settings=self.bench.settings.model_copy(update=update)),
+        )
+
+    def bench_at(self, share: float) -> Bench:
+        """The load as an open loop (Poisson) at this share of the capacity. Raises NothingMeasuredError."""
+        arrivals = parse_arrivals(f"poisson:{self.rate(share):g}")
+        return replace(self.bench, load=replace(self.bench.load, arrivals=arrivals))
+
+    def run_at(self, share: float, name: str, *, seed: int = 0) -> RunResult:
+        """One run of it. Raises BenchmarkError."""
+        bench = self.bench_at(share)
+        self.say(f"{name}: {bench.load.arrivals.text}")
+        seed += bench.settings.seed
+        return bench.run(name, bench.load.arrivals, seed=seed, progress=self.progress)
+
+    def rate(self, share: float) -> float:
+        """Requests per second. Raises NothingMeasuredError when no part has found the capacity."""
+        if self.capacity_req_s is None:
+            raise NothingMeasuredError(
+                "the capacity is not known: run the part `closed` as well, or give --capacity"
+            )
+        return round(share * self.capacity_req_s, 3)
