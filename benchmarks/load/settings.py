@@ -108,7 +108,8 @@ class BenchSettings(BaseSettings):
 
     def shown(self) -> dict[str, Any]:
         """For the report: no key, and nothing that is as it always is."""
-        fields = self.model_dump(mode="json", exclude={"key", "admin_key", "out", "web_port"})
+        hidden = {"key", "admin_key", "out", "web_port", *(CHURN_FIELDS if self.churn is None else ())}
+        fields = self.model_dump(mode="json", exclude=hidden)
         return {name: value for name, value in fields.items() if value is not None}
 
 
