@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.load.drawing import Plot, file_name
+from benchmarks.load.overload_tables import overload_lines
 from benchmarks.load.result_file import Measurement
 from benchmarks.load.swap_tables import swap_lines
 from benchmarks.load.table import Table
@@ -37,10 +38,12 @@ def title_of(measurement: Measurement) -> str:
 
 
 def conclusion_of(measurement: Measurement) -> list[str]:
-    """What a search found, or what swaps cost; empty for other modes."""
+    """What a search found, what swaps cost, or what was left beyond the capacity; empty for other modes."""
     found = measurement.conclusion
     if "swap" in found:
         return swap_lines(found)
+    if "capacity_req_s" in found:
+        return overload_lines(found)
     if "attainment" not in found:
         return []
     wanted = f"{found['attainment']:.0%} of requests within {measurement.slo['name']}"

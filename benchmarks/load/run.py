@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from benchmarks.load.disturbance import read_use
 from benchmarks.load.errors import GeneratorFailedError, NothingMeasuredError
 from benchmarks.load.figures import Window, adapter_figures, fairness, run_figures, timeline
 from benchmarks.load.marks import mark
@@ -30,6 +31,7 @@ from benchmarks.load.stages import stage_split
 from benchmarks.load.target import Target
 from benchmarks.load.validity import Finding, findings
 from benchmarks.load.verbs import Verb
+from benchmarks.steady.machine import MachineTime
 from benchmarks.surroundings import CHECKOUT
 
 GENERATOR = "benchmarks.load.generator"
@@ -141,11 +143,14 @@ def run_load(
         scraper = Scraper(
             target.url, plan.window, wanted=WANTED, key=plan.key, every=plan.metrics_every_seconds
         )
+        uses: list[MachineTime | None] = []
 
         @contextlib.contextmanager
         def watched(start_at: float) -> Iterator[Sequence[Verb]]:
+            uses.append(read_use(target.url))
             with scraper.reading(start_at), (beside or _nothing)(start_at) as verbs:
                 yield verbs
+            uses.append(read_use(target.url))
 
         outcomes, verbs = _send(orders, Path(folder), limit, progress, watched)
         records = [
@@ -155,7 +160,9 @@ def run_load(
         ]
     records.sort(key=lambda record: (record.scheduled_seconds, record.number))
     server = server_figures(scraper.scrapes, scraper.reason)
-    return measure(name, records, schedule, plan, slo, outcomes, verbs, server)
+    before, after = uses
+    share = round(before.foreign_share(after), 4) if before is not None and after is not None else None
+    return measure(name, records, schedule, plan, slo, outcomes, verbs, server, share)
 
 
 def measure(
@@ -167,6 +174,7 @@ def measure(
     outcomes: Sequence[Outcome],
     verbs: Sequence[Verb] = (),
     server: Mapping[str, Any] = MappingProxyType({}),
+    foreign_cpu_share: float | None = None,
 ) -> RunResult:
     """The figures of raw records. Raises NothingMeasuredError when not one request was answered."""
     window = plan.window
@@ -192,6 +200,7 @@ def measure(
             window,
             closed=schedule.closed_workers is not None,
             late_for_a_sender=sum(outcome.late_for_a_sender for outcome in outcomes),
+            foreign_cpu_share=foreign_cpu_share,
         ),
         timeline=timeline(records, window.end),
         schedule_digest=schedule.digest,
@@ -201,6 +210,7 @@ def measure(
             "cpu_share": round(
                 sum(o.cpu_seconds for o in outcomes) / max(1e-9, max(o.seconds for o in outcomes)), 3
             ),
+            "foreign_cpu_share": foreign_cpu_share,  # of the machine, used by neither client nor server
         },
         server=dict(server),
         stages=stage_split(records, window, server),

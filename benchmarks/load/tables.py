@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.load.arm_tables import arm_tables
 from benchmarks.load.comparison import Difference
+from benchmarks.load.overload_tables import overload_table
 from benchmarks.load.result_file import Measurement
 from benchmarks.load.server_tables import server_tables
 from benchmarks.load.swap_tables import changes_table
@@ -21,12 +22,16 @@ def headline_tables(measurement: Measurement) -> list[Table]:
     last = [changes] if changes is not None else []
     if "arms" in measurement.conclusion:
         return [*arm_tables(measurement.conclusion), *last]
+    if "capacity_req_s" in measurement.conclusion:
+        last.append(overload_table(measurement.conclusion, measurement.runs))
     return [_throughput(measurement), _latency(measurement), *last]
 
 
 def report_tables(measurement: Measurement) -> list[Table]:
     """Everything that is shown in rows."""
     tables = arm_tables(measurement.conclusion) if "arms" in measurement.conclusion else []
+    if "capacity_req_s" in measurement.conclusion:
+        tables.append(overload_table(measurement.conclusion, measurement.runs))
     tables += [_throughput(measurement), _latency(measurement), *server_tables(measurement.runs)]
     if (changes := changes_table(measurement.runs)) is not None:
         tables.append(changes)

@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy import stats  # type: ignore[import-untyped]
 
+from benchmarks.load.disturbance import MOST_SHARE
 from benchmarks.load.figures import Window
 from benchmarks.load.record import Record
 
@@ -34,6 +35,7 @@ def findings(
     *,
     closed: bool,
     late_for_a_sender: int,
+    foreign_cpu_share: float | None = None,
 ) -> list[Finding]:
     """Everything that speaks against a run, the worst first."""
     found: list[Finding] = []
@@ -64,6 +66,14 @@ def findings(
                 "unsustained",
                 "requests under way and TTFT grew throughout the window: the server does not hold this rate, "
                 "and its latencies are those of a queue that grows",
+                invalid=False,
+            )
+        )
+    if foreign_cpu_share is not None and foreign_cpu_share > MOST_SHARE:
+        found.append(
+            Finding(
+                "disturbed",
+                f"something else used {foreign_cpu_share:.0%} of the machine's processors during the run",
                 invalid=False,
             )
         )

@@ -33,17 +33,44 @@ def sweep(
             "--rates", help="Requests per second, with commas. Default: around what a closed loop reaches."
         ),
     ] = None,
+    times_capacity: Annotated[
+        str | None,
+        typer.Option(
+            "--times-capacity",
+            help="Multiples of what a closed loop reaches instead, e.g. 0.5,1,2; all of them are measured.",
+        ),
+    ] = None,
+    capacity_workers: Annotated[
+        str | None,
+        typer.Option(
+            "--capacity-workers",
+            help="Closed loops that look for that capacity, with commas. Default: that of --arrivals, or 32.",
+        ),
+    ] = None,
     **given: Any,
 ) -> None:
-    """Rates one after the other, until the server falls behind.
+    """Rates one after the other, until the server falls behind; or multiples of its capacity.
 
     Example: hotswap bench sweep --rates 1,2,4,8 --seconds 60
     """
     from benchmarks.load.bench import prepare
+    from benchmarks.load.errors import LoadOptionError
     from benchmarks.load.guests import churned
+    from benchmarks.load.overload import beyond_capacity, closed_loops, parse_factors
     from benchmarks.load.rates import parse_rates
     from benchmarks.load.rates import sweep as sweep_rates
 
+    if times_capacity is not None:
+        if rates is not None:
+            raise LoadOptionError("--rates and --times-capacity both say which rates; give one of them")
+        factors = parse_factors(times_capacity)
+        with Progress() as progress, churned(prepare(load_bench_settings(**given))) as bench:
+            loops = closed_loops(capacity_workers, bench.load.arrivals)
+            runs, conclusion = beyond_capacity(
+                bench, loops, factors, progress=progress.tick, say=progress.say
+            )
+        finish("sweep", bench, runs, conclusion)
+        return
     wanted = parse_rates(rates) if rates is not None else None
     with Progress() as progress, churned(prepare(load_bench_settings(**given))) as bench:
         runs = sweep_rates(bench, wanted, progress=progress.tick, say=progress.say)
