@@ -23,6 +23,8 @@ METRICS: dict[str, tuple[tuple[str, ...], bool]] = {
     "e2e_p50": (("e2e_seconds", "p50"), False),
     "e2e_p99": (("e2e_seconds", "p99"), False),
     "failed": (("counts", "failed"), False),
+    "idle_cpu": (("idle", "cpu_share"), False),
+    "idle_memory": (("idle", "memory_bytes"), False),
     "http_cpu_ms_per_token": (("http_cpu_ms_per_token",), False),  # where servers were started for the run
 }
 
@@ -112,7 +114,16 @@ def reasons_against(first: Measurement, second: Measurement) -> list[str]:
         invalid = [run["name"] for run in measurement.runs if not run["valid"]]
         if invalid:
             found.append(f"runs of the {label} result do not count: {', '.join(invalid)}")
+    for label, missing in (("first", missing_runs(first, second)), ("second", missing_runs(second, first))):
+        if missing:
+            found.append(f"runs of the {label} result alone: {', '.join(missing)}")
     return found
+
+
+def missing_runs(first: Measurement, second: Measurement) -> list[str]:
+    """Names of runs that the second lacks."""
+    theirs = {run["name"] for run in second.runs}
+    return [run["name"] for run in first.runs if run["name"] not in theirs]
 
 
 def broken(limits: Sequence[Limit], differences: Sequence[Difference]) -> list[Difference]:

@@ -21,17 +21,19 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Two results side by side.
+    """Two results side by side; those of `suite` part by part.
+
+    With --fail-on a run of the first that the second lacks makes the exit code 1 too.
 
     Example: hotswap bench compare before after --fail-on goodput:-5% --fail-on ttft_p99:+10%
     """
-    from benchmarks.load.comparison import broken, parse_limit, reasons_against
+    from benchmarks.load.comparison import broken, missing_runs, parse_limit, reasons_against
     from benchmarks.load.comparison import compare as compare_measurements
-    from benchmarks.load.result_file import read_measurement
+    from benchmarks.load.suite.result import read_comparable
     from benchmarks.load.tables import comparison_table
 
     limits = [parse_limit(text) for text in fail_on or ()]
-    one, other = read_measurement(first), read_measurement(second)
+    one, other = read_comparable(first), read_comparable(second)
     differences = compare_measurements(one, other)
     for reason in reasons_against(one, other):
         say(f"careful: {reason}")
@@ -40,5 +42,5 @@ def compare(
     for each in beyond:
         change = "is missing" if each.change is None else f"changed by {each.change:+.1%}"
         say(f"{each.metric} of {each.run} {change}, which is worse than it may be")
-    if beyond:
+    if beyond or (limits and missing_runs(one, other)):
         raise typer.Exit(EXIT_INVALID)
