@@ -29,7 +29,7 @@ TTFT_SECONDS, TPOT_SECONDS, TOKENS = 0.4, 0.1, 9
 
 def scripted(name: str, home: Path, **script: float) -> ServerSpec:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HOTSWAP_")}
-    module = "tests.benchmarks.load.known_server"
+    module = "benchmarks.agreement.known_server"
     command = [sys.executable, "-m", module, "{port}", str(home), json.dumps(script)]
     return ServerSpec(name, name, "scripted", "/readyz", command, environment)
 

@@ -1,0 +1,19 @@
+"""Why an outside tool cannot be asked."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from benchmarks.closed_loop.errors import BenchmarkError
+
+
+class ToolInstallError(BenchmarkError):
+    """An outside tool could not be installed."""
+
+    code: ClassVar[str] = "agreement_tool_install"
+
+
+class ToolRunError(BenchmarkError):
+    """An outside tool ended without figures."""
+
+    code: ClassVar[str] = "agreement_tool_run"
