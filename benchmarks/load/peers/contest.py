@@ -22,6 +22,7 @@ from benchmarks.load.wire import PATHS, Dialect
 from serve.client import GatewayClient
 
 _READY_SECONDS = 900.0
+_WARM_UP_SEED = 1_000_000  # its texts are not sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +91,24 @@ class Contest:
                     ways += self._ways_of(peer, servers[peer.name])
             return [self._under(load, ways, rounds, baseline) for load in loads]
 
+    def _warm_up(self, ways: Sequence[Way], load: Arrivals) -> None:
+        """The requests of one second that nobody counts, of each way: kernels and caches get their first use."""
+        for way in ways:
+            self._say(f"warming up {way.name}")
+            settings = way.bench.settings.model_copy(update={"seconds": 1.0, "warmup_seconds": 0.0})
+            bench = replace(way.bench, settings=settings)
+            bench.run(f"warm-up of {way.name}", load, seed=settings.seed + _WARM_UP_SEED)
+
     def _under(self, load: Arrivals, ways: Sequence[Way], rounds: int, baseline: str) -> Heat:
+        if self._together:
+            self._warm_up(ways, load)
         meters = [Meter() for _ in ways]
         arms = [
             Arm(
                 _arm_name(way, load),
                 way.bench,
                 load,
-                self._around(way.peer, meter),
+                self._around(way, load, meter),
                 against=_arm_name(_against(way, ways, baseline), load),
             )
             for way, meter in zip(ways, meters, strict=True)
@@ -107,11 +118,14 @@ class Contest:
         busy = sum(by_arm[turn.arm].note(turn.round, turn.run) for turn in turns)
         return Heat(load, arms, ways, turns, busy)
 
-    def _around(self, peer: Peer, meter: Meter) -> Callable[[], AbstractContextManager[Any]]:
+    def _around(self, way: Way, load: Arrivals, meter: Meter) -> Callable[[], AbstractContextManager[Any]]:
         @contextlib.contextmanager
         def turn() -> Iterator[None]:
-            with self._servers(peer) as servers, meter.turn(servers, peer.name):
-                yield
+            with self._servers(way.peer) as servers:
+                if not self._together:
+                    self._warm_up([way], load)
+                with meter.turn(servers, way.peer.name):
+                    yield
 
         return turn
 
