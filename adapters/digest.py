@@ -19,6 +19,7 @@ from adapters.safetensors_header import TensorEntry
 from adapters.tensor_name import parse_tensor_name
 
 DIGEST_FORMAT = "hotswap-adapter-1"
+_LINES = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def compute_digest(
@@ -55,4 +56,4 @@ def file_sha256(file: AdapterFile) -> str:
 
 
 def _line(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return _LINES.encode(value).encode() + b"\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -20,6 +21,7 @@ class LoraTensorName:
         return f"{PREFIX}{self.module}.lora_{self.factor}.weight"
 
 
+@functools.lru_cache(maxsize=8192)  # the adapters of one base have the same few hundred
 def parse_tensor_name(name: str) -> LoraTensorName | None:
     """Read `base_model.model.<module>.lora_A.weight`; None for every other name.
 
