@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from adapters.data.command import data_app
 from adapters.data.settings import ENV_PREFIX as DATA_PREFIX
@@ -30,9 +28,12 @@ from benchmarks.load.commands.app import bench_app
 from quantize.recovery.settings import RECOVERY_PREFIX, RecoverySettings
 from quantize.settings import QUANTIZE_PREFIX, QuantizeSettings
 from serve.commands.adapters import adapters_app
+from serve.commands.doctor import doctor
 from serve.commands.gateway import API_KEY_VARIABLE, DEFAULT_URL, KEY_VARIABLE, UrlOption
 from serve.commands.keys import keys_app
+from serve.commands.setup import setup
 from serve.settings import CONFIG_VARIABLE, ServeSettings, load_settings
+from serve.startup import note_stage
 
 app = typer.Typer(
     help="Serve one base model and many LoRA adapters, loaded, replaced and removed while requests run.",
@@ -59,8 +60,10 @@ def _serve(config: Path | None = None, **given: Any) -> None:
     configure_logging(
         log_format=settings.log_format, level=settings.log_level, access_log=settings.access_log
     )
+    note_stage("command line read")
     from serve.server import serve
 
+    note_stage("gateway imported")
     raise typer.Exit(serve(settings))
 
 
@@ -289,37 +292,8 @@ def check_adapter(
     raise typer.Exit(0 if report.ok else 1)
 
 
-@app.command()
-def setup(
-    base: Annotated[
-        str, typer.Option(help="Base to make ready: `default`, a folder or a hub id.")
-    ] = "default",
-) -> None:
-    """Make a base model ready, so that `hotswap serve` starts without waiting for it.
-
-    Example: hotswap setup
-    """
-    from serve.engine_setup import checked_base
-
-    target = checked_base(base, load_settings().home, progress=_say)
-    sys.stdout.write(f"{target.name} is ready (fingerprint {target.fingerprint[:16]})\n")
-
-
-@app.command()
-def doctor() -> None:
-    """Look at versions, processor, GPU, the lock and known engine defects. Exit code 1 on a warning.
-
-    Example: hotswap doctor
-    """
-    from serve.doctor import examine
-
-    findings = examine(load_settings().home)
-    table = Table("", "topic", "finding")
-    marks = {"ok": "[green]ok[/]", "note": "[cyan]note[/]", "warning": "[yellow]warning[/]"}
-    for finding in findings:
-        table.add_row(marks[finding.level], finding.topic, finding.text)
-    Console().print(table)
-    raise typer.Exit(1 if any(finding.level == "warning" for finding in findings) else 0)
+app.command()(setup)
+app.command()(doctor)
 
 
 def _say(text: str) -> None:

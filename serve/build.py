@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 from adapters.errors import AdapterSourceError
 from adapters.registry.keys import KeyTable
@@ -15,6 +14,7 @@ from adapters.registry.records import Event
 from adapters.registry.registry import Registry
 from adapters.store import AdapterStore
 from adapters.target import TargetBase, describe_target
+from bases.errors import HotswapError
 from bases.passport import read_passport
 from serve.access.authority import Authority
 from serve.access.keyring import KeyRing
@@ -54,6 +54,7 @@ from serve.running import RunningRequests
 from serve.schemas.admin import adapter_fields
 from serve.settings import KIB, MIB, ServeSettings
 from serve.shutdown import ABORT_SECONDS
+from serve.startup import note_stage
 from serve.tracing import Tracing, export_to
 
 logger = logging.getLogger("hotswap.gateway")
@@ -94,6 +95,7 @@ class GatewayLife:
         self._engine: SupervisedEngine | None = None
         self._registry: Registry | None = None
         self._keys: KeyRing | None = None
+        self._grammars: GrammarGuard | None = None
         self._watcher: FolderWatcher | None = None
         self._tracing: Tracing | None = None
         self.gateway: Gateway | None = None
@@ -113,6 +115,12 @@ class GatewayLife:
         else:
             target = SCRIPTED_TARGET
             factory = given_engines(self._given, settings)
+        note_stage("base read")
+        grammars = self._grammars = GrammarGuard(
+            enabled=settings.structured_outputs,
+            tokenizer_path=tokenizer_path,
+            compile_seconds=settings.grammar_compile_seconds,
+        )
         engine = self._engine = SupervisedEngine(factory, supervision_rules(settings))
         await asyncio.to_thread(_make_folders, settings)
         registry = Registry(settings.registry)
@@ -126,10 +134,14 @@ class GatewayLife:
         await keys.open()
         store = AdapterStore(settings.home / "store")
         await asyncio.to_thread(store.clean)
-        await engine.start()
-        self.gateway = self._assemble(engine, registry, keys, store, target, tokenizer_path, reviewers)
-        await self.gateway.operations.recover()
-        await self.gateway.adapters.converge()
+        note_stage("registry open")
+        # Beside the engine's start, which leaves cores idle: afterwards it would slow the first answers.
+        async with _warming(grammars):
+            await engine.start()
+            self.gateway = self._assemble(engine, registry, keys, store, target, grammars, reviewers)
+            await self.gateway.operations.recover()
+            await self.gateway.adapters.converge()
+            note_stage("adapters restored")
         await engine.check_health()  # one that died meanwhile has no adapters, and is a failed start
         engine.supervise(
             self.gateway.adapters.restore,
@@ -159,7 +171,7 @@ class GatewayLife:
         keys: KeyRing,
         store: AdapterStore,
         target: TargetBase,
-        tokenizer: Path | None,
+        grammars: GrammarGuard,
         reviewers: list[TextReviewer],
     ) -> Gateway:
         settings, facts = self._settings, engine.facts
@@ -247,11 +259,7 @@ class GatewayLife:
                 metrics=metrics,
                 note=events.note,
             ),
-            grammars=GrammarGuard(
-                enabled=settings.structured_outputs,
-                tokenizer_path=tokenizer,
-                compile_seconds=settings.grammar_compile_seconds,
-            ),
+            grammars=grammars,
             max_tokens_default=settings.max_tokens_default,
             session_header=settings.session_header,
         )
@@ -275,8 +283,10 @@ class GatewayLife:
                     await gateway.operations.close()
             await gateway.operations.abandon()
             await gateway.events.close()
-            await gateway.grammars.close()
             await gateway.residents.close()
+        grammars, self._grammars = self._grammars, None
+        if grammars is not None:
+            await grammars.close()
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.stop()
@@ -291,6 +301,26 @@ class GatewayLife:
         registry, self._registry = self._registry, None
         if registry is not None:
             await asyncio.to_thread(registry.close)
+
+
+@contextlib.asynccontextmanager
+async def _warming(grammars: GrammarGuard) -> AsyncIterator[None]:
+    """Start the schema compiler beside the block, and end with both; without a compiler the gateway serves on."""
+    warming = asyncio.create_task(_warm(grammars), name="start of the schema compiler")
+    try:
+        yield
+        await warming
+    finally:
+        warming.cancel()
+        await asyncio.wait({warming})
+
+
+async def _warm(grammars: GrammarGuard) -> None:
+    try:
+        if await grammars.warm():
+            note_stage("schema compiler ready")
+    except (HotswapError, OSError, RuntimeError, TimeoutError) as error:
+        logger.warning("structured outputs are not available: %s", error)
 
 
 def _sources(settings: ServeSettings, store: AdapterStore) -> Sources:

@@ -36,7 +36,8 @@ ServeError
 │   └── FirstTokenTimeoutError  its stream did not begin in time
 ├── ReviewFailedError           a reviewer failed, and nothing passes unreviewed
 ├── RequestAbortedError         the server ended this request (drain limit, adapter unloaded)
-└── SettingsError               a setting that cannot work, found at start
+├── SettingsError               a setting that cannot work, found at start
+└── StartTrialError             a start that was to be timed did not come to its end
 """
 
 from __future__ import annotations
@@ -300,3 +301,9 @@ class SettingsError(ServeError):
     """A setting that cannot work; found before anything is started."""
 
     code: ClassVar[str] = "invalid_settings"
+
+
+class StartTrialError(ServeError):
+    """The gateway, started to see how long that takes, did not become ready."""
+
+    code: ClassVar[str] = "start_trial_failed"

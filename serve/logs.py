@@ -8,7 +8,7 @@ import logging.config
 from typing import Any
 
 _FIELDS = ("request_id", "client_request_id", "milliseconds")
-# Of the access log, in JSON alone: a line for people is long enough.
+# Of the access log and the start, in JSON alone: a line for people is long enough.
 _MORE_FIELDS = (
     "status",
     "adapter",
@@ -18,6 +18,8 @@ _MORE_FIELDS = (
     "queue_ms",
     "ttft_ms",
     "error",
+    "stage",
+    "stage_seconds",
 )
 
 

@@ -15,7 +15,8 @@ GATEWAY = "gateway"
 ENGINE = "engine"
 HELPER = "helper"
 _PEAK_LINE = "VmHWM:"
-_HELPER_MARK = "grammar_worker"
+# The fork server holds what the engine imported, most of it shared with the engine.
+_HELPER_MARKS = ("grammar_worker", "multiprocessing.forkserver")
 
 
 class ProcessMemory(Collector):
@@ -65,4 +66,5 @@ def _memory(process: psutil.Process) -> tuple[int, int]:
 
 
 def _kind(process: psutil.Process) -> str:
-    return HELPER if any(_HELPER_MARK in part for part in process.cmdline()) else ENGINE
+    line = " ".join(process.cmdline())
+    return HELPER if any(mark in line for mark in _HELPER_MARKS) else ENGINE

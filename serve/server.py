@@ -28,6 +28,7 @@ from serve.gateway import Phase
 from serve.http.protocol import limited_protocol
 from serve.settings import ServeSettings
 from serve.shutdown import drain
+from serve.startup import READY, note_stage
 
 logger = logging.getLogger("hotswap.server")
 
@@ -105,7 +106,7 @@ class HotswapServer(uvicorn.Server):
         _set_aside()
         app.state.gateway = gateway
         logger.info("ready: %s with %d adapters", self.address, len(gateway.adapters.board.aliases()))
-        self._spawn(_warm(gateway.grammars.warm()))
+        note_stage(READY)
 
     @property
     def address(self) -> str:
@@ -120,6 +121,7 @@ class HotswapServer(uvicorn.Server):
         await super().startup(sockets)
         if not self.should_exit:
             logger.info("listening on %s; the engine is starting", self.address)
+            note_stage("listening")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain. Second: end now."""
@@ -158,13 +160,6 @@ def _set_aside() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-async def _warm(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except HotswapError as error:
-        logger.warning("structured outputs are not available: %s", error)
 
 
 def serve(settings: ServeSettings, *, engine: MortalEngine | EngineFactory | None = None) -> int:

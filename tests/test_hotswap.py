@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,10 @@ from adapters.tiny import make_tiny_adapter
 from bases.tiny import make_tiny_base
 from serve.client import GatewayRefusedError
 from serve.doctor import Finding
+from serve.engine.cpu.lowbit.build import KernelBuildError
+from serve.engine.vllm.machine import read_machine
 from serve.settings import CONFIG_VARIABLE
+from serve.start_trial import Stage
 from tests.serve.conftest import ServerProcess, clean_environment, server_process
 
 # The fixtures of the serve room, which pytest finds by name.
@@ -185,9 +189,30 @@ def test_a_base_that_is_not_there_is_one_line(
 
 
 def test_setup_makes_a_base_ready(tiny_base: Path, tmp_path: Path) -> None:
-    result = run("setup", "--base", str(tiny_base), HOTSWAP_HOME=str(tmp_path / "home"))
+    result = run("setup", "--base", str(tiny_base), HOTSWAP_HOME=str(tmp_path / "home"), CXX="no-compiler")
     assert result.exit_code == 0, result.output
     assert "is ready (fingerprint " in result.stdout
+
+
+@pytest.mark.skipif(read_machine().device != "cpu", reason="the kernels are for CPUs")
+def test_setup_compiles_the_kernels_or_says_why_not(
+    monkeypatch: pytest.MonkeyPatch, tiny_base: Path, tmp_path: Path
+) -> None:
+    asked: list[Path] = []
+
+    def build(home: Path, *, progress: Callable[[str], None]) -> Path:
+        asked.append(home)
+        progress("Compiling the low-bit kernels")
+        raise KernelBuildError("No C++ compiler (g++) was found")
+
+    monkeypatch.setattr("serve.engine.cpu.lowbit.build.build_library", build)
+    result = run("setup", "--base", str(tiny_base), HOTSWAP_HOME=str(tmp_path / "home"))
+    assert result.exit_code == 0
+    assert asked == [tmp_path / "home"]
+    assert result.stderr.splitlines()[-2:] == [
+        "Compiling the low-bit kernels",
+        "No C++ compiler (g++) was found",
+    ]
 
 
 def test_settings_that_cannot_work_are_named_and_end_with_1(
@@ -368,3 +393,26 @@ def test_the_doctor_ends_with_1_on_a_warning(
     assert asked == [Path("/srv/hotswap")]
     for finding in findings:
         assert finding.text in result.stdout
+
+
+@pytest.mark.parametrize(("seconds", "exit_code"), [((50.0, 19.5), 0), ((19.5, 20.5), 1)])
+def test_the_doctor_times_two_starts_and_judges_the_second(
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], exit_code: int
+) -> None:
+    starts = iter([[Stage("base read", 1.25), Stage("ready", each)] for each in seconds])
+    monkeypatch.setattr("serve.start_trial.start_once", lambda **_: next(starts))
+    result = run("doctor", "--startup", HOTSWAP_PORT="0")
+    assert result.exit_code == exit_code, result.output
+    assert "base read" in result.stdout
+    assert f"{seconds[1]:.2f}" in result.stdout
+    assert f"the second start took {seconds[1]:.1f} s to ready; 20 s are aimed at" in result.stderr
+
+
+def test_the_doctor_starts_nothing_beside_a_gateway_that_serves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("HOTSWAP_PORT", str(port))
+        assert run_main(monkeypatch, "doctor", "--startup") == 1
+    assert f"something serves on port {port}" in capsys.readouterr().err

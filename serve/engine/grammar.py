@@ -69,11 +69,13 @@ class GrammarGuard:
         if reason is not None:
             raise GrammarError(f"this {constraint.kind} cannot be used: {reason}", param="response_format")
 
-    async def warm(self) -> None:
-        """Start the compiler process, so that the first constraint does not wait for it."""
-        if self._enabled and self._tokenizer_path is not None:
-            async with self._lock:
-                await self._worker()
+    async def warm(self) -> bool:
+        """Start the compiler process, so that the first constraint does not wait for it; False: none is needed."""
+        if not self._enabled or self._tokenizer_path is None:
+            return False
+        async with self._lock:
+            await self._worker()
+        return True
 
     async def close(self) -> None:
         """End the compiler process."""

@@ -6,6 +6,9 @@ also works while it is stopped or in a long step. Called in each of vLLM's proce
 
 The kernel means the thread that started the process. In the gateway that is a thread of the event loop's executor,
 which lives as long as the loop; workers of the engine core have vLLM's own pipe for this and are left alone.
+
+Where a fork server stands between the two (serve/engine/cpu/forked_core.py), it follows the gateway and the engine
+core follows it.
 """
 
 from __future__ import annotations
@@ -16,17 +19,36 @@ import os
 import signal
 import sys
 
+SERVER_VARIABLE = "HOTSWAP_FORK_SERVER_OF"
+"""In the environment of a fork server: the process that started it."""
+
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _CORE_NAME = "EngineCore"
+
+_server_id: int | None = (
+    None  # of this process or of the one that it was forked from, if that is a fork server
+)
+
+
+def follow_starter() -> None:
+    """In a fork server: die with whoever started it, and let its children die with it. Elsewhere nothing."""
+    global _server_id
+    starter = os.environ.pop(SERVER_VARIABLE, "")
+    if starter:
+        _server_id = os.getpid()
+        _die_with(int(starter))
 
 
 def follow_parent() -> None:
     """In an engine core process: die with the gateway. Elsewhere, and where there is no Linux, nothing."""
     parent = multiprocessing.parent_process()
-    if parent is None or sys.platform != "linux":
+    if parent is None or parent.pid is None or sys.platform != "linux":
         return
-    if not multiprocessing.current_process().name.startswith(_CORE_NAME):
-        return
+    if multiprocessing.current_process().name.startswith(_CORE_NAME):
+        _die_with(_server_id or parent.pid)
+
+
+def _die_with(parent_id: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent.pid:  # it went before the kernel was asked
+    if os.getppid() != parent_id:  # it went before the kernel was asked
         os.kill(os.getpid(), signal.SIGKILL)

@@ -10,9 +10,10 @@ import pytest
 
 from adapters.errors import RegistryError
 from serve.build import GatewayLife, http_limits
+from serve.engine.grammar import GrammarGuard
 from serve.engine.scripted import ScriptedEngine
 from serve.engine_setup import engine_wishes
-from serve.errors import DrainingError, EngineError
+from serve.errors import DrainingError, EngineDeadError, EngineError, GrammarError
 from serve.gateway import Phase
 from serve.http.host import LOOPBACK_NAMES
 from serve.settings import ServeSettings
@@ -52,6 +53,88 @@ async def test_a_start_that_fails_can_be_taken_down(make_settings: MakeSettings,
     life = GatewayLife(make_settings(registry_url=f"sqlite:///{blocked}/registry.db"))
     with pytest.raises(RegistryError):
         await life.up()
+    await life.down()
+
+
+class HeldCompiler(GrammarGuard):
+    """Its process comes up when the test says so."""
+
+    begun: asyncio.Event
+    may_end: asyncio.Event
+    ended_early = False
+
+    async def warm(self) -> bool:
+        self.begun.set()
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            type(self).ended_early = True
+            raise
+        return True
+
+
+class PatientEngine(ScriptedEngine):
+    """It comes up only if the schema compiler starts beside it."""
+
+    fails = False
+
+    async def start(self) -> None:
+        await HeldCompiler.begun.wait()
+        if self.fails:
+            raise EngineDeadError("it does not start")
+        await super().start()
+
+
+@pytest.fixture
+def held_compiler(monkeypatch: pytest.MonkeyPatch) -> type[HeldCompiler]:
+    class Compiler(HeldCompiler):
+        pass
+
+    HeldCompiler.begun, HeldCompiler.may_end = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr("serve.build.GrammarGuard", Compiler)
+    return Compiler
+
+
+async def test_the_schema_compiler_starts_beside_the_engine_and_ready_waits_for_both(
+    make_settings: MakeSettings, held_compiler: type[HeldCompiler]
+) -> None:
+    life = GatewayLife(make_settings(), engine=PatientEngine())
+    up = asyncio.create_task(life.up())
+    await held_compiler.begun.wait()
+    done, _ = await asyncio.wait({up}, timeout=0.2)
+    assert not done
+    assert life.gateway is None or life.gateway.phase is Phase.STARTING
+    held_compiler.may_end.set()
+    assert (await up).phase is Phase.READY
+    await life.down()
+
+
+async def test_an_engine_that_does_not_start_ends_the_schema_compiler(
+    make_settings: MakeSettings, held_compiler: type[HeldCompiler]
+) -> None:
+    engine = PatientEngine()
+    engine.fails = True
+    life = GatewayLife(make_settings(), engine=engine)
+    with pytest.raises(EngineDeadError, match="it does not start"):
+        await life.up()
+    assert held_compiler.ended_early
+    await life.down()
+
+
+@pytest.mark.parametrize("error", [GrammarError("no compiler"), OSError("no process"), TimeoutError("late")])
+async def test_without_a_schema_compiler_the_gateway_serves_on_and_says_so(
+    make_settings: MakeSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    async def fail(_: GrammarGuard) -> bool:
+        raise error
+
+    monkeypatch.setattr(GrammarGuard, "warm", fail)
+    life = GatewayLife(make_settings(), engine=ScriptedEngine())
+    assert (await life.up()).phase is Phase.READY
+    assert f"structured outputs are not available: {error}" in caplog.text
     await life.down()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import multiprocessing
 import os
 from enum import StrEnum
 from typing import ClassVar
@@ -33,6 +34,7 @@ class CpuPart(StrEnum):
     DIRECT_DECODER = "direct-decoder"
     DIRECT_LINEAR = "direct-linear"
     EMBEDDING_COPY = "embedding-copy"
+    FORKED_CORE = "forked-core"
     LM_HEAD_16 = "lm-head-16"
     LORA_DEVICE = "lora-device"
     LORA_ISOLATION = "lora-isolation"
@@ -52,6 +54,7 @@ _MODULES = {
     CpuPart.MOE_EXPERTS: "moe_experts",
     CpuPart.ROTARY: "rotary",
     CpuPart.UNIPROC: "uniproc",
+    CpuPart.FORKED_CORE: "forked_core",
     CpuPart.LORA_DEVICE: "lora_device",
     CpuPart.SLOT_WRITES: "slot_writes",
     CpuPart.LOWBIT_WNA16: "lowbit_wna16",
@@ -107,6 +110,8 @@ def register() -> None:
     elif parts & {CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION}:
         _use_isolation(vllm.__version__, verified)
     importlib.import_module("serve.engine.cpu.kernel_report").install()
+    if multiprocessing.parent_process() is not None:  # not in the gateway, which runs no worker
+        importlib.import_module("serve.engine.cpu.start_report").install()
     if verified:
         for part, module in _MODULES.items():
             if part in parts:

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import io
 import itertools
 import logging
 import multiprocessing
@@ -23,8 +22,15 @@ import psutil
 
 from serve.engine.cpu.kernel_report import METHOD as KERNELS_METHOD
 from serve.engine.cpu.plugin import PATCHES_VARIABLE
-from serve.engine.protocol import AdapterHandle, EngineFacts, EngineOutput, EngineRequest
+from serve.engine.protocol import AdapterHandle, EngineFacts, EngineOutput, EngineRequest, Sampling
 from serve.engine.vllm.arguments import EngineArguments, EngineWishes, choose_arguments, describe
+from serve.engine.vllm.bring_up import (
+    import_libraries,
+    make_client,
+    note_engine_stages,
+    parse_arguments,
+    start_fork_server,
+)
 from serve.engine.vllm.codec import RequestCodec
 from serve.engine.vllm.machine import read_machine
 from serve.engine.vllm.openai import VllmOpenAI
@@ -44,9 +50,9 @@ from serve.errors import (
     EngineRefusedError,
     GenerationFailedError,
     LifecycleError,
-    SettingsError,
     UnloadFailedError,
 )
+from serve.startup import note_stage
 from serve.tracing import trace_headers
 
 logger = logging.getLogger("hotswap.engine")
@@ -57,6 +63,7 @@ _STOP_SECONDS = 10.0
 _CORE_NAME = (
     "EngineCore"  # vLLM's name for the processes that it starts, with a number after it if there are more
 )
+_WARM_UP_PROMPT_TOKENS, _WARM_UP_TOKENS = 32, 4
 _URGENT_PRIORITY = -1  # lower goes first; everybody else has 0
 
 
@@ -113,7 +120,7 @@ class VllmEngine:
         for line in describe(notes):
             logger.info("engine setting %s", line)
         logger.info("starting vLLM; on a CPU this takes half a minute")
-        self._client = await asyncio.to_thread(_make_client, args)
+        self._client = await asyncio.to_thread(make_client, args)
         self._processes = await asyncio.to_thread(_engine_processes)
         self._tokenizer = self._client.renderer.tokenizer
         self._codec = await asyncio.to_thread(RequestCodec, self._tokenizer)
@@ -125,7 +132,7 @@ class VllmEngine:
                 self._wishes.reasoning_parser
             )
         config = self._client.vllm_config
-        kernels = await self._quantised_kernels(config.device_config.device_type)
+        kernels = await self._quantised_kernels()
         if kernels:
             notes["kernels"] = f"{kernels} (of quantised layers)"
             logger.info("quantised layers are computed by %s", kernels)
@@ -152,10 +159,19 @@ class VllmEngine:
             self._facts.max_num_seqs,
             self._facts.max_loras,
         )
+        if self._tells_of_itself():
+            await note_engine_stages(self._client)
+        await self._warm_up()
+        note_stage("engine answers")
 
-    async def _quantised_kernels(self, device: str) -> str:
+    def _tells_of_itself(self) -> bool:
+        """Whether the worker has the reports that the plugin gives it."""
+        device: str = self._client.vllm_config.device_config.device_type
+        return device == "cpu" and bool(os.environ.get(PATCHES_VARIABLE))
+
+    async def _quantised_kernels(self) -> str:
         """Number of quantised layers by kernel, asked of the worker; empty without them, or without the plugin."""
-        if self._wishes.quantisation is None or device != "cpu" or not os.environ.get(PATCHES_VARIABLE):
+        if self._wishes.quantisation is None or not self._tells_of_itself():
             return ""
         counts: dict[str, int] = (await self._client.collective_rpc(KERNELS_METHOD))[0]
         return ", ".join(f"{name} x {number}" for name, number in sorted(counts.items()))
@@ -163,17 +179,15 @@ class VllmEngine:
     def _prepare(self) -> tuple[argparse.Namespace, dict[str, str]]:
         chosen = self._choose()
         os.environ.update(chosen.environment)  # read by vLLM here and, inherited, in its processes
-        from vllm.entrypoints.launchers.cli_args import make_arg_parser
-        from vllm.utils.argparse_utils import FlexibleArgumentParser
+        start_fork_server(chosen)
+        import_libraries()
+        return parse_arguments(chosen.arguments), dict(chosen.notes)
 
-        parser = make_arg_parser(FlexibleArgumentParser(prog="vllm"))
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                return parser.parse_args(chosen.arguments), dict(chosen.notes)
-        except SystemExit:
-            reason = said.getvalue().strip().splitlines()[-1:] or ["it gave no reason"]
-            raise SettingsError(f"vLLM does not take these --engine-arg settings: {reason[0]}") from None
+    async def _warm_up(self) -> None:
+        """One short answer: whoever comes first shall not wait for what vLLM makes when it is first asked."""
+        sampling = Sampling(max_tokens=_WARM_UP_TOKENS, temperature=0.0, ignore_eos=True)
+        tokens = [0] * min(_WARM_UP_PROMPT_TOKENS, self.facts.context_tokens - _WARM_UP_TOKENS)
+        await self._last(tokens, sampling_params(sampling, stream=False), None)
 
     async def stop(self) -> None:
         client, self._client = self._client, None
@@ -346,19 +360,6 @@ class VllmEngine:
         if self._client.errored:
             raise EngineDeadError("the engine process is gone")
         return self._client
-
-
-def _make_client(args: argparse.Namespace) -> Any:
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.usage.usage_lib import UsageContext
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    engine_args = AsyncEngineArgs.from_cli_args(args)
-    try:
-        config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
-    except (ValueError, OSError) as error:
-        raise SettingsError(f"vLLM cannot be started with these settings: {error}"[:2000]) from None
-    return AsyncLLM.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER)
 
 
 def _engine_processes() -> list[psutil.Process]:

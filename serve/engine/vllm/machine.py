@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import os
 from dataclasses import dataclass
 from typing import Literal
@@ -42,6 +44,10 @@ def read_machine() -> Machine:
 
 
 def _read_device() -> Literal["cpu", "cuda"]:
+    # By its name first: importing torch takes seconds, in which the engine's own imports could have begun.
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        if importlib.metadata.version("torch").endswith("+cpu"):
+            return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

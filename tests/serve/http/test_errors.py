@@ -103,6 +103,7 @@ STATUSES = {
     # found at start or on the command line; a bug where it reaches a client
     "ServeError": 500,
     "SettingsError": 500,
+    "StartTrialError": 500,
     "InternalError": 500,
     "BaseModelError": 500,
     "BaseNotFoundError": 500,
