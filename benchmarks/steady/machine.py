@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -37,16 +36,3 @@ class MachineTime:
         capacity = (later.wall_seconds - self.wall_seconds) * (psutil.cpu_count() or 1)
         foreign = (later.busy_seconds - self.busy_seconds) - (later.known_seconds - self.known_seconds)
         return max(0.0, foreign) / capacity if capacity > 0 else 0.0
-
-
-@contextlib.contextmanager
-def foreign_shares(into: list[float]) -> Iterator[None]:
-    """Append the share of the machine that others used during the block: not this process, nor what it started."""
-    before = MachineTime.read(time.monotonic(), _family())
-    yield
-    into.append(before.foreign_share(MachineTime.read(time.monotonic(), _family())))
-
-
-def _family() -> list[int]:
-    own = psutil.Process()
-    return [own.pid, *(child.pid for child in own.children(recursive=True))]

@@ -97,11 +97,9 @@ def swap(
             guests(bench.target.url, maker, [SWAPPED], sources=versions, ranks=dealt, admin_key=key)
         )
         bench = brought.asked_by(bench)
-        # Of a server that was started elsewhere nobody knows which processes are its own.
-        shares: list[float] | None = None if "url" in settings.model_fields_set else []
-        arms = swap_arms(bench, brought, every_seconds=swap_every_seconds, admin_key=key, shares=shares)
+        arms = swap_arms(bench, brought, every_seconds=swap_every_seconds, admin_key=key)
         turns = take_turns(arms, rounds=rounds, progress=progress.tick, say=progress.say)
-    conclusion = swap_conclusion(turns, arms, slo=bench.slo, every_seconds=swap_every_seconds, shares=shares)
+    conclusion = swap_conclusion(turns, arms, slo=bench.slo, every_seconds=swap_every_seconds)
     conclusion["notes"] = [
         f"Of the requests on all but {SWAPPED}, the adapter that is replaced; it is asked in both. "
         f"{versions} versions take turns.",

@@ -52,10 +52,10 @@ def turn(arm: str, number: int, ttft: float, *, verbs: tuple[Verb, ...] = (), br
     return Turn(arm, number, run)
 
 
-def conclude(*turns: Turn, shares: tuple[float, ...] = ()) -> dict[str, Any]:
+def conclude(*turns: Turn) -> dict[str, Any]:
     bench = cast("Bench", SimpleNamespace(target=SimpleNamespace(shown=dict)))
     arms = [Arm(name, bench, cast("Any", None)) for name in (AT_REST, SWAPPING)]
-    return swap_conclusion(turns, arms, slo=SLO, every_seconds=1.0, shares=shares)
+    return swap_conclusion(turns, arms, slo=SLO, every_seconds=1.0)
 
 
 def test_the_adapter_that_is_replaced_counts_apart() -> None:
@@ -97,13 +97,11 @@ def test_what_was_missed_is_said() -> None:
         conclude(
             turn(AT_REST, 0, 0.1, broken=2),
             turn(SWAPPING, 0, 0.2, verbs=(swap, failed)),
-            shares=(0.01, 0.5),
         )
     )
     assert "MISSED" in hurt[0]
     assert "2 swaps, 204 requests, 3 failures: **MISSED**" in hurt[1]
     assert any("2 times: error: broken" in line for line in hurt)
-    assert any("up to 50%" in line for line in hurt)
 
 
 def test_a_run_without_another_adapters_answer_is_no_comparison() -> None:
