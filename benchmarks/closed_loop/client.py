@@ -12,7 +12,6 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.closed_loop.dialect import (
     PATHS,
     Dialect,
-    Event,
     read_events,
-    read_payload,
     request_body,
 )
 from benchmarks.closed_loop.sample import Sample, Stage
@@ -98,7 +95,7 @@ class _Loop:
         for result in results:
             if isinstance(result, Exception):
                 raise result
-        return [_read(arrival, self._order.dialect) for arrival in self._arrivals]
+        return [_read(arrival) for arrival in self._arrivals]
 
     async def _work(self, number: int) -> None:
         order = self._order
@@ -141,7 +138,7 @@ class _Loop:
         return time.perf_counter() - self._start
 
 
-def _read(arrival: _Arrival, dialect: Dialect) -> Sample:
+def _read(arrival: _Arrival) -> Sample:
     """Fill in what the server answered."""
     sample = arrival.sample
     if arrival.status != 200:
@@ -150,8 +147,8 @@ def _read(arrival: _Arrival, dialect: Dialect) -> Sample:
             sample.error = f"HTTP {arrival.status}: {whole[:200].decode('utf-8', 'replace')}"
         return sample
     try:
-        for seconds, event in _events(arrival, dialect):
-            if event.text and dialect != "tutorial":
+        for seconds, event in read_events(arrival.pieces):
+            if event.text:
                 sample.event_seconds.append(seconds)
             sample.error = sample.error or event.error
             if event.completion_tokens is not None:
@@ -165,15 +162,6 @@ def _read(arrival: _Arrival, dialect: Dialect) -> Sample:
     elif sample.completion_tokens != arrival.expected_tokens:
         sample.error = f"wrong length: {sample.completion_tokens} tokens, not {arrival.expected_tokens}"
     return sample
-
-
-def _events(arrival: _Arrival, dialect: Dialect) -> Iterable[tuple[float, Event]]:
-    if dialect != "tutorial":
-        return read_events(arrival.pieces)
-    if arrival.sample.done_seconds is None:
-        return ()
-    whole = b"".join(piece for _, piece in arrival.pieces)
-    return [(arrival.sample.done_seconds, read_payload(json.loads(whole)))]
 
 
 async def run_block(order: BlockOrder) -> list[Sample]:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Dialect = Literal["generate", "completions", "tutorial"]
+Dialect = Literal["generate", "completions"]
 
 PATHS: dict[Dialect, str] = {
     "generate": "/generate",
     "completions": "/v1/completions",
-    "tutorial": "/generate",
 }
 
 
@@ -47,8 +46,6 @@ def request_body(dialect: Dialect, *, model: str, prompt: str, max_tokens: int) 
                 "stream": True,
                 "stream_options": {"include_usage": True},
             }
-        case "tutorial":
-            return {"prompt": prompt, "max_new_tokens": max_tokens}
 
 
 def read_payload(payload: dict[str, Any]) -> Event:

@@ -10,7 +10,6 @@ from benchmarks.closed_loop.block import Cost, full_load_window, measure_block
 from benchmarks.closed_loop.comparison import cell, compare
 from benchmarks.closed_loop.dialect import read_events, read_payload, request_body, split_events
 from benchmarks.closed_loop.sample import Sample, Stage
-from benchmarks.gateway_overhead.targets import ttft_met
 
 QUIET = Cost(0.2, 0.5, 0.1, 0.0, 0.01)
 
@@ -70,14 +69,13 @@ def test_both_dialects_are_read_alike(payload, text, tokens, error):
     assert (event.text, event.completion_tokens, event.error) == (text, tokens, error)
 
 
-@pytest.mark.parametrize("dialect", ["generate", "completions", "tutorial"])
+@pytest.mark.parametrize("dialect", ["generate", "completions"])
 def test_every_request_asks_for_the_same_work(dialect):
     body = request_body(dialect, model="m", prompt="p", max_tokens=7)
-    assert 7 in (body.get("max_tokens"), body.get("max_new_tokens"))
+    assert body["max_tokens"] == 7
     assert json.dumps(body)
-    if dialect != "tutorial":
-        assert body["temperature"] == 0.0
-        assert body["ignore_eos"] is True
+    assert body["temperature"] == 0.0
+    assert body["ignore_eos"] is True
 
 
 def test_latencies_count_from_sending():
@@ -152,19 +150,12 @@ def test_added_time_is_the_median_over_pairs_with_both_ends():
     added = comparison.added_ttft_seconds
     assert added is not None
     assert (added.median, added.low, added.high) == pytest.approx((0.001, 0.0, 0.003))
-    assert ttft_met(comparison) is True
 
 
-def test_a_missed_target_is_called_missed():
-    comparison = compare(blocks_of_rate("gateway-generate", [0.2]), blocks_of_rate("vllm", [0.1]))
-    assert ttft_met(comparison) is False
-
-
-def test_nothing_is_said_about_targets_when_the_machine_was_busy():
+def test_a_comparison_made_while_the_machine_was_busy_says_so():
     busy = Cost(0.2, 0.5, 0.1, 0.0, 0.4)
     comparison = compare(blocks_of_rate("gateway-generate", [0.1], busy), blocks_of_rate("vllm", [0.1]))
     assert comparison.noisy
-    assert ttft_met(comparison) is None
 
 
 def test_a_cell_pools_the_requests_of_all_rounds():

@@ -8,24 +8,19 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
-from rich.console import Console
-from typer.testing import CliRunner
 
 from benchmarks.closed_loop.client import BlockOrder
-from benchmarks.closed_loop.errors import NoAnswerError, PlanError, ServerStartError
+from benchmarks.closed_loop.errors import NoAnswerError, ServerStartError
 from benchmarks.closed_loop.measurement import Measurement, Progress, run_client
-from benchmarks.closed_loop.part import Part
+from benchmarks.closed_loop.part import Contender, Part
 from benchmarks.closed_loop.plan import Plan
 from benchmarks.closed_loop.server import Server, ServerSpec, running
-from benchmarks.gateway_overhead.__main__ import app
-from benchmarks.gateway_overhead.contenders import COMPLETIONS, GENERATE, STOCK, running_part
-from benchmarks.gateway_overhead.report import HEADINGS, markdown, print_report, rows
-from benchmarks.gateway_overhead.result import SCHEMA, PartResult, RunResult
-from benchmarks.surroundings import Surroundings
 
+GENERATE = Contender("gateway-generate", "the gateway's own dialect", "gateway", "generate")
+COMPLETIONS = Contender("gateway-completions", "OpenAI's", "gateway", "completions")
+STOCK = Contender("vllm", "the other server", "vllm", "completions")
 PLAN = Plan(concurrency=(1, 4), rounds=2, requests=4, max_tokens=6, settle_seconds=0.0, ready_seconds=120.0)
 
 
@@ -89,23 +84,6 @@ def test_contenders_take_turns_and_every_request_is_kept(part, tmp_path):
     assert all(line["error"] is None for line in measured)
     assert all(block.cost.http_cpu_seconds is not None for block in blocks)
 
-    surroundings = Surroundings("a processor", "cpu", 2, 24.0, "Linux", "3.11", {"vllm": "0"}, None, 0.0)
-    result = PartResult(part, PLAN, blocks)
-    run = RunResult(datetime(2026, 1, 2, tzinfo=UTC), "the command", surroundings, [result])
-    document = json.loads(json.dumps(run.to_dict()))
-    assert document["schema"] == SCHEMA
-    assert len(document["parts"][0]["cells"]) == 6
-    assert len(document["parts"][0]["comparisons"]) == 4
-    assert [row[0] for row in rows(result)] == ["1", "1", "1", "4", "4", "4"]
-    assert all(len(row) == len(HEADINGS) for row in rows(result))
-    entry = markdown(run)
-    assert entry.startswith("## 2026-01-02")
-    assert "the command" in entry
-    assert entry.count("| Hotswap POST /generate |") == 2
-    console = Console(record=True, width=200)
-    print_report(run, console)
-    assert "throughput ratio" in console.export_text()
-
 
 def test_servers_started_one_at_a_time_never_meet(part, tmp_path):
     apart = replace(part, name="defaults", together=False, contenders=(GENERATE, STOCK))
@@ -135,7 +113,8 @@ def test_a_refused_request_is_a_failure_with_its_reason(up):
 
 
 def test_zero_answers_end_the_measurement_with_the_reason(up, tmp_path):
-    broken = replace(running_part(up["gateway"].url, up["vllm"].url, "nobody"), contenders=(STOCK,))
+    other = ServerSpec("vllm", "the other server", "nobody", "/v1/models", url=up["vllm"].url)
+    broken = Part("running", "a model that nobody serves", (other,), (STOCK,), STOCK.name, together=True)
     with pytest.raises(NoAnswerError, match="answered none of 4 requests at concurrency 1: HTTP 404"):
         Measurement(broken, PLAN, out=tmp_path).run()
 
@@ -176,46 +155,3 @@ def test_a_running_server_that_does_not_answer_is_named(tmp_path):
             running([spec], logs=tmp_path, ready_seconds=0.2),
         ):
             pass
-
-
-def test_the_command_measures_running_servers(up, tmp_path):
-    out = tmp_path / "out"
-    done = CliRunner().invoke(
-        app,
-        [
-            *("--gateway-url", up["gateway"].url, "--stock-url", up["vllm"].url),
-            *("--model", "scripted", "--concurrency", "2", "--blocks", "1", "--max-tokens", "4"),
-            *("--out", str(out)),
-        ],
-    )
-    assert done.exit_code == 0, done.output
-    document = json.loads((out / "results.json").read_text())
-    assert document["failed_requests"] == 0
-    assert [cell["contender"] for cell in document["parts"][0]["cells"]] == [
-        "gateway-generate",
-        "gateway-completions",
-        "vllm",
-    ]
-    assert "the other server /v1/completions" in (out / "log-entry.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        (["--concurrency", "1,x"], "not a list of numbers"),
-        (["--concurrency", "0"], "not between 1 and"),
-        (["--parts", "equal,nonsense"], "no such part"),
-        (["--blocks", "0"], "0 blocks"),
-        (["--gateway-url", "http://127.0.0.1:1"], "all of --gateway-url"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused_before_anything_starts(options, reason, tmp_path):
-    done = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "out")])
-    assert isinstance(done.exception, PlanError)
-    assert reason in str(done.exception)
-
-
-def test_help_shows_an_example():
-    done = CliRunner().invoke(app, ["--help"])
-    assert done.exit_code == 0
-    assert "python -m benchmarks.gateway_overhead" in done.output
