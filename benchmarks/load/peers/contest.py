@@ -53,7 +53,6 @@ class Heat:
     arms: Sequence[Arm]
     ways: Sequence[Way]  # of the arms, in their order
     turns: Sequence[Turn]
-    busy_turns: int  # during which the machine did something else as well
 
 
 class Contest:
@@ -115,8 +114,9 @@ class Contest:
         ]
         turns = take_turns(arms, rounds=rounds, progress=self._progress, say=self._say)
         by_arm = {arm.name: meter for arm, meter in zip(arms, meters, strict=True)}
-        busy = sum(by_arm[turn.arm].note(turn.round, turn.run) for turn in turns)
-        return Heat(load, arms, ways, turns, busy)
+        for turn in turns:
+            by_arm[turn.arm].note(turn.round, turn.run)
+        return Heat(load, arms, ways, turns)
 
     def _around(self, way: Way, load: Arrivals, meter: Meter) -> Callable[[], AbstractContextManager[Any]]:
         @contextlib.contextmanager
@@ -124,7 +124,7 @@ class Contest:
             with self._servers(way.peer) as servers:
                 if not self._together:
                     self._warm_up([way], load)
-                with meter.turn(servers, way.peer.name):
+                with meter.turn(servers[way.peer.name]):
                     yield
 
         return turn

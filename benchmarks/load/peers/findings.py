@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.closed_loop.comparison import MAX_NOISY_BLOCKS, NOISY_SHARE
+from benchmarks.closed_loop.comparison import MAX_NOISY_BLOCKS
 from benchmarks.load.comparison import figure_of
+from benchmarks.load.disturbance import MOST_SHARE
 from benchmarks.load.peers.contest import Heat, Way
-from benchmarks.load.peers.meter import FOREIGN_CPU, HTTP_CPU
+from benchmarks.load.peers.meter import HTTP_CPU
 from benchmarks.load.peers.peer import GATEWAY
 from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns
 from benchmarks.statistics import Spread, paired_differences, paired_ratios, spread
@@ -25,7 +26,7 @@ def conclude(heats: Sequence[Heat], baseline: str) -> dict[str, Any]:
     lines = [
         line
         for one in heats
-        for line in (*gateway_lines(one), *adapter_lines(one, baseline), *cpu_lines(one), *busy_lines(one))
+        for line in (*gateway_lines(one), *adapter_lines(one, baseline), *cpu_lines(one))
     ]
     peers = list({way.peer.name: way.peer for way in heats[0].ways}.values())
     return {
@@ -41,7 +42,8 @@ def conclude(heats: Sequence[Heat], baseline: str) -> dict[str, Any]:
 def gateway_lines(one: Heat) -> list[str]:
     """Each way to ask the gateway against the same engine in the stock server, and whether the targets are met."""
     found = []
-    busy = one.busy_turns > MAX_NOISY_BLOCKS * len(one.turns)
+    disturbed = sum((turn.run.client.get("foreign_cpu_share") or 0.0) > MOST_SHARE for turn in one.turns)
+    busy = disturbed > MAX_NOISY_BLOCKS * len(one.turns)
     for arm, way in _pairs(one):
         theirs = _arm_of(one, SAME_ENGINE, adapters=way.adapters)
         if way.peer.name != GATEWAY or theirs is None:
@@ -85,17 +87,6 @@ def cpu_lines(one: Heat) -> list[str]:
                 f"{arm.name}: {_text(spread(spent), form='.2f')} ms of its HTTP process's processor per token"
             )
     return found
-
-
-def busy_lines(one: Heat) -> list[str]:
-    """Whether anything else ran on the machine."""
-    if not one.busy_turns:
-        return []
-    most = max(turn.run.figures[FOREIGN_CPU] for turn in one.turns)
-    return [
-        f"{one.load.text}: {one.busy_turns} of {len(one.turns)} runs while something else used more than "
-        f"{NOISY_SHARE:.0%} of the machine (up to {most:.0%}); measure again on a quiet one"
-    ]
 
 
 def _pairs(one: Heat) -> list[tuple[Arm, Way]]:

@@ -1,46 +1,32 @@
-"""Processor time of each turn: what a server's HTTP process spends on a token, and whether the machine was busy."""
+"""What a server's HTTP process spends on a token: the steadiest measure of what a gateway costs."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from benchmarks.closed_loop.block import Cost
-from benchmarks.closed_loop.clock import Clock
-from benchmarks.closed_loop.comparison import NOISY_SHARE
 from benchmarks.closed_loop.server import Server
 from benchmarks.load.run import RunResult
 
-# Names in a run's figures.
-HTTP_CPU = "http_cpu_ms_per_token"
-FOREIGN_CPU = "foreign_cpu_share"
+HTTP_CPU = "http_cpu_ms_per_token"  # in a run's figures
 
 
 class Meter:
-    """The costs of one arm's turns, in their order."""
+    """Processor seconds of the HTTP process in each turn of one arm, in their order, warm-up included."""
 
     def __init__(self) -> None:
-        self._costs: list[Cost] = []
+        self._seconds: list[float | None] = []
 
     @contextlib.contextmanager
-    def turn(self, servers: Mapping[str, Server], loaded: str) -> Iterator[None]:
-        """Everything within is one turn of the server called `loaded`."""
-        before, client = Clock.read(servers), _ended_children_seconds()
+    def turn(self, server: Server) -> Iterator[None]:
+        """Everything within is one turn of `server`; of one that was not started here nothing is known."""
+        before = server.cpu_seconds()
         yield
-        client = _ended_children_seconds() - client
-        self._costs.append(before.cost_since(Clock.read(servers), servers[loaded], client))
+        after = server.cpu_seconds()
+        self._seconds.append(None if before is None or after is None else after[0] - before[0])
 
-    def note(self, number: int, run: RunResult) -> bool:
-        """Add turn `number`'s costs to the figures of its run; returns whether the machine did something else."""
-        cost = self._costs[number]
+    def note(self, number: int, run: RunResult) -> None:
+        """Add turn `number`'s cost to the figures of its run."""
+        seconds = self._seconds[number]
         tokens = sum(record.completion_tokens or len(record.event_seconds) for record in run.records)
-        known = cost.http_cpu_seconds is not None and tokens
-        run.figures[HTTP_CPU] = round(1000 * (cost.http_cpu_seconds or 0.0) / tokens, 4) if known else None
-        run.figures[FOREIGN_CPU] = round(cost.foreign_cpu_share, 4)
-        return cost.foreign_cpu_share > NOISY_SHARE
-
-
-def _ended_children_seconds() -> float:
-    times = os.times()
-    return times.children_user + times.children_system
+        run.figures[HTTP_CPU] = None if seconds is None or not tokens else round(1000 * seconds / tokens, 4)
