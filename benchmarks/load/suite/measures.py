@@ -79,9 +79,9 @@ def swaps(stage: Stage) -> Measured:
         gateway.url, gateway.maker, [SWAPPED], sources=_VERSIONS, ranks=gateway.ranks[-1:]
     ) as brought:
         bench = brought.asked_by(stage.bench_at(SWAP_RATE))
-        arms = swap_arms(bench, brought, every_seconds=SWAP_SECONDS, admin_key=None, shares=None)
+        arms = swap_arms(bench, brought, every_seconds=SWAP_SECONDS, admin_key=None)
         turns = take_turns(arms, rounds=1, progress=stage.progress, say=stage.say)
-    conclusion = swap_conclusion(turns, arms, slo=bench.slo, every_seconds=SWAP_SECONDS, shares=None)
+    conclusion = swap_conclusion(turns, arms, slo=bench.slo, every_seconds=SWAP_SECONDS)
     return Measured([turn.run for turn in turns], conclusion)
 
 
