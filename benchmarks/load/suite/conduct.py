@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from benchmarks.closed_loop.errors import BenchmarkError
 from benchmarks.load.suite.budget import Budget
@@ -44,7 +44,7 @@ def conduct(
         if lengths is None:
             outcome.left_out[part.key] = "no time was left for it"
             continue
-        own = replace(stage, capacity_req_s=outcome.capacity_req_s).lasting(lengths)
+        own = stage.of_part(part.key, lengths, outcome.capacity_req_s)
         began = clock()
         try:
             measured = part.measure(own)

@@ -64,10 +64,11 @@ def open_loop(stage: Stage) -> Measured:
 def mixes(stage: Stage) -> Measured:
     """All adapters alike, and a few of them much more than the others: the same requests at the same moments."""
     bench = stage.bench_at(MIX_RATE)
-    arms = [
-        Arm(name, replace(bench, load=replace(bench.load, mix=parse_assignment(name))), bench.load.arrivals)
-        for name in ("uniform", SKEWED)
-    ]
+    arms = []
+    for name in ("uniform", SKEWED):
+        load = replace(bench.load, mix=parse_assignment(name))
+        prompts = replace(bench.prompts, salt=name)  # other texts, or the prefix cache would help the second
+        arms.append(Arm(name, replace(bench, load=load, prompts=prompts), load.arrivals))
     turns = take_turns(arms, rounds=1, progress=stage.progress, say=stage.say)
     return _in_turns(turns, arms)
 

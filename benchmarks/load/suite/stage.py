@@ -33,13 +33,16 @@ class Stage:
     progress: Callable[[dict[str, float]], None]
     say: Callable[[str], None]
 
-    def lasting(self, lengths: Lengths) -> Stage:
-        """With runs of these lengths."""
+    def of_part(self, key: str, lengths: Lengths, capacity_req_s: float | None) -> Stage:
+        """For one part: runs of these lengths, and texts that no other part sends, or the prefix cache would help."""
+        bench = self.bench
         update = {"seconds": lengths.seconds, "warmup_seconds": lengths.warmup_seconds}
-        return replace(
-            self,
-            bench=replace(self.bench, settings=self.bench.settings.model_copy(update=update)),
+        own = replace(
+            bench,
+            settings=bench.settings.model_copy(update=update),
+            prompts=replace(bench.prompts, salt=key),
         )
+        return replace(self, bench=own, capacity_req_s=capacity_req_s)
 
     def bench_at(self, share: float) -> Bench:
         """The load as an open loop (Poisson) at this share of the capacity. Raises NothingMeasuredError."""

@@ -90,6 +90,17 @@ def test_each_part_is_told_its_lengths():
     assert short_warmup == pytest.approx(0.2 * half, abs=0.2)
 
 
+def test_no_part_sends_the_texts_of_another():
+    texts: set[str] = set()
+
+    def looks(stage: Stage) -> Measured:
+        texts.add(stage.bench.prompts.prompt(0, 16))
+        return Measured([])
+
+    conducted(part("a", looks), part("b", looks))
+    assert len(texts) == 2
+
+
 def test_rates_end_with_the_first_that_is_not_held(monkeypatch):
     asked: list[tuple[str, str]] = []
 
@@ -108,15 +119,18 @@ def test_rates_end_with_the_first_that_is_not_held(monkeypatch):
 
 def test_both_mixes_are_asked_at_the_same_moments(monkeypatch):
     schedules = {}
+    texts = set()
 
     def fake(self: Bench, name: str, arrivals, *, seed: int, **_):
         schedules[name] = self.schedule(arrivals, seed=seed).arrivals
+        texts.add(self.prompts.prompt(0, 16))
         return run(name)
 
     monkeypatch.setattr(Bench, "run", fake)
     measures.mixes(stage(capacity=10.0))
     uniform, skewed = schedules.values()
     assert [one.at_seconds for one in uniform] == [one.at_seconds for one in skewed]
+    assert len(texts) == 2
     assert [one.adapter for one in uniform] != [one.adapter for one in skewed]
 
 
