@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -16,16 +17,27 @@ _TIMEOUT_SECONDS = 300.0
 
 
 class Gateway:
-    """Asks a running gateway, greedily and with log probabilities."""
+    """Asks a running gateway, greedily and with log probabilities. Usable in a `with` statement."""
 
     def __init__(self, url: str, *, concurrency: int) -> None:
         self._http = httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS)
         self._concurrency = concurrency
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
     def ask(self, adapter: str | None, prompts: Sequence[Messages], num_tokens: int) -> list[Answer]:
         """One answer of `num_tokens` for each prompt, many at once so that the engine batches them."""
+        return self.ask_mixed([(adapter, messages) for messages in prompts], num_tokens)
 
-        def one(messages: Messages) -> Answer:
+    def ask_mixed(self, questions: Sequence[tuple[str | None, Messages]], num_tokens: int) -> list[Answer]:
+        """The same where each prompt has its own adapter, None for the base, so that batches are mixed."""
+
+        def one(question: tuple[str | None, Messages]) -> Answer:
+            adapter, messages = question
             body: dict[str, Any] = {
                 "messages": messages,
                 "max_tokens": num_tokens,
@@ -38,10 +50,14 @@ class Gateway:
             response = self._http.post("/generate", json=body)
             response.raise_for_status()
             tokens = response.json()["logprobs"]
-            return Answer(tuple(t["id"] for t in tokens), tuple(t["logprob"] for t in tokens))
+            return Answer(
+                tuple(token["id"] for token in tokens),
+                tuple(token["logprob"] for token in tokens),
+                tuple(_margin(token) for token in tokens),
+            )
 
         with ThreadPoolExecutor(self._concurrency) as pool:
-            return list(pool.map(one, prompts))
+            return list(pool.map(one, questions))
 
     def load(self, name: str, source: str) -> dict[str, Any]:
         """Load an adapter; the answer holds what the probe measured."""
@@ -54,6 +70,12 @@ class Gateway:
     def unload(self, name: str) -> None:
         """Take it away again."""
         self._http.delete(f"/admin/adapters/{name}").raise_for_status()
+
+
+def _margin(token: dict[str, Any]) -> float:
+    """How far the token lies above the likeliest other one, in nats; without a rival, beyond all ties."""
+    rivals = [other["logprob"] for other in token["top"] if other["id"] != token["id"]]
+    return float(token["logprob"] - max(rivals)) if rivals else math.inf
 
 
 class Reference:
