@@ -34,7 +34,7 @@ class Stage:
     say: Callable[[str], None]
 
     def of_part(self, key: str, lengths: Lengths, capacity_req_s: float | None) -> Stage:
-        """For one part: runs of these lengths, and texts that no other part sends, or the prefix cache would help."""
+        """For one part: runs of these lengths, and texts that no other part sends: no prefix cache knows them."""
         bench = self.bench
         update = {"seconds": lengths.seconds, "warmup_seconds": lengths.warmup_seconds}
         own = replace(
