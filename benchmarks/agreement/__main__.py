@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -19,18 +18,18 @@ from benchmarks.agreement.comparison import measure as measure_pairs
 from benchmarks.agreement.comparison import verdicts
 from benchmarks.agreement.environment import tool_environment
 from benchmarks.agreement.guidellm import GUIDELLM
+from benchmarks.agreement.known_server import known_server
 from benchmarks.agreement.report import markdown
 from benchmarks.agreement.workload import Workload
 from benchmarks.closed_loop.entry import run_app
 from benchmarks.closed_loop.errors import PlanError
-from benchmarks.closed_loop.server import ServerSpec, running
+from benchmarks.closed_loop.server import running
 from benchmarks.load.arrivals import Arrivals, parse_arrivals
 from benchmarks.load.target import read_target
 from benchmarks.steady.gateway import find_base, gateway_spec
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 
 TOOLS = {tool.name: tool for tool in (GUIDELLM, AIPERF)}
-KNOWN_SERVER = "benchmarks.agreement.known_server"
 _READY_SECONDS = 900.0
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -88,7 +87,7 @@ def measure(
     truth: dict[str, float] = {}
     if base == "scripted":
         truth = {"ttft_seconds": ttft_seconds, "tpot_seconds": tpot_seconds}
-        spec = _known_server(folder / "home", truth)
+        spec = known_server("known", folder / "home", truth)
     else:
         flags = ("--kv-cache-gib", f"{kv_cache_gib:g}")
         spec = gateway_spec(folder / "home", find_base(base, folder), flags)
@@ -145,12 +144,6 @@ def _pace(text: str) -> Arrivals:
             f"--arrivals {text}: both sides send the same in closed:WORKERS and constant:RATE alone"
         )
     return arrivals
-
-
-def _known_server(home: Path, script: dict[str, float]) -> ServerSpec:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HOTSWAP_")}
-    command = [sys.executable, "-m", KNOWN_SERVER, "{port}", str(home), json.dumps(script)]
-    return ServerSpec("known", "A gateway with known delays", "scripted", "/readyz", command, environment)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.closed_loop.server import Server, ServerSpec, running
+from benchmarks.agreement.known_server import known_server
+from benchmarks.closed_loop.server import Server, running
 from benchmarks.load.bench import prepare
 from benchmarks.load.commands.app import bench_app
 from benchmarks.load.errors import LoadOptionError, NothingMeasuredError, TargetError
@@ -23,21 +18,15 @@ from benchmarks.load.figures import DEFINITIONS
 from benchmarks.load.record import Record
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import load_bench_settings
+from benchmarks.truth import run_stalled
 
 TTFT_SECONDS, TPOT_SECONDS, TOKENS = 0.4, 0.1, 9
-
-
-def scripted(name: str, home: Path, **script: float) -> ServerSpec:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("HOTSWAP_")}
-    module = "benchmarks.agreement.known_server"
-    command = [sys.executable, "-m", module, "{port}", str(home), json.dumps(script)]
-    return ServerSpec(name, name, "scripted", "/readyz", command, environment)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("load")
-    spec = scripted("slow", folder / "home", ttft_seconds=TTFT_SECONDS, tpot_seconds=TPOT_SECONDS)
+    spec = known_server("slow", folder / "home", {"ttft_seconds": TTFT_SECONDS, "tpot_seconds": TPOT_SECONDS})
     with running([spec], logs=folder, ready_seconds=120.0) as servers:
         yield servers["slow"]
 
@@ -75,26 +64,7 @@ def test_limits_that_the_server_misses_leave_no_goodput(server):
 
 
 def test_a_client_that_stood_still_makes_the_run_invalid(server):
-    def stall() -> None:
-        children = [
-            c for c in psutil.Process().children() if "benchmarks.load.generator" in " ".join(c.cmdline())
-        ]
-        for child in children:
-            child.send_signal(signal.SIGSTOP)
-        threading.Timer(1.0, lambda: [child.send_signal(signal.SIGCONT) for child in children]).start()
-
-    settings = load_bench_settings(
-        url=server.url, arrivals="constant:20", seconds=4.0, warmup_seconds=1.0, answer_tokens="3"
-    )
-    bench = prepare(settings)
-    stalled: list[float] = []
-
-    def at_two_seconds(now: dict[str, float]) -> None:
-        if now["seconds"] >= 2.0 and not stalled:
-            stalled.append(now["seconds"])
-            stall()
-
-    run = bench.run("stalled", bench.load.arrivals, progress=at_two_seconds)
+    run = run_stalled(server.url)
     assert not run.valid
     assert run.findings[0].code == "client_late"
     assert run.figures["ttft_seconds"]["max"] > 1.0  # counted from when requests were due
@@ -173,7 +143,7 @@ def test_a_mix_of_no_adapters_is_refused(server):
 
 
 def test_a_run_without_an_answer_is_no_run_of_zeros(tmp_path):
-    spec = scripted("failing", tmp_path / "home", fail_after_tokens=2)
+    spec = known_server("failing", tmp_path / "home", {"fail_after_tokens": 2})
     with running([spec], logs=tmp_path, ready_seconds=120.0) as servers:
         bench = prepare(load_bench_settings(url=servers["failing"].url, arrivals="closed:2", seconds=1.0))
         with pytest.raises(NothingMeasuredError, match="generation_failed"):
