@@ -57,6 +57,8 @@ def peers(
 
     Example: hotswap bench peers --peer vllm --peer tutorial --concurrency 1,32 --rounds 5
     """
+    import tempfile
+
     from benchmarks.load.arrivals import parse_arrivals
     from benchmarks.load.peers.contest import Contest
     from benchmarks.load.peers.findings import conclude
@@ -84,8 +86,8 @@ def peers(
         gguf=gguf,
     )
     settings.out.mkdir(parents=True, exist_ok=True)
-    lineup = make_lineup(choices, dialects, options, settings.out)
-    with Progress() as progress:
+    with Progress() as progress, tempfile.TemporaryDirectory(prefix="hotswap-peers-") as work:
+        lineup = make_lineup(choices, dialects, options, Path(work))
         contest = Contest(
             lineup,
             settings,
