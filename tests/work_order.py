@@ -34,6 +34,10 @@ LONGEST: tuple[tuple[str, ...], ...] = (
     (f"{_CPU}/test_engine_quantised.py",),
     (f"{_CPU}/test_engine_paths.py",),
     ("tests/adapters/export/test_export_served.py",),
+    ("tests/quantize/recovery/test_make.py",),
+    ("tests/quantize/test_run.py",),
+    ("tests/adapters/training/test_processes.py",),
+    ("tests/bases/test_embedded_model.py",),
 )
 """Units of files, longest first. All other files are units of their own, in the order of their paths."""
 

@@ -69,10 +69,18 @@ def test_values_arrive_with_their_types() -> None:
     }
 
 
-@pytest.mark.parametrize("name", sorted(ServeSettings.model_fields))
-def test_every_setting_has_an_option_with_description_default_and_variable(name: str) -> None:
+@pytest.fixture(scope="module")
+def help_of_serve() -> str:
+    """The help of all settings of the server, in one line."""
     result, _ = run("--help", settings=ServeSettings)
-    text = " ".join(result.output.replace("│", " ").split())
+    return " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("name", sorted(ServeSettings.model_fields))
+def test_every_setting_has_an_option_with_description_default_and_variable(
+    name: str, help_of_serve: str
+) -> None:
+    text = help_of_serve
     field = ServeSettings.model_fields[name]
     assert "--" + name.replace("_", "-") in text
     assert f"[SAMPLE_{name.upper()}]" in text
