@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.agreement.tool import Tool
 from benchmarks.agreement.workload import Reading, Workload
+from benchmarks.closed_loop.plan import rotated
 from benchmarks.load.bench import prepare
 from benchmarks.load.settings import load_bench_settings
 from benchmarks.statistics import Spread, paired_ratios, spread
@@ -57,26 +59,21 @@ def measure(
     """The same load by both, the other one first in each round. Raises BenchmarkError."""
     pairs = []
     for number in range(rounds):
-
-        def run_theirs(number: int = number) -> Reading:
-            say(f"round {number + 1} of {rounds}: {tool.requirement}")
-            return tool.run(programs, workload, folder / f"{tool.name}-{number + 1}")
-
-        def run_ours(number: int = number) -> Reading:
-            say(f"round {number + 1} of {rounds}: hotswap bench run")
-            return measure_ours(workload, seed=workload.seed + number)
-
-        if number % 2:
-            ours = run_ours()
-            theirs = run_theirs()
-        else:
-            theirs = run_theirs()
-            ours = run_ours()
-        pairs.append(Pair(ours, theirs))
+        # Other texts in each round: no prefix cache knows them.
+        load = replace(workload, seed=workload.seed + number)
+        sides: dict[str, Callable[[], Reading]] = {
+            tool.requirement: partial(tool.run, programs, load, folder / f"{tool.name}-{number + 1}"),
+            "hotswap bench run": partial(measure_ours, load),
+        }
+        readings = {}
+        for name in rotated(list(sides), number):
+            say(f"round {number + 1} of {rounds}: {name}")
+            readings[name] = sides[name]()
+        pairs.append(Pair(ours=readings["hotswap bench run"], theirs=readings[tool.requirement]))
     return pairs
 
 
-def measure_ours(workload: Workload, *, seed: int) -> Reading:
+def measure_ours(workload: Workload) -> Reading:
     """What `hotswap bench run --api completions` measures. Raises BenchmarkError."""
     settings = load_bench_settings(
         url=workload.url,
@@ -87,7 +84,7 @@ def measure_ours(workload: Workload, *, seed: int) -> Reading:
         prompt_tokens=str(workload.prompt_tokens),
         answer_tokens=str(workload.answer_tokens),
         adapters="none",
-        seed=seed,
+        seed=workload.seed,
     )
     figures = prepare(settings).run("ours", workload.arrivals).figures
     return Reading(

@@ -29,7 +29,7 @@ def command(workload: Workload, folder: Path) -> Sequence[str]:
         *("--tokenizer", f"kind=huggingface_auto,model={workload.tokenizer}"),
         "--data",
         f"kind=synthetic_text,prompt_tokens={workload.prompt_tokens},output_tokens={workload.answer_tokens}",
-        *("--seed", f"kind=static,seed={workload.seed}"),
+        *("--seed", f"kind=static,value={workload.seed}"),
         *("--output", f"kind=json,path={folder / RESULT}"),
         "--disable-console-interactive",
     )

@@ -50,7 +50,8 @@ def make_lineup(
     """Find every program and file before anything starts; `dialects` are those that the gateway is asked in.
 
     Peers are asked in OpenAI's: the last of `dialects` that is, else `completions`. The gateway's home, adapters
-    and converted files go into `folder`. Raises LoadOptionError, PeerUnavailableError, BaseModelError, SettingsError.
+    and converted files go into `folder`.
+    Raises LoadOptionError, PeerUnavailableError, BaseModelError, SettingsError.
     """
     theirs: Dialect = next((one for one in reversed(dialects) if one != "generate"), "completions")
     if options.adapters and options.gateway_url is not None:
