@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bases.errors import BaseNotFoundError
+from benchmarks.closed_loop.sigterm import ending_on_sigterm
 from benchmarks.load.bench import Bench
 from benchmarks.load.churn import Changes, parse_churn, plan_churn
 from benchmarks.load.errors import LoadOptionError
@@ -57,13 +58,14 @@ def guests(
 ) -> Iterator[Guests]:
     """Make `sources` random adapters, ranks dealt in turn, and load `names` from the first of them.
 
-    After the block the names are unloaded and the files are gone. Raises LoadOptionError for a name that is taken,
-    GatewayRefusedError, GatewayUnreachableError.
+    After the block, and on SIGTERM, the names are unloaded and the files are gone. Raises LoadOptionError for a name
+    that is taken, GatewayRefusedError, GatewayUnreachableError.
     """
     # The gateway looks for new adapters in folders without a dot alone, where it does so by itself.
     folder = f".hotswap-bench-{os.getpid()}"
     made = tuple(f"{folder}/{number}" for number in range(max(2, sources, len(names))))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(ending_on_sigterm())
         client = stack.enter_context(GatewayClient(url, admin_key=admin_key))
         taken = {adapter["name"] for adapter in client.list_adapters()["adapters"] if adapter["live"]}
         if taken & set(names):
