@@ -18,6 +18,7 @@ from serve.gateway import Phase
 from serve.http.host import LOOPBACK_NAMES
 from serve.settings import ServeSettings
 from serve.shutdown import drain
+from tests.patience import patient
 from tests.serve.asgi_call import events_of
 from tests.serve.conftest import ScriptedGateway
 
@@ -216,7 +217,7 @@ async def test_an_engine_that_is_given_up_is_told_once(make_settings: MakeSettin
     life = GatewayLife(make_settings(engine_max_restarts=0), engine=engine, on_lost=lambda: lost.append(True))
     gateway = await life.up()
     engine.die()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patient(5)):
         while not lost:
             await asyncio.sleep(0.01)
     with pytest.raises(EngineError, match="max-restarts 0"):
@@ -233,7 +234,7 @@ async def test_an_engine_that_ends_while_draining_is_no_loss(make_settings: Make
     await drain(gateway, 1.0)
     engine.die()
     with pytest.raises(EngineError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patient(5)):
             while True:
                 await gateway.engine.check_health()
                 await asyncio.sleep(0.01)

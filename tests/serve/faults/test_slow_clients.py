@@ -15,7 +15,7 @@ from tests.patience import patient
 from tests.serve.faults.client import aborts, http, refusal, strangers, undisturbed, until, wire
 
 DEADLINE_SECONDS = 0.5
-SLACK_SECONDS = 1.5
+SLACK_SECONDS = patient(1.5)
 
 
 async def seconds_until_closed(line, *, drip: bytes = b"") -> float:
