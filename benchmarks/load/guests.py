@@ -58,7 +58,7 @@ def guests(
 ) -> Iterator[Guests]:
     """Make `sources` random adapters, ranks dealt in turn, and load `names` from the first of them.
 
-    After the block, and on SIGTERM, the names are unloaded and the files are gone. Raises LoadOptionError for a name
+    After the block, and on SIGTERM, the names are unloaded and the files are gone. Raises LoadOptionError for one
     that is taken, GatewayRefusedError, GatewayUnreachableError.
     """
     # The gateway looks for new adapters in folders without a dot alone, where it does so by itself.
