@@ -22,6 +22,8 @@ METRICS: dict[str, tuple[tuple[str, ...], bool]] = {
     "icl_p99": (("icl_seconds", "p99"), False),
     "e2e_p50": (("e2e_seconds", "p50"), False),
     "e2e_p99": (("e2e_seconds", "p99"), False),
+    "overhead_mean": (("overhead_seconds", "mean"), False),
+    "overhead_p99": (("overhead_seconds", "p99"), False),
     "failed": (("counts", "failed"), False),
     "idle_cpu": (("idle", "cpu_share"), False),
     "idle_memory": (("idle", "memory_bytes"), False),

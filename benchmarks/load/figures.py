@@ -26,6 +26,7 @@ DEFINITIONS: dict[str, str] = {
     "unloaded": "answered 404 because the measurement had unloaded the adapter; counts for nothing else",
     "cold": "first answer of a version that was loaded during the run; all others are warm",
     "dispatch delay": "due to sent: what the client is late",
+    "gateway overhead": "sent to last byte, less the wait for a place and the time that the engine had it",
     "fairness": "Jain's index over the adapters' SLO attainment; 1: all alike",
 }
 

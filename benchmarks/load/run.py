@@ -186,6 +186,8 @@ def measure(
         raise NothingMeasuredError(
             f"{name}: none of {figures['counts']['measured']} requests was answered in full: {reasons}"
         )
+    stages = stage_split(records, window, server)
+    figures["overhead_seconds"] = stages["overhead_seconds"] if stages is not None else None
     by_adapter = adapter_figures(records, window, slo)
     return RunResult(
         name=name,
@@ -213,7 +215,7 @@ def measure(
             "foreign_cpu_share": foreign_cpu_share,  # of the machine, used by neither client nor server
         },
         server=dict(server),
-        stages=stage_split(records, window, server),
+        stages=stages,
         swaps=list(verbs),
     )
 
