@@ -25,7 +25,9 @@ def arm_tables(conclusion: Mapping[str, Any]) -> list[Table]:
     for figure in conclusion["arms"]:
         arms.setdefault(figure["arm"], {})[figure["metric"]] = figure
     quality: Mapping[str, str] = conclusion.get("quality", {})
-    note = f"Median of {conclusion['rounds']} rounds (least to greatest); arms took turns in each."
+    rounds = conclusion["rounds"]
+    spread = "One round" if rounds == 1 else f"Median of {rounds} rounds (least to greatest)"
+    note = f"{spread}; arms took turns."
     notes = (note, *conclusion.get("notes", ()))
     values = [
         (

@@ -61,14 +61,21 @@ class Budget:
         return max(0.0, self._end - self._clock())
 
     def lengths(self, part: Need, later: Sequence[Need] = ()) -> Lengths | None:
-        """How long the runs of `part` may be when `later` parts follow; None when there is no time for it."""
-        needs = (part, *later)
-        besides = sum(need.runs for need in needs) * self._besides_seconds
-        window = (self.left_seconds - REPORT_SECONDS - besides) / sum(need.windows for need in needs)
-        window = min(window, MOST_SECONDS)
+        """How long the runs of `part` may be when `later` parts follow; None when there is no time for it.
+
+        When there is not enough for all, the part has the shortest windows, and later ones what it leaves.
+        """
+        window = self._window((part, *later))
+        if window < LEAST_SECONDS and self._window((part,)) >= LEAST_SECONDS:
+            window = LEAST_SECONDS
         if window < LEAST_SECONDS:
             return None
+        window = min(window, MOST_SECONDS)
         return Lengths(round(window * part.warmup, 1), round(window * part.window, 1))
+
+    def _window(self, needs: Sequence[Need]) -> float:
+        besides = sum(need.runs for need in needs) * self._besides_seconds
+        return (self.left_seconds - REPORT_SECONDS - besides) / sum(need.windows for need in needs)
 
     def took(self, seconds: float, part: Need, lengths: Lengths) -> None:
         """A part is over: what it took besides its windows is expected of those that follow."""

@@ -19,11 +19,11 @@ def of_closed_loop(measurement: Measurement) -> list[Headline]:
     runs = {run["name"]: run["figures"] for run in measurement.runs}
     loops = [loop for loop in measurement.conclusion["loops"] if loop["who"] == "adapters"]
     first, last = runs[loops[0]["run"]], runs[loops[-1]["run"]]
-    most = f"{loops[-1]['concurrency']} requests at once"
+    most = f"{loops[-1]['concurrency']} at once"
     found = [(f"{last['output_tok_s']:.0f}", f"tok/s of all adapters, {most}")]
     if first["tpot_seconds"] is not None:
         least = loops[0]["concurrency"]
-        found.append((_ms(first["tpot_seconds"]["p50"]), f"TPOT p50 at {least}"))
+        found.append((_ms(first["tpot_seconds"]["p50"]), f"TPOT p50, {least} at once"))
     ratio = _ratio(measurement, loops[-1]["arm"], "output_tok_s")
     if ratio is not None:
         found.append((f"{ratio:.2f}", f"of the base's tok/s, {most}"))
@@ -44,7 +44,7 @@ def of_open_loop(measurement: Measurement) -> list[Headline]:
     ]
     if figures["ttft_seconds"] is not None:
         ttft = figures["ttft_seconds"]
-        found.append((f"{1000 * ttft['p50']:.0f} / {_ms(ttft['p99'])}", "TTFT p50 / p99 at that rate"))
+        found.append((f"{1000 * ttft['p50']:.0f} / {1000 * ttft['p99']:.0f}", "ms, TTFT p50 / p99 at that rate"))
     return found
 
 

@@ -45,7 +45,7 @@ PARTS: tuple[Part, ...] = (
         Need(runs=len(measures.RATES), window=1.1),
         measures.open_loop,
         headlines.of_open_loop,
-        ("goodput", "throughput-latency", "ttft"),
+        ("goodput", "throughput-latency", "ttft", "stages"),
     ),
     Part(
         "mix",
@@ -54,7 +54,7 @@ PARTS: tuple[Part, ...] = (
         Need(runs=2),
         measures.mixes,
         headlines.of_mixes,
-        ("adapters",),
+        ("adapters", "heat-map"),
     ),
     Part(
         "swap",
@@ -63,7 +63,7 @@ PARTS: tuple[Part, ...] = (
         Need(runs=2),
         measures.swaps,
         headlines.of_swaps,
-        ("ttft", "timeline"),
+        ("ttft", "tpot", "timeline"),
     ),
     Part(
         "overload",
@@ -72,7 +72,7 @@ PARTS: tuple[Part, ...] = (
         Need(runs=1, warmup=0.6),
         measures.overload,
         headlines.of_overload,
-        ("timeline",),
+        ("timeline", "server"),
     ),
     Part(
         "idle",

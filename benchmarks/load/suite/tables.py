@@ -13,7 +13,6 @@ from benchmarks.load.suite.result import SuiteResult
 from benchmarks.load.swap_tables import changes_table
 from benchmarks.load.table import Table
 from benchmarks.load.tables import machine_rows
-from benchmarks.load.validity import FEW_REQUESTS
 
 _GIB = 1024**3
 
@@ -46,25 +45,16 @@ def part_tables(measurement: Measurement) -> list[Table]:
 
 
 def part_findings(measurement: Measurement) -> list[tuple[bool, str]]:
-    """(whether a run does not count, what speaks against it); runs that are merely short share a line."""
-    few = [
-        name_of(run)
-        for run in measurement.runs
-        if any(finding["code"] == "few_requests" for finding in run["findings"])
-    ]
-    found = [
-        (finding["invalid"], f"{name_of(run)}: {finding['message']}")
-        for run in measurement.runs
-        for finding in run["findings"]
-        if finding["code"] != "few_requests"
-    ]
-    if few:
-        found.append(
-            (
-                False,
-                f"p99 is hardly more than the slowest of fewer than {FEW_REQUESTS} requests: {'; '.join(few)}",
-            )
-        )
+    """(whether runs do not count, what speaks against them): a line for each kind, with one run's words for it."""
+    kinds: dict[tuple[bool, str], list[tuple[str, str]]] = {}
+    for run in measurement.runs:
+        for finding in run["findings"]:
+            kind = (finding["invalid"], finding["code"])
+            kinds.setdefault(kind, []).append((name_of(run), finding["message"]))
+    found = []
+    for (invalid, _), runs in sorted(kinds.items(), key=lambda kind: not kind[0][0]):
+        names = "; ".join(name for name, _ in runs)
+        found.append((invalid, f"{names}: {'e.g. ' if len(runs) > 1 else ''}{runs[0][1]}"))
     return found
 
 

@@ -80,6 +80,11 @@ def test_the_windows_of_one_part_stand_to_anothers_as_they_should():
     assert lengths == Lengths(round(0.5 * plain, 1), round(2.0 * plain, 1))
 
 
+def test_when_time_is_short_parts_are_short_before_they_are_left_out():
+    budget = Budget(1.0, Clock())
+    assert budget.lengths(Need(2), [Need(4)]) == Lengths(0.2 * LEAST_SECONDS, LEAST_SECONDS)
+
+
 def test_a_part_for_which_no_time_is_left_gets_none():
     clock = Clock()
     budget = Budget(1.0, clock)

@@ -43,8 +43,8 @@ def test_the_same_is_in_page_and_markdown(folder):
 
 def test_the_headlines_say_what_was_measured():
     found = {what: value for value, what in headlines_of(suite()[0])}
-    assert found["tok/s of all adapters, 1 requests at once"] == "40"
-    assert found["of the base's tok/s, 1 requests at once"] == "0.50"
+    assert found["tok/s of all adapters, 1 at once"] == "40"
+    assert found["of the base's tok/s, 1 at once"] == "0.50"
     assert found["req/s with 100% within content"] == "5.0"  # at the higher rate TTFT is beyond the limit
     assert found["of a core at rest"] == "2.0%"
     assert found["memory, with 2 adapters"] == "2.0 GiB"
