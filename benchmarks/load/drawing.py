@@ -32,14 +32,13 @@ class Plot:
     png: bytes = b""  # none where nobody asked for it
 
 
-def draw(name: str, fill: Fill) -> str:
-    """An SVG element with what `fill` puts on its axes; `name` is another one for each plot of a page."""
-    return _draw(name, fill, png=False)[0]
+def drawn(kind: str, name: str, title: str, caption: str, fill: Fill, *, png: bool = False) -> Plot:
+    """What `fill` puts on its axes as an SVG element, and with `png` the same figure as a PNG file on white.
 
-
-def draw_with_png(name: str, fill: Fill) -> tuple[str, bytes]:
-    """The same figure as an SVG element and as a PNG file on white."""
-    return _draw(name, fill, png=True)
+    `name` is another one for each plot of a page.
+    """
+    svg, picture = _draw(name, fill, png=png)
+    return Plot(kind, title, caption, svg, name, picture)
 
 
 def write_pngs(plots: Sequence[Plot], folder: Path) -> None:

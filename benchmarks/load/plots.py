@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.inline_svg import INK
 from benchmarks.load.bars import MOST_BARS, fill_arms, fill_stages
-from benchmarks.load.drawing import COLOURS, Fill, Plot, draw, draw_with_png, log_axis
+from benchmarks.load.drawing import COLOURS, Fill, Plot, drawn, log_axis
 from benchmarks.load.heat_map import fill_heat_map, heat_map
 from benchmarks.load.result_file import Measurement
 from benchmarks.load.run import RunResult
@@ -46,13 +46,11 @@ def plots_of(
 
     `prefix` sets ids apart where a page shows several measurements. With `png` each is a PNG file too.
     """
-    found = []
-    for kind, name, title, caption, fill in _candidates(measurement, runs):
-        if kind in kinds:
-            name = prefix + name
-            svg, picture = draw_with_png(name, fill) if png else (draw(name, fill), b"")
-            found.append(Plot(kind, title, caption, svg, name, picture))
-    return found
+    return [
+        drawn(kind, prefix + name, title, caption, fill, png=png)
+        for kind, name, title, caption, fill in _candidates(measurement, runs)
+        if kind in kinds
+    ]
 
 
 def _candidates(measurement: Measurement, runs: Sequence[RunResult]) -> Iterator[_Candidate]:
@@ -77,7 +75,8 @@ def _candidates(measurement: Measurement, runs: Sequence[RunResult]) -> Iterator
             "goodput",
             "goodput",
             "Goodput against offered rate",
-            "The dotted line is a server that answers everything in time.",
+            "The dotted line is a server that answers everything in time"
+            + ("; the dashed one is the capacity." if "capacity_req_s" in measurement.conclusion else "."),
             partial(_goodput, measurement=measurement),
         )
     yield from _distributions(measurement, runs, by_arm=in_turns)
@@ -190,6 +189,9 @@ def _goodput(axes: Any, measurement: Measurement) -> None:
     order = sorted(range(len(offered)), key=lambda place: offered[place])
     axes.plot([offered[p] for p in order], [good[p] for p in order], "o-", color=COLOURS[2], markersize=6)
     axes.plot([0, max(offered)], [0, max(offered)], ":", color=INK, linewidth=0.8)
+    capacity = measurement.conclusion.get("capacity_req_s")
+    if capacity is not None:
+        axes.axvline(capacity, color=INK, linewidth=0.8, linestyle="--")
     axes.set_xlabel("offered, requests per second")
     axes.set_ylabel("good, requests per second")
     axes.set_xlim(left=0)

@@ -6,22 +6,30 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.load.drawing import COLOURS, Plot, draw
+from benchmarks.load.drawing import COLOURS, Plot, drawn
 from benchmarks.load.plots import plots_of
 from benchmarks.load.result_file import Measurement
 from benchmarks.load.run import RunResult
 
 
 def part_plots(
-    key: str, kinds: Sequence[str], measurement: Measurement, runs: Sequence[RunResult]
+    key: str,
+    kinds: Sequence[str],
+    measurement: Measurement,
+    runs: Sequence[RunResult],
+    *,
+    png: bool = False,
 ) -> list[Plot]:
-    """Those of `kinds` that have something to show; `key` sets their ids apart from other parts'."""
+    """Those of `kinds` that have something to show; `key` sets their ids apart from other parts'.
+
+    With `png` each is a PNG file too.
+    """
     found = []
     if "tax" in kinds:
         caption = "Tokens per second of base and adapters by requests at once."
-        svg = draw(f"{key}-tax", partial(_by_concurrency, measurement=measurement))
-        found.append(Plot("tax", "What adapters cost", caption, svg))
-    return [*found, *plots_of(measurement, runs, kinds, prefix=f"{key}-")]
+        fill = partial(_by_concurrency, measurement=measurement)
+        found.append(drawn("tax", f"{key}-tax", "What adapters cost", caption, fill, png=png))
+    return [*found, *plots_of(measurement, runs, kinds, prefix=f"{key}-", png=png)]
 
 
 def _by_concurrency(axes: Any, measurement: Measurement) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load.drawing import Plot
+from benchmarks.load.drawing import Plot, write_pngs
 from benchmarks.load.markdown import table_lines
 from benchmarks.load.page import page_environment
-from benchmarks.load.result_file import Measurement
 from benchmarks.load.run import RunResult
 from benchmarks.load.suite.parts import BY_KEY, Part
 from benchmarks.load.suite.plots import part_plots
@@ -39,14 +38,20 @@ class Section:
 
 
 def write_report(result: SuiteResult, runs: Mapping[str, Sequence[RunResult]], folder: Path) -> None:
-    """`report.html`, `report.md`, `result.json` and `requests.jsonl` in `folder`."""
+    """`report.html`, `report.md`, `result.json`, `requests.jsonl`, and each plot as PNG in `plots`, in `folder`."""
     write_suite(result, runs, folder)
     (folder / "report.md").write_text(render_markdown(result), encoding="utf-8")
-    (folder / "report.html").write_text(render_page(result, runs), encoding="utf-8")
+    sections = _sections(result, runs, png=True)
+    (folder / "report.html").write_text(_page(result, sections), encoding="utf-8")
+    write_pngs([plot for section in sections for plot in section.plots], folder / "plots")
 
 
 def render_page(result: SuiteResult, runs: Mapping[str, Sequence[RunResult]]) -> str:
     """The whole page."""
+    return _page(result, _sections(result, runs))
+
+
+def _page(result: SuiteResult, sections: Sequence[Section]) -> str:
     return (
         page_environment()
         .get_template(_TEMPLATE)
@@ -55,7 +60,7 @@ def render_page(result: SuiteResult, runs: Mapping[str, Sequence[RunResult]]) ->
             result=result,
             missing=missing_lines(result),
             tiles=headlines_of(result),
-            sections=[_section(key, one, runs.get(key, ())) for key, one in result.parts.items()],
+            sections=sections,
             conditions=[conditions_table(result), definitions_table()],
         )
     )
@@ -83,11 +88,15 @@ def title_of(result: SuiteResult) -> str:
     return f"Load on {result.gateway['base']} with {len(result.gateway['ranks'])} adapters"
 
 
-def _section(key: str, measurement: Measurement, runs: Sequence[RunResult]) -> Section:
-    part = BY_KEY[key]
-    return Section(
-        part,
-        part_findings(measurement),
-        part_plots(key, part.plots, measurement, runs),
-        part_tables(measurement),
-    )
+def _sections(
+    result: SuiteResult, runs: Mapping[str, Sequence[RunResult]], *, png: bool = False
+) -> list[Section]:
+    return [
+        Section(
+            BY_KEY[key],
+            part_findings(measurement),
+            part_plots(key, BY_KEY[key].plots, measurement, runs.get(key, ()), png=png),
+            part_tables(measurement),
+        )
+        for key, measurement in result.parts.items()
+    ]
