@@ -35,6 +35,8 @@ def report_tables(measurement: Measurement) -> list[Table]:
     tables += [_throughput(measurement), _latency(measurement), *server_tables(measurement.runs)]
     if (changes := changes_table(measurement.runs)) is not None:
         tables.append(changes)
+    if any(run["figures"]["failures"] for run in measurement.runs):
+        tables.append(_failures(measurement))
     with_adapters = (run for run in measurement.runs if set(run["adapters"]) != {"base"})
     tables.extend(_adapters(run) for run in with_adapters)
     tables += [_conditions(measurement), definitions_table()]
@@ -123,6 +125,7 @@ def _latency(measurement: Measurement) -> Table:
             ("TPOT", "tpot_seconds"),
             ("ICL", "icl_seconds"),
             ("E2E", "e2e_seconds"),
+            ("rejection", "rejection_seconds"),
         ):
             found = run["figures"].get(name)
             if found is None:
@@ -145,6 +148,16 @@ def _latency(measurement: Measurement) -> Table:
     note = (f"* of fewer than {_FEW_FOR_P99} values: near the slowest one",) if few else ()
     headings = ("run", "ms", "p50", "95 % interval", "p90", "p99", "max", "n")
     return Table("Latency, milliseconds", headings, tuple(rows), note)
+
+
+def _failures(measurement: Measurement) -> Table:
+    """Rejections and cancellations are told apart from what failed by their first word."""
+    rows = tuple(
+        (run["name"], *reason.partition(": ")[::2], str(count))
+        for run in measurement.runs
+        for reason, count in sorted(run["figures"]["failures"].items(), key=lambda item: -item[1])
+    )
+    return Table("Requests without a whole answer", ("run", "outcome", "code", "requests"), rows)
 
 
 def _adapters(run: Mapping[str, Any]) -> Table:

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks.load.arrivals import parse_arrivals
+from benchmarks.load.commands.app import bench_app
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.overload import beyond_capacity, closed_loops, parse_factors
 from benchmarks.load.overload_tables import overload_lines, overload_table
@@ -118,3 +120,8 @@ def test_multiples_that_mean_nothing_are_refused(text: str) -> None:
 def test_closed_loops_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(LoadOptionError, match="--capacity-workers"):
         closed_loops(text, parse_arrivals("closed:1"))
+
+
+def test_rates_and_multiples_are_not_asked_for_together() -> None:
+    done = CliRunner().invoke(bench_app, ["sweep", "--rates", "1", "--times-capacity", "1"])
+    assert isinstance(done.exception, LoadOptionError)

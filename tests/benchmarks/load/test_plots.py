@@ -190,6 +190,22 @@ def test_the_tables_show_stages_overhead_and_the_servers_count() -> None:
     assert [line[:2] for line in versions.rows] == [("base", "30"), ("adapter-0@3f2a91c0", "10")]
 
 
+def test_rejections_stand_apart_from_failures_with_their_own_latency() -> None:
+    run = run_of("closed:1")
+    run.records += [
+        Record(90, 2.0, 2.0, None, 2, outcome="rejected", status=429, code="queue_full", done_seconds=2.05),
+        Record(91, 2.0, 2.0, None, 2, outcome="cut", code="no_last_event", done_seconds=2.5),
+    ]
+    run.figures = run_figures(run.records, WINDOW, SLO)
+    tables = {table.title: table for table in report_tables(measurement_of([run]))}
+    assert tables["Requests without a whole answer"].rows == (
+        ("closed:1", "rejected", "queue_full", "1"),
+        ("closed:1", "cut", "no_last_event", "1"),
+    )
+    latency = {row[1]: row[2] for row in tables["Latency, milliseconds"].rows}
+    assert latency["rejection"] == "50.0"
+
+
 @pytest.mark.parametrize(("name", "expected"), [("time-poisson:0.5", "time-poisson-0-5"), ("../x/", "x")])
 def test_a_file_is_called_after_its_plot_and_stays_in_its_folder(name: str, expected: str) -> None:
     assert file_name(Plot("ttft", "", "", "", name)) == expected
