@@ -15,6 +15,7 @@ from benchmarks.load.bench import Bench
 from benchmarks.load.commands.app import bench_app
 from benchmarks.load.errors import LoadOptionError, NothingMeasuredError
 from benchmarks.load.figures import Window
+from benchmarks.load.guests import guests
 from benchmarks.load.own_gateway import OwnGateway, own_gateway
 from benchmarks.load.record import Record
 from benchmarks.load.rounds import Arm, Turn
@@ -203,9 +204,20 @@ def test_adapters_change_during_any_run(gateway: OwnGateway, given: list[str], t
         (["--adapters", "2"], "--adapters"),
         (["--no-stream"], "--no-stream"),
         (["--adapter-root", "/nowhere/at/all"], "--adapter-root"),
+        (["--adapter-base", "nowhere"], "--adapter-base"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given: list[str], more: list[str], message: str) -> None:
     done = run("swap", *given, *more)
     assert isinstance(done.exception, LoadOptionError)
     assert message in str(done.exception)
+
+
+def test_a_name_that_is_taken_is_left_alone(gateway: OwnGateway) -> None:
+    before = state(gateway)
+    with (
+        pytest.raises(LoadOptionError, match="serves adapter-0 already"),
+        guests(gateway.url, gateway.maker, ["new", "adapter-0"], sources=2, ranks=[8]),
+    ):
+        pass
+    assert state(gateway) == before
