@@ -36,6 +36,7 @@ from serve.http.exchange import ExchangeLimits, Exchanges
 from serve.http.host import LOOPBACK_NAMES
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.canary import CanaryJudge
+from serve.lifecycle.file_work import FileWork
 from serve.lifecycle.listing import Listing
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.residents import Residents
@@ -95,6 +96,7 @@ class GatewayLife:
         self._engine: SupervisedEngine | None = None
         self._registry: Registry | None = None
         self._keys: KeyRing | None = None
+        self._files: FileWork | None = None
         self._grammars: GrammarGuard | None = None
         self._watcher: FolderWatcher | None = None
         self._tracing: Tracing | None = None
@@ -135,10 +137,13 @@ class GatewayLife:
         store = AdapterStore(settings.home / "store")
         await asyncio.to_thread(store.clean)
         note_stage("registry open")
+        files = self._files = FileWork()
+        if settings.engine == "vllm" and self._given is None:
+            files.start()
         # Beside the engine's start, which leaves cores idle: afterwards it would slow the first answers.
         async with _warming(grammars):
             await engine.start()
-            self.gateway = self._assemble(engine, registry, keys, store, target, grammars, reviewers)
+            self.gateway = self._assemble(engine, registry, keys, store, files, target, grammars, reviewers)
             await self.gateway.operations.recover()
             await self.gateway.adapters.converge()
             note_stage("adapters restored")
@@ -170,6 +175,7 @@ class GatewayLife:
         registry: Registry,
         keys: KeyRing,
         store: AdapterStore,
+        files: FileWork,
         target: TargetBase,
         grammars: GrammarGuard,
         reviewers: list[TextReviewer],
@@ -209,6 +215,7 @@ class GatewayLife:
             events=events,
             open_source=_sources(settings, store).open,
             hold=admission.hold,
+            file_work=files,
         )
         key = settings.admin_key.get_secret_value() if settings.admin_key is not None else None
         canaries = CanaryJudge(manager.board, manager, metrics)
@@ -290,6 +297,9 @@ class GatewayLife:
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.stop()
+        files, self._files = self._files, None
+        if files is not None:
+            await files.close()
         keys, self._keys = self._keys, None
         if keys is not None:
             await keys.close()

@@ -36,7 +36,7 @@ def follow_starter() -> None:
     starter = os.environ.pop(SERVER_VARIABLE, "")
     if starter:
         _server_id = os.getpid()
-        _die_with(int(starter))
+        die_with(int(starter))
 
 
 def follow_parent() -> None:
@@ -45,10 +45,11 @@ def follow_parent() -> None:
     if parent is None or parent.pid is None or sys.platform != "linux":
         return
     if multiprocessing.current_process().name.startswith(_CORE_NAME):
-        _die_with(_server_id or parent.pid)
+        die_with(_server_id or parent.pid)
 
 
-def _die_with(parent_id: int) -> None:
+def die_with(parent_id: int) -> None:
+    """Let the kernel kill this process together with its parent, which has that id. For Linux."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_id:  # it went before the kernel was asked
         os.kill(os.getpid(), signal.SIGKILL)

@@ -142,7 +142,7 @@ class BringUp:
         with managed.timed("verify"):
             if record is not None:
                 path = await self.files.find(record)
-            elif await asyncio.to_thread(self._store.verify, managed.version.digest):
+            elif await self.files.verify(managed.version.digest):
                 path = await asyncio.to_thread(self._store.path, managed.version.digest)
             else:
                 raise LifecycleError("its files in the store are gone or damaged; load it again")

@@ -7,9 +7,9 @@ import logging
 
 from adapters.errors import AdapterError
 from adapters.registry.records import NameRecord
-from adapters.store import AdapterStore
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.desired import DesiredState, wanted
+from serve.lifecycle.kept_files import KeptFiles
 from serve.lifecycle.version import ManagedVersion
 
 logger = logging.getLogger("hotswap.adapters")
@@ -20,15 +20,13 @@ class Housekeeping:
 
     def __init__(
         self,
-        store: AdapterStore,
+        files: KeptFiles,
         desired: DesiredState,
         board: AdapterBoard,
-        files: asyncio.Lock,
         *,
         keep_versions: int,
     ) -> None:
-        """`files` is held while files go, so that nobody publishes them meanwhile."""
-        self._store = store
+        """The lock of `files` is held while files go, so that nobody publishes them meanwhile."""
         self._desired = desired
         self._board = board
         self._files = files
@@ -57,9 +55,9 @@ class Housekeeping:
     async def drop_files(self, digest: str) -> None:
         """Remove the files of a version unless some name has that content still."""
         try:
-            async with self._files:
+            async with self._files.lock:
                 if not await self._desired.holds_content(digest):
-                    await asyncio.to_thread(self._store.remove, digest)
+                    await self._files.remove(digest)
         except AdapterError as error:
             logger.warning("the files of version %s stay in the store: %s", digest[:8], error)
 

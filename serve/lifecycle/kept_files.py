@@ -15,6 +15,7 @@ from adapters.report import CheckReport
 from adapters.source import resolve_source
 from adapters.store import AdapterStore
 from serve.errors import LifecycleError
+from serve.lifecycle.file_work import FileWork
 from serve.lifecycle.rules import AdapterRules
 
 logger = logging.getLogger("hotswap.adapters")
@@ -34,19 +35,22 @@ def local_sources(root: Path) -> OpenSource:
 
 
 class KeptFiles:
-    """What one gateway's store has. Belongs to one event loop; the disk is read in threads."""
+    """What one gateway's store has. Belongs to one event loop; the disk is read beside it."""
 
-    def __init__(self, store: AdapterStore, rules: AdapterRules, open_source: OpenSource) -> None:
+    def __init__(
+        self, store: AdapterStore, rules: AdapterRules, open_source: OpenSource, work: FileWork
+    ) -> None:
         # Two names may share one folder of the store: none is written while another's leftovers are removed.
         self.lock = asyncio.Lock()
         self._store = store
         self._rules = rules
         self._open_source = open_source
+        self._work = work
 
     async def check(self, folder: Path) -> CheckReport:
         """All that is wrong with the adapter in `folder`."""
         rules = self._rules
-        return await asyncio.to_thread(
+        return await self._work.run(
             check_adapter,
             folder,
             target=rules.target,
@@ -57,12 +61,20 @@ class KeptFiles:
     async def publish(self, folder: Path, digest: str) -> Path:
         """Copy a checked version into the store. Raises AdapterChangedError, AdapterStoreError."""
         async with self.lock:
-            return await asyncio.to_thread(self._store.publish, folder, digest)
+            return await self._work.run(self._store.publish, folder, digest)
 
     async def renew(self, folder: Path, digest: str) -> None:
         """Let the stored manifest and probe be those of `folder`."""
         async with self.lock:
-            await asyncio.to_thread(self._store.renew, folder, digest)
+            await self._work.run(self._store.renew, folder, digest)
+
+    async def verify(self, digest: str) -> bool:
+        """Whether a version is in the store, and undamaged."""
+        return await self._work.run(self._store.verify, digest)
+
+    async def remove(self, digest: str) -> None:
+        """Delete a version's files. Called while the lock is held."""
+        await self._work.run(self._store.remove, digest)
 
     async def find(self, record: VersionRecord) -> Path:
         """The folder of a registered version in this store, its bytes verified.
@@ -72,7 +84,7 @@ class KeptFiles:
         """
         self.check_fits(record)
         digest = record.version.digest
-        if await asyncio.to_thread(self._store.verify, digest):
+        if await self.verify(digest):
             return await asyncio.to_thread(self._store.path, digest)
         return await self._fetch(record)
 

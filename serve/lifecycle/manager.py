@@ -23,6 +23,7 @@ from serve.events import EventLog
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.bring_up import BringUp
 from serve.lifecycle.desired import DesiredState
+from serve.lifecycle.file_work import FileWork
 from serve.lifecycle.housekeeping import Housekeeping
 from serve.lifecycle.kept_files import KeptFiles, OpenSource, local_sources
 from serve.lifecycle.loading import Loading, LoadOrder
@@ -56,10 +57,12 @@ class AdapterManager(VersionVerbs):
         events: EventLog | None = None,
         open_source: OpenSource | None = None,
         hold: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        file_work: FileWork | None = None,
     ) -> None:
         """`hold` keeps new requests from the engine while it is entered (Admission.hold).
 
-        `open_source` gives the folder that a source names; None: folders below the root alone.
+        `open_source` gives the folder that a source names; None: folders below the root alone. `file_work` does
+        what reads and writes files; None: threads do.
         """
         self.rules = rules
         self._metrics = metrics
@@ -70,16 +73,14 @@ class AdapterManager(VersionVerbs):
         self._bring_up = BringUp(
             engine=engine,
             board=board,
-            files=KeptFiles(store, rules, self._open_source),
+            files=KeptFiles(store, rules, self._open_source, file_work or FileWork()),
             store=store,
             metrics=metrics,
             events=events,
             rules=rules,
             hold=hold,
         )
-        housekeeping = Housekeeping(
-            store, desired, board, self._bring_up.files.lock, keep_versions=rules.keep_versions
-        )
+        housekeeping = Housekeeping(self._bring_up.files, desired, board, keep_versions=rules.keep_versions)
         retirement = Retirement(engine, board, running, on_gone=self._left)
         reconciler = Reconciler(
             board=board,
