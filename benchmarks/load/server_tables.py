@@ -20,7 +20,7 @@ _SOURCES = {
 def server_tables(runs: Sequence[Mapping[str, Any]]) -> list[Table]:
     """Those for which there is something to show; where a server told nothing, why."""
     tables = []
-    if (stages := _stages(runs)) is not None:
+    if (stages := stages_table(runs)) is not None:
         tables.append(stages)
     if any(run.get("server") for run in runs):
         tables.append(_counts(runs))
@@ -29,7 +29,8 @@ def server_tables(runs: Sequence[Mapping[str, Any]]) -> list[Table]:
     return tables
 
 
-def _stages(runs: Sequence[Mapping[str, Any]]) -> Table | None:
+def stages_table(runs: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Means of each stage of each run; None where no server told."""
     known = [run for run in runs if run.get("stages")]
     if not known:
         return None

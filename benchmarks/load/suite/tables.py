@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.load.arm_tables import arm_tables
 from benchmarks.load.result_file import Measurement
+from benchmarks.load.server_tables import stages_table
 from benchmarks.load.suite.headlines import Headline, name_of
 from benchmarks.load.suite.parts import BY_KEY
 from benchmarks.load.suite.result import SuiteResult
@@ -37,6 +38,8 @@ def part_tables(measurement: Measurement) -> list[Table]:
     tables = [_runs(measurement)] if measurement.runs else []
     if "arms" in measurement.conclusion:
         tables += [table for table in arm_tables(measurement.conclusion) if table.title.startswith("Ratio")]
+    if "stages" in BY_KEY[measurement.mode].plots and (stages := stages_table(measurement.runs)) is not None:
+        tables.append(stages)
     if (changes := changes_table(measurement.runs)) is not None:
         tables.append(changes)
     if "idle" in measurement.conclusion:
