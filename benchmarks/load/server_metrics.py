@@ -93,9 +93,7 @@ def server_figures(scrapes: Sequence[Scrape], reason: str | None = None) -> dict
         "scrape_seconds": round(sum(scrape.took_seconds for scrape, _ in read) / len(read), 4),
         "seconds": round(last.at_seconds - first.at_seconds, 3),
         "gauges": _gauges(series),
-        "counters": {
-            name: total for name, names in COUNTERS.items() if (total := _total(growth, names)) is not None
-        },
+        "counters": _counters(growth),
         "rejections": _by_label(growth, _REJECTIONS, "code"),
         "versions": _versions(growth),
         "histograms": _means(growth),
@@ -145,6 +143,19 @@ def _gauges(series: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]
             continue
         values = [row[name] for row in series if name in row]
         found[name] = {"mean": round(sum(values) / len(values), 4), "max": max(values)}
+    return found
+
+
+def _counters(growth: _Samples) -> dict[str, float]:
+    """A counter with labels has no series before its first event: of our gateway its absence is 0."""
+    ours = any(name.startswith("hotswap_") for name, _ in growth)
+    found = {}
+    for short, names in COUNTERS.items():
+        total = _total(growth, names)
+        if total is not None:
+            found[short] = total
+        elif ours and names[0].startswith("hotswap_"):
+            found[short] = 0.0
     return found
 
 

@@ -38,7 +38,7 @@ def test_our_gateway_is_read_by_version_and_stage() -> None:
     found = server_figures([at(0.0, 2), at(5.0, 4), at(10.0, 12)])
     assert found["reason"] is None
     assert found["seconds"] == 10.0
-    assert found["counters"] == {"requests": 30.0, "rejections": 10.0}
+    assert found["counters"] == {"requests": 30.0, "rejections": 10.0, "errors": 0.0, "aborts": 0.0}
     assert found["rejections"] == {"queue_full": 10.0}
     assert found["versions"] == {"base": {"requests": 20.0}, "risk@3f2a91c0": {"requests": 10.0}}
     assert found["histograms"] == {"hotswap_stage_seconds/entry": {"count": 10.0, "mean": 0.5}}
