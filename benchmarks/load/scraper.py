@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -35,7 +36,9 @@ class Scraper:
         self.scrapes: list[Scrape] = []
         self.reason: str | None = None  # why a scrape brought nothing; None: all did
         self._url = url + "/metrics"
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        # Made before the run: to read the authorities of TLS takes a good part of a second.
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.Client(headers=headers, timeout=_TIMEOUT_SECONDS)
         self._wanted = wanted
         self._window = window
         self._every = every
@@ -53,30 +56,30 @@ class Scraper:
         finally:
             self._ended.set()
             thread.join()
+            self._client.close()
 
     def _run(self) -> None:
-        with httpx.Client(headers=self._headers, timeout=_TIMEOUT_SECONDS) as client:
-            moment: float | None = self._window.start
-            while moment is not None and not self._ended.wait(max(0.0, moment - self._now())):
-                self._scrape(client)
-                if not self.scrapes and self.reason is not None and self.reason.startswith("it answers"):
-                    return  # it will not have learnt it by the next time
-                moment = self._next(moment)
+        moment: float | None = self._window.start
+        while moment is not None and not self._ended.wait(max(0.0, moment - self._now())):
+            self._scrape()
+            if not self.scrapes and self.reason is not None and self.reason.startswith("it answers"):
+                return  # it will not have learnt it by the next time
+            moment = self._next(moment)
 
     def _next(self, moment: float) -> float | None:
         """When to ask again; None: the window has ended."""
         if moment >= self._window.end:
             return None
-        slowest = max((scrape.took_seconds for scrape in self.scrapes), default=0.0)
-        step = max(self._every, slowest / _MOST_SHARE) if self._every else self._window.seconds
+        took = statistics.median([scrape.took_seconds for scrape in self.scrapes] or [0.0])
+        step = max(self._every, took / _MOST_SHARE) if self._every else self._window.seconds
         following = max(moment + step, self._now())
         # A last one that is due shortly before the end would only be asked for twice.
         return self._window.end if following + step / 2 > self._window.end else following
 
-    def _scrape(self, client: httpx.Client) -> None:
+    def _scrape(self) -> None:
         at = self._now()
         try:
-            answer = client.get(self._url)
+            answer = self._client.get(self._url)
         except httpx.HTTPError as error:
             self.reason = f"{type(error).__name__}: {error}"
             return

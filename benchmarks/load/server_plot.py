@@ -27,6 +27,8 @@ def fill_server(axes: Any, run: Mapping[str, Any]) -> None:
                 color=colour,
                 label=label,
                 linewidth=1.4,
+                marker=".",
+                markersize=4,
             )
     cache = [row for row in series if "kv_cache_usage" in row]
     lines = list(axes.get_lines())

@@ -105,29 +105,31 @@ def answering(status: int, asked: list[str | None]) -> Iterator[str]:
         thread.join()
 
 
-def read(url: str, *, every: float) -> Scraper:
+def read(url: str, asked: list[str | None], *, every: float, until: int) -> Scraper:
+    """What a scraper of a short window has when it has asked so often."""
     scraper = Scraper(url, Window(0.0, 0.2), wanted=WANTED, key="secret", every=every)
     with scraper.reading(time.monotonic()):
-        ended = threading.Event()
-        while scraper._now() < 0.4:
-            ended.wait(0.05)
+        deadline = time.monotonic() + 30.0
+        while len(asked) < until and time.monotonic() < deadline:
+            time.sleep(0.01)
     return scraper
 
 
 def test_both_ends_of_the_window_are_read_and_only_what_is_wanted_is_kept() -> None:
     asked: list[str | None] = []
     with answering(200, asked) as url:
-        scraper = read(url, every=0.0)
+        scraper = read(url, asked, every=0.0, until=2)
     assert asked == ["Bearer secret"] * 2
     assert scraper.reason is None
     assert [one.lines for one in scraper.scrapes] == [("hotswap_queued_requests 3",)] * 2
-    assert scraper.scrapes[0].at_seconds < 0.2 <= scraper.scrapes[1].at_seconds
+    assert scraper.scrapes[0].at_seconds < scraper.scrapes[1].at_seconds
+    assert scraper.scrapes[1].at_seconds >= 0.2
 
 
 def test_a_server_that_refuses_is_asked_once_and_its_answer_is_the_reason() -> None:
     asked: list[str | None] = []
     with answering(403, asked) as url:
-        scraper = read(url, every=0.01)
+        scraper = read(url, asked, every=0.01, until=1)
     assert len(asked) == 1
     assert scraper.scrapes == []
     assert "403" in (scraper.reason or "")
