@@ -83,11 +83,20 @@ def test_a_server_that_told_too_little_has_no_figures_but_a_reason(scrapes: list
     assert server_figures(scrapes, "it answers 404")["reason"] == "it answers 404"
 
 
+class Asked(list[str | None]):
+    """The keys that a server was asked with; `arrived` is let go once for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived = threading.Semaphore(0)
+
+
 @contextmanager
-def answering(status: int, asked: list[str | None]) -> Iterator[str]:
+def answering(status: int, asked: Asked) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.headers.get("Authorization"))
+            asked.arrived.release()
             self.send_response(status)
             self.end_headers()
             self.wfile.write(b"# HELP x y\nhotswap_queued_requests 3\nunknown_series 1\n")
@@ -105,18 +114,17 @@ def answering(status: int, asked: list[str | None]) -> Iterator[str]:
         thread.join()
 
 
-def read(url: str, asked: list[str | None], *, every: float, until: int) -> Scraper:
+def read(url: str, asked: Asked, *, every: float, until: int) -> Scraper:
     """What a scraper of a short window has when it has asked so often."""
     scraper = Scraper(url, Window(0.0, 0.2), wanted=WANTED, key="secret", every=every)
     with scraper.reading(time.monotonic()):
-        deadline = time.monotonic() + 30.0
-        while len(asked) < until and time.monotonic() < deadline:
-            time.sleep(0.01)
+        for _ in range(until):
+            asked.arrived.acquire(timeout=30.0)
     return scraper
 
 
 def test_both_ends_of_the_window_are_read_and_only_what_is_wanted_is_kept() -> None:
-    asked: list[str | None] = []
+    asked = Asked()
     with answering(200, asked) as url:
         scraper = read(url, asked, every=0.0, until=2)
     assert asked == ["Bearer secret"] * 2
@@ -127,7 +135,7 @@ def test_both_ends_of_the_window_are_read_and_only_what_is_wanted_is_kept() -> N
 
 
 def test_a_server_that_refuses_is_asked_once_and_its_answer_is_the_reason() -> None:
-    asked: list[str | None] = []
+    asked = Asked()
     with answering(403, asked) as url:
         scraper = read(url, asked, every=0.01, until=1)
     assert len(asked) == 1
