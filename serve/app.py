@@ -103,6 +103,7 @@ def create_app(
     verbs = (admin, upload, versions, traffic, keys, operations, events)
     routers = (generate, openai, lorax, vllm_lora, *verbs, health)
     for routes in routers:
-        app.include_router(routes.router)
+        # As they are, and not `include_router`: that makes each of them, and its schemas, anew.
+        app.router.routes.extend(routes.router.routes)
     install_error_handlers(app)
     return app

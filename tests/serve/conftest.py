@@ -215,9 +215,11 @@ async def scripted_gateway(
 
 @pytest.fixture
 async def running_server(
-    make_settings: Callable[..., ServeSettings],
+    make_settings: Callable[..., ServeSettings], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Callable[..., Awaitable[RunningServer]]]:
     """`await running_server(script=Script(...), drain_seconds=1, ...)`: real uvicorn on a free port, ready."""
+    # Here it would look through all that the tests before have imported, for a second each time.
+    monkeypatch.setattr("serve.server._set_aside", lambda: None)
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(
