@@ -137,9 +137,7 @@ class GatewayLife:
         store = AdapterStore(settings.home / "store")
         await asyncio.to_thread(store.clean)
         note_stage("registry open")
-        files = self._files = FileWork()
-        if settings.engine == "vllm" and self._given is None:
-            files.start()
+        files = self._files = FileWork(in_process=settings.engine == "vllm" and self._given is None)
         # Beside the engine's start, which leaves cores idle: afterwards it would slow the first answers.
         async with _warming(grammars):
             await engine.start()

@@ -3,7 +3,7 @@
 That is tens of milliseconds of a processor for a small adapter. In a thread of the gateway they are taken from the
 engine, whose threads wait for each other in every step, and a thread of low priority would be worse: it holds the
 interpreter's lock while it waits for its turn, and the event loop with it. So a process does it whose priority is
-low, where there is one; it is started beside the engine. Without it, or when it died, threads do the same.
+low; it is started by the first load, and threads do the work until it is there and when it has died.
 """
 
 from __future__ import annotations
@@ -36,12 +36,16 @@ MAX_PROCESSES = 2
 class FileWork:
     """Runs what reads and writes the files of versions. Belongs to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_process: bool = False) -> None:
+        """`in_process`: not in threads, where there is an engine that needs the processor."""
+        self._in_process = in_process
         self._pool: ProcessPoolExecutor | None = None
         self._starting: Future[None] | None = None
 
-    def start(self) -> None:
-        """Start the process; what comes before it is ready is done in threads."""
+    def expect(self) -> None:
+        """Something is going to be loaded: start the process unless it is there, or threads are to do the work."""
+        if not self._in_process or self._pool is not None:
+            return
         self._pool = ProcessPoolExecutor(
             MAX_PROCESSES, mp_context=multiprocessing.get_context("spawn"), initializer=_step_back
         )
@@ -66,12 +70,14 @@ class FileWork:
             try:
                 return await asyncio.get_running_loop().run_in_executor(pool, call)
             except BrokenProcessPool:
-                logger.warning("the process for adapter files ended; threads do its work from now on")
+                logger.warning(
+                    "the process for adapter files ended; threads do its work until there is another"
+                )
                 await self.close()
         return await asyncio.to_thread(work, *arguments, **named)
 
     async def close(self) -> None:
-        """End the process once its work is done."""
+        """End the process once its work is done. Idempotent."""
         pool, self._pool, self._starting = self._pool, None, None
         if pool is not None:
             await asyncio.to_thread(functools.partial(pool.shutdown, cancel_futures=True))

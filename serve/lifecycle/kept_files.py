@@ -49,6 +49,7 @@ class KeptFiles:
 
     async def check(self, folder: Path) -> CheckReport:
         """All that is wrong with the adapter in `folder`."""
+        self._work.expect()
         rules = self._rules
         return await self._work.run(
             check_adapter,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -24,8 +23,8 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture
 async def work() -> AsyncIterator[FileWork]:
     """With its process."""
-    made = FileWork()
-    made.start()
+    made = FileWork(in_process=True)
+    made.expect()
     await made.wait_ready()
     yield made
     await made.close()
@@ -33,6 +32,8 @@ async def work() -> AsyncIterator[FileWork]:
 
 async def test_without_a_process_threads_do_it() -> None:
     work = FileWork()
+    work.expect()
+    await work.wait_ready()
     assert not work.process_is_ready
     assert await work.run(os.getpid) == os.getpid()
     await work.close()
@@ -59,22 +60,19 @@ async def test_an_error_of_the_work_comes_back_as_itself(work: FileWork, tmp_pat
         await work.run(store.publish, folder, "0" * 64)
 
 
-async def test_when_the_process_is_killed_its_work_is_done_all_the_same() -> None:
-    work = FileWork()
-    work.start()
-    await work.wait_ready()
-    pid = await work.run(os.getpid)
-    os.kill(pid, signal.SIGKILL)
-    await asyncio.to_thread(psutil.Process(pid).wait) if psutil.pid_exists(pid) else None
+async def test_when_the_process_is_killed_its_work_is_done_all_the_same_and_another_one_comes(
+    work: FileWork,
+) -> None:
+    killed = psutil.Process(await work.run(os.getpid))
+    killed.kill()
+    await asyncio.to_thread(psutil.wait_procs, [killed])
     assert await work.run(os.getpid) == os.getpid()
-    assert not work.process_is_ready
-    await work.close()
-
-
-async def test_closing_ends_the_process() -> None:
-    work = FileWork()
-    work.start()
+    work.expect()
     await work.wait_ready()
+    assert await work.run(os.getpid) not in (os.getpid(), killed.pid)
+
+
+async def test_closing_ends_the_process(work: FileWork) -> None:
     process = psutil.Process(await work.run(os.getpid))
     await work.close()
     assert not process.is_running()
