@@ -101,7 +101,7 @@ def suite(
     show(headline_table(result))
     for line in missing_lines(result):
         say(line)
-    say(f"{settings.out}/report.html, report.md, result.json, requests.jsonl")
+    say(f"{settings.out}/report.html, report.md, result.json, requests.jsonl, plots/*.png")
     if interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if result.partial:
