@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks.load.figures import Window
 from benchmarks.load.scraper import Scrape, Scraper
-from benchmarks.load.server_metrics import WANTED, server_figures
+from benchmarks.load.server_metrics import COUNTERS, GAUGES, HISTOGRAMS, WANTED, server_figures
 
 
 def scrape(at: float, *lines: str) -> Scrape:
@@ -81,6 +82,17 @@ def test_a_server_that_told_too_little_has_no_figures_but_a_reason(scrapes: list
     assert list(server_figures(scrapes)) == ["reason"]
     assert server_figures(scrapes)["reason"]
     assert server_figures(scrapes, "it answers 404")["reason"] == "it answers 404"
+
+
+def test_vllm_has_the_series_that_are_read() -> None:
+    vllm = pytest.importorskip("vllm")
+    source = (Path(vllm.__file__).parent / "v1" / "metrics" / "loggers.py").read_text(encoding="utf-8")
+    named = {
+        name.removesuffix("_total") for names in (*GAUGES.values(), *COUNTERS.values()) for name in names
+    }
+    for name in named | set(HISTOGRAMS):
+        if name.startswith("vllm:"):
+            assert f'name="{name}"' in source
 
 
 class Asked(list[str | None]):
