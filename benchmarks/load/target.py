@@ -13,6 +13,7 @@ from benchmarks.load.wire import PATHS, Dialect, read_payload, request_body
 
 _DEFAULT_CONTEXT_TOKENS = 4096
 _PROBE_WORDS = 16
+_UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def read_target(
         cards = (
             [{"id": "tutorial"}] if dialect == "tutorial" else _get(client, url + "/v1/models").get("data")
         )
-        if not isinstance(cards, list) or not cards:
+        if not isinstance(cards, list) or not cards or not all(map(_is_card, cards)):
             raise TargetError(f"{url}/v1/models lists no model; is this an LLM server?")
         base = next((card for card in cards if card.get("parent") is None), cards[0])
         listed = [
@@ -77,16 +78,25 @@ def _overhead(client: httpx.Client, url: str, dialect: Dialect, base: str) -> in
     body = request_body(dialect, model=base, adapter=None, prompt=text, max_tokens=1, stream=False)
     try:
         answer = client.post(url + PATHS[dialect], content=body, headers={"Content-Type": "application/json"})
-    except httpx.HTTPError as error:
+    except _UNREACHABLE as error:
         raise TargetError(f"{url} does not answer a request: {type(error).__name__}: {error}") from None
     if answer.status_code != 200:
         raise TargetError(f"{url}{PATHS[dialect]} answers {answer.status_code}: {answer.text[:300]}")
-    counted = read_payload(answer.json()).prompt_tokens
+    try:
+        counted = read_payload(answer.json()).prompt_tokens
+    except (ValueError, AttributeError):
+        raise TargetError(
+            f"{url}{PATHS[dialect]} does not answer like an LLM server: {answer.text[:100]!r}"
+        ) from None
     if counted is None:
         raise TargetError(
             f"{url}{PATHS[dialect]} does not count tokens (`usage`), without which there are no figures"
         )
     return counted - _PROBE_WORDS
+
+
+def _is_card(card: object) -> bool:
+    return isinstance(card, dict) and isinstance(card.get("id"), str)
 
 
 def _get(client: httpx.Client, url: str) -> dict[str, Any]:
@@ -95,9 +105,12 @@ def _get(client: httpx.Client, url: str) -> dict[str, Any]:
         answer.raise_for_status()
         found = answer.json()
     except httpx.HTTPStatusError as error:
-        hint = "; send a key with --key" if error.response.status_code in (401, 403) else ""
-        raise TargetError(f"{url} answers {error.response.status_code}{hint}") from None
-    except (httpx.HTTPError, ValueError) as error:
+        status = error.response.status_code
+        hint = (
+            "; send a key with --key" if status in (401, 403) else "; is this the address of an LLM server?"
+        )
+        raise TargetError(f"{url} answers {status}{hint}") from None
+    except (*_UNREACHABLE, ValueError) as error:
         raise TargetError(
             f"nothing that serves models answers at {url}: {type(error).__name__}: {error}"
         ) from None
