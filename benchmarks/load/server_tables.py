@@ -66,19 +66,15 @@ def stages_table(runs: Sequence[Mapping[str, Any]]) -> Table | None:
 
 def _counts(runs: Sequence[Mapping[str, Any]]) -> Table:
     rows = [_counts_row(run["name"], run["server"]) for run in runs if len(run.get("server", {})) > 1]
-    reasons = {
-        f"{run['name']}: /metrics told nothing, or not all: {run['server']['reason']}"
-        for run in runs
-        if run.get("server", {}).get("reason")
-    }
-    read = [run["server"] for run in runs if run.get("server", {}).get("scrapes")]
-    notes = sorted(reasons)
-    if read:
-        slowest = max(server["scrape_seconds"] for server in read)
-        notes.append(
-            "Means over the window (greatest), from /metrics, of which one reading took up to "
-            f"{1000 * slowest:.0f} ms; counts are what was added within it, of all clients."
-        )
+    silent = [(run["name"], run["server"]["reason"]) for run in runs if run.get("server", {}).get("reason")]
+    if not rows:
+        return Table("The server's own count", ("run", "why /metrics told nothing"), tuple(silent))
+    notes = [f"{name}: /metrics told nothing, or not all: {reason}" for name, reason in silent]
+    slowest = max(run["server"].get("scrape_seconds", 0.0) for run in runs if run.get("server"))
+    notes.append(
+        "Means over the window (greatest), from /metrics, of which one reading took up to "
+        f"{1000 * slowest:.0f} ms; counts are what was added within it, of all clients."
+    )
     headings = (
         "run",
         "running",

@@ -158,8 +158,7 @@ def test_what_a_server_did_not_tell_is_not_drawn_but_said() -> None:
     assert kinds(plots_of(measurement_of(runs), runs)) == ["ttft", "tpot", "timeline"]
     tables = {table.title: table for table in report_tables(measurement_of(runs))}
     assert "Where the time of a request goes, mean milliseconds" not in tables
-    assert tables["The server's own count"].rows == ()
-    assert "404" in tables["The server's own count"].notes[0]
+    assert tables["The server's own count"].rows == (("closed:1", "it answers 404"),)
 
 
 def test_a_caller_may_choose_and_set_apart() -> None:
