@@ -72,7 +72,8 @@ class Wish:
         check_minutes(minutes, [part.need for part in chosen], start_seconds=_START_SECONDS)
         dealt = parse_ranks(ranks)
         own = (
-            f"--max-loras={adapters + 1}",
+            f"--max-loras={adapters + 1}",  # and the one that is swapped
+            f"--max-cpu-loras={max(64, adapters + 2)}",
             f"--max-lora-rank={slot_rank(max(dealt))}",
             f"--max-wait-seconds={_WAIT_OF_TTFT * parse_slo(settings.slo).ttft_seconds:g}",
         )
