@@ -25,6 +25,9 @@ from benchmarks.surroundings import Surroundings, read_surroundings
 # The gateway refuses whom it would keep waiting longer than this share of the TTFT that the limits allow.
 _WAIT_OF_TTFT = 0.5
 _START_SECONDS = 20.0
+_TIMEOUT_SECONDS = (
+    30.0  # unless told otherwise: one stuck answer must not take the time of the parts that follow
+)
 _OF_PARTS = (
     "url",
     "arrivals",
@@ -67,6 +70,8 @@ class Wish:
     ) -> Wish:
         """Raises LoadOptionError for what means nothing, before anything is started."""
         check_options(settings)
+        if "timeout_seconds" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"timeout_seconds": _TIMEOUT_SECONDS})
         loops = whole_numbers(concurrency, option="--concurrency", most=MAX_WORKERS)
         chosen = parse_parts(parts, concurrency=len(loops), capacity_req_s=capacity_req_s)
         check_minutes(minutes, [part.need for part in chosen], start_seconds=_START_SECONDS)
