@@ -22,7 +22,7 @@ from benchmarks.load.peers.peer import GATEWAY, Peer
 from benchmarks.load.peers.tutorial import tutorial_peer
 from benchmarks.load.settings import load_bench_settings
 
-SLOW, SLOWER = ({"ttft_seconds": seconds, "tpot_seconds": 0.01} for seconds in (0.05, 0.2))
+SLOW = {"ttft_seconds": 0.05, "tpot_seconds": 0.01}
 
 
 def server(name: str, home: Path, script: dict[str, float]) -> Peer:
@@ -65,20 +65,12 @@ def test_the_tutorials_service_has_tokens_per_second_and_no_ttft(tmp_path: Path)
     assert any("ms of its HTTP process" in note for note in found["notes"])
 
 
-def test_servers_apart_are_never_up_at_once_and_come_back_where_they_were(tmp_path: Path) -> None:
+def test_a_server_apart_is_started_for_each_turn_and_comes_back_where_it_was(tmp_path: Path) -> None:
     said: list[str] = []
-    peers = (server(GATEWAY, tmp_path / "one", SLOW), server("vllm-mended", tmp_path / "two", SLOWER))
-    contest = contest_of(peers, tmp_path, together=False, said=said)
-    measured = contest.run([parse_arrivals("closed:2")], 1, "vllm-mended")
-    assert [line for line in said if line.startswith("starting")] == [
-        "starting gateway",
-        "starting vllm-mended",
-    ] * 2
-    urls = {way.bench.target.url for way in measured[0].ways}
-    assert len(urls) == 2
-    note = next(line for line in conclude(measured, "vllm-mended")["notes"] if "same engine" in line)
-    assert note.startswith("gateway, closed:2: throughput ")
-    assert "TTFT p50 -1" in note  # 0.15 s less, whatever the machine adds
+    contest = contest_of((server(GATEWAY, tmp_path / "home", SLOW),), tmp_path, together=False, said=said)
+    measured = contest.run([parse_arrivals("closed:2")], 1, GATEWAY)
+    assert said.count("starting gateway") == 2  # to be looked at, and for its turn
+    assert measured[0].turns[0].run.figures["counts"]["ok"] > 0
 
 
 def test_the_command_compares_with_a_server_that_runs_and_keeps_everything(tmp_path: Path) -> None:
