@@ -19,6 +19,7 @@ from serve.engine.scripted import Script, ScriptedEngine
 from serve.server import HotswapServer
 from serve.settings import ServeSettings
 from tests.contamination.cast import Cast, model_cast, scripted_cast, scripted_word
+from tests.patience import patient
 from tests.serve.live.live_server import LiveServer
 
 MAX_LORAS = 3  # fewer slots than versions: they are exchanged all the time
@@ -99,7 +100,7 @@ async def scripted_server(home: Path, engine: ScriptedEngine | None = None) -> A
         async with asyncio.timeout(READY_SECONDS):
             while not server.started and not task.done():
                 await asyncio.sleep(0.01)
-            async with httpx.AsyncClient(base_url=server.address) as client:
+            async with httpx.AsyncClient(base_url=server.address, timeout=patient(5)) as client:
                 while (await client.get("/readyz")).status_code != 200:
                     await asyncio.sleep(0.01)
         yield ServerUnderTest(server.address, cast, psutil.Process(), 0.03, 0.15, engine.die)

@@ -16,6 +16,7 @@ import pytest_asyncio
 from tests.contamination.dialects import ALL
 from tests.contamination.run import Plan, contaminate
 from tests.contamination.servers import ServerUnderTest, live_server
+from tests.patience import patient
 from tests.serve.asgi_call import events_of
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
@@ -68,7 +69,7 @@ async def test_b5_15_no_request_hears_another_word_than_its_versions_whatever_mo
     assert report.words_compared >= MIN_WORDS
     assert len(report.restart_seconds) >= 1
     assert set(report.requests_by_dialect) == {dialect.name for dialect in ALL}
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=patient(5)) as client:
         lines = (await client.get("/metrics")).text.splitlines()
     hits = [line for line in lines if line.startswith("vllm:prefix_cache_hits_total")]
     assert sum(float(line.rpartition(" ")[2]) for line in hits) > 0  # or a stale prefix could not show

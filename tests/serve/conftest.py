@@ -29,6 +29,7 @@ from serve.engine.scripted import SCRIPTED_TARGET, Script, ScriptedEngine
 from serve.gateway import Gateway
 from serve.server import HotswapServer
 from serve.settings import ServeSettings
+from tests.patience import patient
 from tests.serve.asgi_call import AsgiCall
 
 READY_SECONDS = 60.0
@@ -235,7 +236,9 @@ async def running_server(
             async with asyncio.timeout(READY_SECONDS):
                 while not server.started and not task.done():
                     await asyncio.sleep(_POLL_SECONDS)
-                client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.address))
+                client = await stack.enter_async_context(
+                    httpx.AsyncClient(base_url=server.address, timeout=patient(5))
+                )
                 while not task.done() and (await client.get("/readyz")).status_code != 200:
                     await asyncio.sleep(_POLL_SECONDS)
             if task.done():
@@ -291,7 +294,7 @@ def _wait_ready(process: subprocess.Popen[bytes], log: Path) -> str:
         match = _LISTENING.search(log.read_text(encoding="utf-8"))
         if match is not None:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(match[1] + "/readyz").status_code == 200:
+                if httpx.get(match[1] + "/readyz", timeout=patient(5)).status_code == 200:
                     return match[1]
         time.sleep(_POLL_SECONDS)
     pytest.fail(f"the server is not ready (exit code {process.poll()}):\n{log.read_text(encoding='utf-8')}")

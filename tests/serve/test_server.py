@@ -10,6 +10,7 @@ import httpx
 
 from serve.engine.scripted import Script
 from serve.server import EXIT_ENGINE_DIED, EXIT_START_FAILED
+from tests.patience import patient
 from tests.serve.asgi_call import events_of
 from tests.serve.conftest import RunningServer, ServerProcess
 
@@ -33,7 +34,7 @@ async def test_a_client_that_hangs_up_is_out_of_the_engine(running_server: Run) 
     server.engine.gate.clear()
     body = {"prompt": "x", "max_tokens": 9, "stream": True}
     async with (
-        httpx.AsyncClient(base_url=server.url) as client,
+        httpx.AsyncClient(base_url=server.url, timeout=patient(5)) as client,
         client.stream("POST", "/generate", json=body),
     ):
         await server.engine.wait_active(1)
@@ -72,11 +73,15 @@ def test_sigterm_ends_the_process_with_0_and_its_adapters_come_back(
     first = server_process()
     first.make_adapter("here")
     body = {"name": "risk", "source": "here"}
-    version = httpx.post(f"{first.url}/admin/adapters", json=body).json()["adapter"]["live"]
+    version = httpx.post(f"{first.url}/admin/adapters", json=body, timeout=patient(5)).json()["adapter"][
+        "live"
+    ]
     first.signal(signal.SIGTERM)
     assert first.wait() == 0
     second = server_process()
-    answer = httpx.post(f"{second.url}/generate", json={"prompt": "x", "adapter": "risk", "max_tokens": 1})
+    answer = httpx.post(
+        f"{second.url}/generate", json={"prompt": "x", "adapter": "risk", "max_tokens": 1}, timeout=patient(5)
+    )
     assert answer.json()["adapter"] == version
 
 

@@ -165,7 +165,7 @@ async def undisturbed(server: RunningServer, *, key: str | None = None) -> Async
     """
     server.engine.script.tpot_seconds = 0.002
     headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=patient(5)) as client:
         bystander = Bystander(server)
         task = asyncio.create_task(bystander.run(client))
         try:

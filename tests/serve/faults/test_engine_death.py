@@ -244,7 +244,7 @@ def wait_ready(process: subprocess.Popen[bytes], log: Path) -> str:
     while time.monotonic() < deadline and process.poll() is None:
         match = _LISTENING.search(log.read_text(encoding="utf-8"))
         with contextlib.suppress(httpx.TransportError):
-            if match is not None and httpx.get(f"{match[1]}/readyz").status_code == 200:
+            if match is not None and httpx.get(f"{match[1]}/readyz", timeout=patient(5)).status_code == 200:
                 return match[1]
         time.sleep(_POLL_SECONDS)
     raise AssertionError(log.read_text(encoding="utf-8"))
