@@ -30,11 +30,6 @@ class TaxPlan:
         """For the report."""
         return ", ".join(f"closed:{number}" for number in self.concurrency)
 
-    @property
-    def runs_a_round(self) -> int:
-        """One for the base and one for each number of adapters, at each concurrency."""
-        return len(self.concurrency) * (1 + len(self.counts))
-
 
 @dataclass(frozen=True, slots=True)
 class TaxLimit:
@@ -81,10 +76,10 @@ def tax_arms(bench: Bench, plan: TaxPlan) -> list[Arm]:
     """
     served = bench.load.adapters
     if len(served) < plan.counts[-1]:
-        found = f"{len(served)} of them" if served else "none"
+        asked = "all" if bench.settings.adapters == "all" else f"--adapters {bench.settings.adapters}"
         raise LoadOptionError(
-            f"--counts {_listed(plan.counts)} needs {plan.counts[-1]} adapters, and {bench.target.url} serves "
-            f"{found}; load more, or give lower --counts"
+            f"--counts {_listed(plan.counts)} is more than the {len(served)} adapters of {bench.target.url} "
+            f"({asked}); load more, or give lower --counts"
         )
     arms = []
     for concurrency in plan.concurrency:

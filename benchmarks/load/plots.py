@@ -111,6 +111,8 @@ def _distributions(
         series: dict[str, list[float]] = {}
         for run in runs:
             label = run.name.rpartition(", round ")[0] if by_arm else run.name
+            if not label:  # no turn of an arm: a step of a search for a rate
+                continue
             series.setdefault(label, []).extend(_milliseconds(run, name))
         series = {label: sorted(values) for label, values in series.items() if values}
         if series:

@@ -12,7 +12,7 @@ from benchmarks.load.bench import Bench, prepare
 from benchmarks.load.quant_bases import QuantBase
 from benchmarks.load.quant_fleet import Fleet, Say
 from benchmarks.load.rates import Found, search
-from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns, take_turns
+from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns, duration_line, take_turns
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import BenchSettings
 from benchmarks.quantisation.figures import MemoryFigures
@@ -64,6 +64,10 @@ def measure_bases(
     Where memory does not hold all gateways, each is started anew in every round. Raises BenchmarkError.
     """
     result = QuantResult()
+    say(duration_line(settings, rounds=plan.rounds, runs_a_round=len(fleet.bases) * len(plan.concurrency)))
+    if plan.most_runs:
+        searches = len(fleet.bases) * (1 + plan.most_runs)
+        say(f"and for the highest rates at most {duration_line(settings, rounds=1, runs_a_round=searches)}")
     groups = fleet.groups(apart=apart)
     if len(groups) == 1:
         visits = [(groups[0], range(plan.rounds))]

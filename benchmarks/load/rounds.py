@@ -12,7 +12,10 @@ from benchmarks.load.arrivals import Arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.comparison import METRICS, figure_of
 from benchmarks.load.run import RunResult
+from benchmarks.load.settings import BenchSettings
 from benchmarks.statistics import Spread, paired_ratios, spread
+
+_START_SECONDS = 4.0  # of the client's process, before each run
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,13 @@ def take_turns(
                 )
             turns.append(Turn(arm.name, number, run))
     return turns
+
+
+def duration_line(settings: BenchSettings, *, rounds: int, runs_a_round: int) -> str:
+    """How much there is to do, and about how long it takes."""
+    run_seconds = settings.warmup_seconds + settings.seconds
+    minutes = rounds * runs_a_round * (run_seconds + _START_SECONDS) / 60
+    return f"{rounds * runs_a_round} runs of {run_seconds:g} s: about {max(1, round(minutes))} min"
 
 
 def arm_figures(

@@ -52,7 +52,7 @@ def lora_tax(
     """
     from benchmarks.load.bench import check_options, prepare
     from benchmarks.load.lora_tax import below, parse_plan, parse_tax_limit, serving, tax_arms
-    from benchmarks.load.rounds import conclusion_of_turns, take_turns
+    from benchmarks.load.rounds import conclusion_of_turns, duration_line, take_turns
 
     settings = load_bench_settings(**given)
     plan = parse_plan(counts, concurrency)
@@ -67,10 +67,7 @@ def lora_tax(
     ):
         bench = prepare(settings)
         arms = tax_arms(bench, plan)
-        progress.say(
-            f"{rounds} rounds of {len(arms)} runs of {settings.warmup_seconds + settings.seconds:g} s: about "
-            f"{rounds * plan.runs_a_round * (settings.warmup_seconds + settings.seconds + 4) / 60:.0f} min"
-        )
+        progress.say(duration_line(settings, rounds=rounds, runs_a_round=len(arms)))
         turns = take_turns(arms, rounds=rounds, progress=progress.tick, say=progress.say)
     conclusion = {**conclusion_of_turns(turns, arms, arms[0].name), "notes": [note]}
     runs = [turn.run for turn in turns]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -13,9 +17,14 @@ from typer.testing import CliRunner
 from adapters.tiny import make_tiny_adapter
 from benchmarks.closed_loop.errors import ServerStartError
 from benchmarks.load.commands.app import bench_app
-from benchmarks.load.quant_bases import find_bases
+from benchmarks.load.prompt_source import PromptSource
+from benchmarks.load.quant import QuantPlan, measure_bases
+from benchmarks.load.quant_bases import QuantBase, find_bases
 from benchmarks.load.quant_fleet import Fleet
 from benchmarks.load.quant_tables import base_tables
+from benchmarks.load.settings import BenchSettings, load_bench_settings
+from benchmarks.quantisation.figures import MemoryFigures
+from benchmarks.steady.gateway import ServedBase
 from serve.engine.scripted import SCRIPTED_TARGET
 
 BASES = "scripted:float32,scripted:bfloat16"
@@ -55,14 +64,67 @@ def test_gateways_of_all_bases_take_turns_with_the_same_adapters_and_are_searche
         assert words in text
 
 
-def test_one_at_a_time_each_is_started_anew_in_every_round(tmp_path: Path) -> None:
-    done = run("--bases", BASES, "--apart", "--no-search", "--rounds", "2", *SHORT, "--out", str(tmp_path))
-    assert done.exit_code == 0, done.output
-    assert done.output.count("starting scripted") == 4
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert result["conclusion"]["search"] is None
-    ratio = next(f["ratio"] for f in result["conclusion"]["arms"] if f["ratio"] is not None)
-    assert ratio["count"] == 2
+class FakeFleet:
+    """Notes which gateways come up; `together` says which are up at once."""
+
+    def __init__(self, bases: list[QuantBase], together: list[list[QuantBase]]) -> None:
+        self.bases, self._together = bases, together
+        self.came_up: list[list[str]] = []
+
+    def groups(self, *, apart: bool) -> list[list[QuantBase]]:
+        return [[base] for base in self.bases] if apart else self._together
+
+    @contextmanager
+    def up(self, group: list[QuantBase]) -> Iterator[dict[str, Any]]:
+        self.came_up.append([base.name for base in group])
+        yield {base.name: SimpleNamespace(url=f"http://{base.name}") for base in group}
+
+    def memory(self, base: QuantBase, server: Any) -> MemoryFigures:
+        del server
+        return MemoryFigures(served=base.name)
+
+
+@dataclass(frozen=True)
+class FakeBench:
+    settings: BenchSettings
+    said: list[str]
+    prompts: PromptSource = field(default_factory=lambda: PromptSource(seed=1))
+
+    def run(self, name: str, *_: Any, seed: int, **__: Any) -> Any:
+        self.said.append(f"{name} of {self.settings.url}, seed {seed}")
+        return SimpleNamespace(figures={"output_tok_s": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("apart", "came_up"),
+    [(False, [["a", "b"]]), (True, [["a"], ["b"], ["b"], ["a"]])],
+    ids=["together: once", "one at a time: anew in every round"],
+)
+def test_gateways_come_up_once_or_in_every_round_and_take_turns_alike(
+    monkeypatch: pytest.MonkeyPatch, apart: bool, came_up: list[list[str]]
+) -> None:
+    bases = [
+        QuantBase(name, ServedBase(name, {}, ()), "auto", None, None, "not measured", None) for name in "ab"
+    ]
+    fleet, said = FakeFleet(bases, [bases]), list[str]()
+    monkeypatch.setattr("benchmarks.load.quant.prepare", lambda settings: FakeBench(settings, said))
+    result = measure_bases(
+        cast("Fleet", fleet),
+        load_bench_settings(seed=7),
+        QuantPlan((2,), rounds=2, attainment=0.99, most_runs=0),
+        apart=apart,
+        progress=lambda _: None,
+        say=lambda _: None,
+    )
+    assert fleet.came_up == came_up
+    assert said == [
+        "a @2, round 1 of http://a, seed 7",
+        "b @2, round 1 of http://b, seed 7",
+        "b @2, round 2 of http://b, seed 8",
+        "a @2, round 2 of http://a, seed 8",
+    ]
+    assert set(result.memory) == {"a", "b"}
+    assert not result.found
 
 
 def test_a_base_that_refuses_an_adapter_is_named_and_nothing_is_left_running(tmp_path: Path) -> None:
