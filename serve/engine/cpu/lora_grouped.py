@@ -9,8 +9,9 @@ adapter change (`slot_factors`), and a layer costs two products for a run of row
 batched products for all adapters together. Rows without an adapter are never touched; no row sees another's
 adapter, so one adapter's infinities stay its own. Nothing is done where no active adapter has weights.
 
-Results equal vLLM's own within float32 rounding. With a bfloat16 model small batches are computed in float32
-and rounded once (bfloat16 products cost more than they save there), so they are nearer to the exact result.
+Results equal vLLM's own within float32 rounding. With a bfloat16 model all but prompts are computed in float32
+and rounded once, so they are nearer to the exact result: small bfloat16 products cost more than they save, and
+for the first of each shape, which changes with whoever is in the batch, oneDNN generates code.
 
 Can go when vLLM's CPU operators group rows by adapter.
 Importing this module imports torch and vLLM: only vLLM's worker does, by name.
@@ -28,7 +29,8 @@ from serve.engine.cpu.lora_isolation import IsolatedPunicaWrapper
 from serve.engine.cpu.slot_factors import SlotFactors
 from serve.engine.cpu.slot_plan import SlotGroup, SlotPlan, plan_rows
 
-# From this many rows for one slot on, a 16-bit model's own products are faster than float32 ones.
+# From this many rows of a run on, a 16-bit model's own products are faster than float32 ones, also for a length
+# that was not there before (benchmarks/LOG.md, "small products in bfloat16").
 MIN_NATIVE_ROWS = 32
 # Memory for laid-out factors; a layer that comes later has them laid out anew in every step.
 MAX_FACTOR_BYTES = 2 * 1024**3
@@ -143,7 +145,8 @@ def add_delta(y: torch.Tensor, x: torch.Tensor, factors: SlotFactors, plan: Slot
     """y += x @ a[slot] @ b[slot] * scale in place, row by row of the plan."""
     for segment in plan.segments:
         rows = slice(segment.first_row, segment.first_row + segment.num_rows)
-        dtype = _compute_dtype(y, x, segment.num_rows)
+        is_native = x.dtype == y.dtype and segment.num_rows >= MIN_NATIVE_ROWS
+        dtype = x.dtype if is_native else torch.float32
         hidden = x[rows].to(dtype) @ factors.a[segment.slot].to(dtype)
         if scale != 1.0:
             hidden *= scale
@@ -178,7 +181,7 @@ def _add_groups(y: torch.Tensor, x: torch.Tensor, factors: SlotFactors, plan: Sl
     first = 0
     for group in plan.groups:
         rows = slice(first, first + group.num_rows)
-        _expand_group(delta[rows], gathered[rows], factors, group, _compute_dtype(y, x, group.rows_per_slot))
+        _expand_group(delta[rows], gathered[rows].float(), factors, group)
         first += group.num_rows
     if scale != 1.0:
         delta *= scale
@@ -188,25 +191,15 @@ def _add_groups(y: torch.Tensor, x: torch.Tensor, factors: SlotFactors, plan: Sl
         y.index_add_(0, plan.loose_rows, delta.index_select(0, plan.positions).to(y.dtype))
 
 
-def _expand_group(
-    delta: torch.Tensor, x: torch.Tensor, factors: SlotFactors, group: SlotGroup, dtype: torch.dtype
-) -> None:
-    """delta[:] = x @ a @ b for gathered rows: delta (num_rows, out_size) float32, x (num_rows, in_size)."""
+def _expand_group(delta: torch.Tensor, x: torch.Tensor, factors: SlotFactors, group: SlotGroup) -> None:
+    """delta[:] = x @ a @ b for gathered rows: delta (num_rows, out_size), x (num_rows, in_size), both float32."""
     slots = slice(group.first_slot, group.first_slot + group.num_slots)
     by_slot = (group.num_slots, group.rows_per_slot, -1)
-    hidden = torch.bmm(x.to(dtype).view(by_slot), factors.a[slots].to(dtype))
-    b, delta = factors.b[slots].to(dtype), delta.view(by_slot)
+    hidden = torch.bmm(x.view(by_slot), factors.a[slots])
+    b, delta = factors.b[slots], delta.view(by_slot)
     if factors.is_block_diagonal or len(factors.columns) == 1:
-        if dtype == delta.dtype:
-            torch.bmm(hidden, b, out=delta)
-        else:
-            delta.copy_(torch.bmm(hidden, b))
+        torch.bmm(hidden, b, out=delta)
         return
     rank = factors.rank
     for i, columns in enumerate(factors.columns):
         delta[:, :, columns] = torch.bmm(hidden[:, :, i * rank : (i + 1) * rank], b[:, :, columns])
-
-
-def _compute_dtype(y: torch.Tensor, x: torch.Tensor, num_rows: int) -> torch.dtype:
-    is_native = x.dtype == y.dtype and num_rows >= MIN_NATIVE_ROWS
-    return x.dtype if is_native else torch.float32

@@ -77,6 +77,33 @@ def test_linear_equals_vllm_where_every_row_has_an_adapter(wrapper_class, is_pre
     torch.testing.assert_close(y, stock, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("ranks", [(4, 2), (64, 16)])
+@pytest.mark.parametrize(
+    "slots", [[0] * 70 + [1] * 40 + [-1] * 5 + [0, 1], [1] * 33 + [-1] + [0] * 100], ids=["mixed", "prompts"]
+)
+def test_prompts_in_bfloat16_are_as_near_to_the_exact_result_as_vllms(ranks, slots):
+    layer = make_layer(list(ranks), 48, QKV, max_rank=64, dtype=torch.bfloat16)
+    errors = []
+    for wrapper_class in (GroupedPunicaWrapper, IsolatedPunicaWrapper):
+        y, before, x = add_linear(wrapper_class, layer, slots, is_prefill=True)
+        exact = expected_output(before, x, layer, slots)
+        errors.append(float((y.to(torch.float64) - exact).norm() / exact.norm()))
+    ours, vllms = errors
+    assert ours <= 1.5 * vllms
+
+
+@pytest.mark.parametrize("num_slots", [1, 2, 9])
+@each_phase
+def test_a_wide_bfloat16_batch_of_neighbours_that_differ_is_rounded_once(num_slots, is_prefill):
+    """Nine slots are too many for one block-diagonal B."""
+    layer = make_layer([8] * num_slots, 48, QKV, max_rank=8, dtype=torch.bfloat16)
+    slots = [row % (num_slots + 1) - 1 for row in range(40 * (num_slots + 1))]
+    y, before, x = add_linear(GroupedPunicaWrapper, layer, slots, is_prefill)
+    exact = expected_output(before, x, layer, slots)
+    half_a_step = 2.0**-8 * exact.abs()  # of bfloat16's eight bits
+    assert ((y.to(torch.float64) - exact).abs() <= half_a_step + 1e-5).all()
+
+
 @each_wrapper
 @each_phase
 @given(batch=batches())
