@@ -35,6 +35,7 @@ class SlotWrites:
         self._tensors = tuple(tensors)
         self._version = self._count()
         self._unrecorded = 0  # writes that came from elsewhere
+        self._depth = 0  # of blocks that write
         self._serials: dict[int, int] = {}
         self._ranks: dict[int, int] = {}
 
@@ -52,6 +53,7 @@ class SlotWrites:
     def writing(self, slot: int, rank: int) -> Iterator[None]:
         """All that is written in the block goes to `slot`, and leaves nothing beyond `rank`."""
         self._look()
+        self._depth += 1
         try:
             yield
             self._ranks[slot] = rank
@@ -59,18 +61,23 @@ class SlotWrites:
             self._ranks.pop(slot, None)
             raise
         finally:
+            self._depth -= 1
             self._serials[slot] = self._serials.get(slot, 0) + 1
-            self._version = self._count()
+            if not self._depth:
+                self._version = self._count()
 
     def _look(self) -> None:
-        if self._count() != self._version:
+        if self._depth:
+            return
+        version = self._count()
+        if version != self._version:
             self._unrecorded += 1
             self._ranks.clear()
-            self._version = self._count()
+            self._version = version
 
     def _count(self) -> int:
         # Counters only grow: an equal sum means that nothing was written.
-        return sum(tensor._version for tensor in self._tensors)
+        return sum([tensor._version for tensor in self._tensors])
 
 
 def record_of(first_a: torch.Tensor) -> SlotWrites | None:
