@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from benchmarks.load.wire import PATHS, Dialect
 from serve.client import GatewayClient
 
 _READY_SECONDS = 900.0
+_ANSWERS_PER_WORKER = 3  # within what is measured, at least
 _WARM_UP_SEED = 1_000_000  # its texts are not sent again
 
 
@@ -85,27 +87,43 @@ class Contest:
             if self._together:
                 self._say(f"starting {', '.join(peer.name for peer in self.peers)}")
                 self._up = stack.enter_context(self._started(self.peers))
+            answer_seconds: dict[str, float] = {}
             for peer in self.peers:
                 with self._servers(peer) as servers:
-                    ways += self._ways_of(peer, servers[peer.name])
-            return [self._under(load, ways, rounds, baseline) for load in loads]
+                    found = self._ways_of(peer, servers[peer.name])
+                    for load in loads:
+                        answer_seconds |= self._warm_up(found, load)
+                ways += found
+            return [self._under(load, ways, rounds, baseline, answer_seconds) for load in loads]
 
-    def _warm_up(self, ways: Sequence[Way], load: Arrivals) -> None:
-        """The requests of one second that nobody counts, of each way: kernels and caches get their first use."""
+    def _warm_up(self, ways: Sequence[Way], load: Arrivals) -> dict[str, float]:
+        """The requests of one second that nobody counts: kernels and caches get their first use.
+
+        Returns the longest time of an answer, by the arm's name.
+        """
+        longest = {}
         for way in ways:
-            self._say(f"warming up {way.name}")
+            name = _arm_name(way, load)
+            self._say(f"warming up {name}")
             settings = way.bench.settings.model_copy(update={"seconds": 1.0, "warmup_seconds": 0.0})
             bench = replace(way.bench, settings=settings)
-            bench.run(f"warm-up of {way.name}", load, seed=settings.seed + _WARM_UP_SEED)
+            run = bench.run(f"warm-up of {name}", load, seed=settings.seed + _WARM_UP_SEED)
+            longest[name] = float(run.figures["e2e_seconds"]["max"])
+        return longest
 
-    def _under(self, load: Arrivals, ways: Sequence[Way], rounds: int, baseline: str) -> Heat:
-        if self._together:
-            self._warm_up(ways, load)
+    def _under(
+        self,
+        load: Arrivals,
+        ways: Sequence[Way],
+        rounds: int,
+        baseline: str,
+        answer_seconds: Mapping[str, float],
+    ) -> Heat:
         meters = [Meter() for _ in ways]
         arms = [
             Arm(
                 _arm_name(way, load),
-                way.bench,
+                long_enough(way.bench, load, answer_seconds[_arm_name(way, load)]),
                 load,
                 self._around(way, load, meter),
                 against=_arm_name(_against(way, ways, baseline), load),
@@ -169,6 +187,16 @@ class Contest:
 def _at_a_port(peer: Peer) -> Peer:
     """It comes back where it was, however often it is started."""
     return replace(peer, spec=replace(peer.spec, port=free_port())) if peer.spec.command else peer
+
+
+def long_enough(bench: Bench, load: Arrivals, answer_seconds: float) -> Bench:
+    """Runs in which each worker of a closed loop sends a few requests, though answers take `answer_seconds`."""
+    seconds = max(bench.settings.seconds, _ANSWERS_PER_WORKER * answer_seconds)
+    if not load.closed or seconds == bench.settings.seconds:
+        return bench
+    warm_up = max(bench.settings.warmup_seconds, answer_seconds)
+    update = {"seconds": math.ceil(seconds), "warmup_seconds": math.ceil(warm_up)}
+    return replace(bench, settings=bench.settings.model_copy(update=update))
 
 
 def _arm_name(way: Way, load: Arrivals) -> str:

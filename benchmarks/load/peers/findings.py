@@ -26,7 +26,7 @@ def conclude(heats: Sequence[Heat], baseline: str) -> dict[str, Any]:
     lines = [
         line
         for one in heats
-        for line in (*gateway_lines(one), *adapter_lines(one, baseline), *cpu_lines(one))
+        for line in (*gateway_lines(one), *adapter_lines(one, baseline), *cpu_lines(one), *length_lines(one))
     ]
     peers = list({way.peer.name: way.peer for way in heats[0].ways}.values())
     return {
@@ -87,6 +87,15 @@ def cpu_lines(one: Heat) -> list[str]:
                 f"{arm.name}: {_text(spread(spent), form='.2f')} ms of its HTTP process's processor per token"
             )
     return found
+
+
+def length_lines(one: Heat) -> list[str]:
+    """Which runs were longer than asked for, on servers whose answers take long."""
+    return [
+        f"{arm.name}: runs of {arm.bench.settings.seconds:g} s, for its answers take long"
+        for arm, way in _pairs(one)
+        if arm.bench.settings.seconds != way.bench.settings.seconds
+    ]
 
 
 def _pairs(one: Heat) -> list[tuple[Arm, Way]]:

@@ -14,8 +14,9 @@ from benchmarks.agreement.known_server import known_server
 from benchmarks.closed_loop.errors import ServerStartError
 from benchmarks.closed_loop.server import ServerSpec, running
 from benchmarks.load.arrivals import parse_arrivals
+from benchmarks.load.bench import prepare
 from benchmarks.load.commands.app import bench_app
-from benchmarks.load.peers.contest import Contest
+from benchmarks.load.peers.contest import Contest, long_enough
 from benchmarks.load.peers.findings import conclude
 from benchmarks.load.peers.lineup import Lineup
 from benchmarks.load.peers.peer import GATEWAY, Peer
@@ -63,6 +64,16 @@ def test_the_tutorials_service_has_tokens_per_second_and_no_ttft(tmp_path: Path)
     assert ratios["ttft_p50"] is None
     assert any("no TTFT" in note for note in found["notes"])
     assert any("ms of its HTTP process" in note for note in found["notes"])
+
+
+def test_a_slow_server_gets_runs_in_which_every_worker_sends_a_few_requests(tmp_path: Path) -> None:
+    with running([known_server("slow", tmp_path, SLOW)], logs=tmp_path, ready_seconds=120.0) as up:
+        bench = prepare(load_bench_settings(url=up["slow"].url, seconds=10.0, warmup_seconds=1.0))
+    closed, open_ = parse_arrivals("closed:2"), parse_arrivals("constant:2")
+    assert long_enough(bench, closed, 3.0) is bench
+    assert long_enough(bench, open_, 30.0) is bench
+    settings = long_enough(bench, closed, 30.5).settings
+    assert (settings.seconds, settings.warmup_seconds) == (92.0, 31.0)
 
 
 def test_a_server_apart_is_started_for_each_turn_and_comes_back_where_it_was(tmp_path: Path) -> None:
