@@ -122,3 +122,24 @@ def test_beyond_the_memory_limit_results_stay_right_and_nothing_is_kept(monkeypa
         wanted = expected_output(torch.zeros_like(result), x, layer, [0, -1, 1, 1])
         torch.testing.assert_close(result.to(torch.float64), wanted, rtol=1e-5, atol=1e-5)
         assert [factors.size_bytes for factors in wrapper._factors.values()] == [0]
+
+
+def test_a_layer_laid_out_again_is_accounted_for_once(monkeypatch):
+    """Else a few swaps would fill the memory on paper, and every step lay everything out anew."""
+    layers = [make_layer([3, 2], 10, SLICES, max_rank=4, seed=seed) for seed in range(2)]
+    wrapper = make_wrapper(GroupedPunicaWrapper, [0, 1], num_slots=2)
+    x = torch.randn(2, 10)
+    for layer in layers:
+        linear(wrapper, layer, x)
+    both_bytes = sum(factors.size_bytes for factors in wrapper._factors.values())
+    monkeypatch.setattr(lora_grouped, "MAX_FACTOR_BYTES", both_bytes)
+    for _ in range(3):
+        for layer in layers:
+            layer.a[0][1] *= 2
+            linear(wrapper, layer, x)
+    assert all(factors.is_kept for factors in wrapper._factors.values())
+    third = make_layer([3, 2], 10, SLICES, max_rank=4, seed=2)
+    result = linear(wrapper, third, x)
+    wanted = expected_output(torch.zeros_like(result), x, third, [0, 1])
+    torch.testing.assert_close(result.to(torch.float64), wanted, rtol=1e-5, atol=1e-5)
+    assert [factors.is_kept for factors in wrapper._factors.values()] == [True, True, False]
