@@ -32,7 +32,8 @@ class MachineTime:
         return cls(wall_seconds, sum(machine) - idle - guest, known)
 
     def foreign_share(self, later: MachineTime) -> float:
-        """Share of the machine that others used until `later`."""
+        """Share of the machine that others used until `later`, 0 to 1."""
         capacity = (later.wall_seconds - self.wall_seconds) * (psutil.cpu_count() or 1)
         foreign = (later.busy_seconds - self.busy_seconds) - (later.known_seconds - self.known_seconds)
-        return max(0.0, foreign) / capacity if capacity > 0 else 0.0
+        # Processor time is counted in whole ticks: over a short while it can exceed what there was.
+        return min(1.0, max(0.0, foreign) / capacity) if capacity > 0 else 0.0
