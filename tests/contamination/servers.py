@@ -112,7 +112,7 @@ async def scripted_server(home: Path, engine: ScriptedEngine | None = None) -> A
 
 def engine_core(server: psutil.Process) -> psutil.Process:
     """The process in which vLLM computes."""
-    [core] = [child for child in server.children() if "EngineCore" in " ".join(child.cmdline())]
+    [core] = [child for child in server.children(recursive=True) if "EngineCore" in " ".join(child.cmdline())]
     return core
 
 

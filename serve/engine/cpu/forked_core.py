@@ -111,8 +111,12 @@ class _ForkedContext:
 
 def run(environment: Mapping[str, str], target: Callable[..., None], kwargs: Mapping[str, Any]) -> None:
     """In the forked process: what the engine process would do had it been spawned."""
-    os.environ.clear()
-    os.environ.update(environment)
+    # What is the same is not touched: the first entry is how setproctitle finds where a process has its title.
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
     target(**kwargs)
 
 

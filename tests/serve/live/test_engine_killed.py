@@ -66,7 +66,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 def engine_core(server: LiveServer) -> psutil.Process:
     """The process that computes."""
-    children = psutil.Process(server.process.pid).children()
+    children = psutil.Process(server.process.pid).children(recursive=True)
     (core,) = [child for child in children if "EngineCore" in " ".join(child.cmdline())]
     return core
 

@@ -10,6 +10,8 @@ import os
 import sys
 import time
 
+import setproctitle
+
 from serve.engine.cpu import forked_core
 from serve.engine.orphan import follow_parent
 
@@ -19,9 +21,11 @@ STAND_IN = "tests.serve.engine.cpu.forked_imports"
 def live() -> None:
     """What the engine does."""
     follow_parent()
+    setproctitle.setproctitle("VLLM::EngineCore")  # as vLLM's engine process does
     said = {
         "pid": os.getpid(),
         "late": os.environ["SET_LATE"],
+        "early": os.environ.get("SET_EARLY"),
         "imported": getattr(sys.modules.get(STAND_IN), "SERVER_ID", None) == os.getppid(),
     }
     print(json.dumps(said), flush=True)
@@ -31,6 +35,7 @@ def live() -> None:
 if __name__ == "__main__":
     forked_core.IMPORTS_MODULE = STAND_IN
     assert forked_core.start_server()
+    del os.environ["SET_EARLY"]
     os.environ["SET_LATE"] = "set after the server was started"
     engine = forked_core._ForkedContext().Process(target=live, name="EngineCore", kwargs={})
     engine.start()

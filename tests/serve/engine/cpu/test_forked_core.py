@@ -105,7 +105,7 @@ def family() -> Iterator[Family]:
         stdout=subprocess.PIPE,
         text=True,
         cwd=PROJECT,
-        env={**os.environ, THREADS_VARIABLE: "0", "SET_LATE": ""},
+        env={**os.environ, THREADS_VARIABLE: "0", "SET_EARLY": "1", "SET_LATE": ""},
     )
     assert parent.stdout is not None
     said = json.loads(parent.stdout.readline())
@@ -125,6 +125,8 @@ def family() -> Iterator[Family]:
 def test_a_forked_engine_has_the_gateways_environment_of_then_and_ends_with_it() -> None:
     with family() as (parent, said, engine, server):
         assert said["late"] == "set after the server was started"
+        assert said["early"] is None
+        assert " ".join(engine.cmdline()).strip() == "VLLM::EngineCore"  # what tells it from its server
         assert said["imported"]  # by the server, before the fork
         assert server.ppid() == parent.pid
         parent.kill()
