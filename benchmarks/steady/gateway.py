@@ -42,7 +42,7 @@ def find_base(reference: str, folder: Path) -> ServedBase:
 def gateway_spec(home: Path, base: ServedBase, more: Sequence[str] = ()) -> ServerSpec:
     """How to start it; adapters are read from `home/adapters`. `more` are flags of `hotswap serve`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HOTSWAP_")}
-    command = (sys.executable, "-m", "hotswap", "serve", "--port", "{port}", "--home", str(home))
-    return ServerSpec(
-        "gateway", "Hotswap's gateway", base.name, "/readyz", (*command, *base.flags, *more), environment
-    )
+    command = [sys.executable, "-m", "hotswap", "serve", "--port", "{port}", "--home", str(home)]
+    # A base that was found before has a name, which the folder that it lies in may not have.
+    command += ["--served-model-name", base.name, *base.flags, *more]
+    return ServerSpec("gateway", "Hotswap's gateway", base.name, "/readyz", command, environment)
