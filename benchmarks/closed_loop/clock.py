@@ -23,6 +23,7 @@ class Clock:
 
     @classmethod
     def read(cls, servers: Mapping[str, Server]) -> Clock:
+        """Now; servers that were not started here are known by name alone."""
         machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
         idle = machine.idle + getattr(machine, "iowait", 0.0)
         guest = getattr(machine, "guest", 0.0) + getattr(machine, "guest_nice", 0.0)  # also part of user
@@ -34,6 +35,7 @@ class Clock:
         )
 
     def cost_since(self, now: Clock, loaded: Server, client_seconds: float) -> Cost:
+        """What was spent from this moment to `now`, while `loaded` was under load from a client of its own."""
         http = total = None
         idle = 0.0
         for name, then in self.servers.items():
