@@ -5,12 +5,11 @@ The server imports a small module in place of vLLM.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import time
-
-import setproctitle
 
 from serve.engine.cpu import forked_core
 from serve.engine.orphan import follow_parent
@@ -21,7 +20,8 @@ STAND_IN = "tests.serve.engine.cpu.forked_imports"
 def live() -> None:
     """What the engine does."""
     follow_parent()
-    setproctitle.setproctitle("VLLM::EngineCore")  # as vLLM's engine process does
+    # As vLLM's engine process does, with the package that vLLM brings.
+    importlib.import_module("setproctitle").setproctitle("VLLM::EngineCore")
     said = {
         "pid": os.getpid(),
         "late": os.environ["SET_LATE"],
