@@ -32,8 +32,8 @@ from serve.settings import ServeSettings
 from tests.patience import patient
 from tests.serve.asgi_call import AsgiCall
 
-READY_SECONDS = 60.0
-STOP_SECONDS = 30.0
+READY_SECONDS = 120.0
+STOP_SECONDS = patient(30.0)
 _POLL_SECONDS = 0.05
 _PROJECT = Path(__file__).resolve().parents[2]
 _LISTENING = re.compile(r"listening on (http://\S+);")

@@ -26,7 +26,7 @@ from tests.serve.asgi_call import events_of
 from tests.serve.conftest import READY_SECONDS
 
 PROJECT = Path(__file__).resolve().parents[3]
-STOP_SECONDS = 20.0
+STOP_SECONDS = patient(20.0)
 _LISTENING = re.compile(r"listening on (http://\S+);")
 _POLL_SECONDS = 0.02
 
