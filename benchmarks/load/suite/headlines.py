@@ -85,10 +85,8 @@ def of_overload(measurement: Measurement) -> list[Headline]:
     (run,) = measurement.runs
     figures, capacity = run["figures"], measurement.conclusion["capacity_req_s"]
     refused = figures["counts"]["rejected"] / figures["counts"]["measured"]
-    return [
-        (f"{figures['goodput_req_s'] / capacity:.0%}", f"of the capacity is goodput at {run['name']}"),
-        (f"{refused:.0%}", f"refused at {run['name']}"),
-    ]
+    text = f"of the capacity is goodput at {run['name']}; {refused:.0%} refused"
+    return [(f"{figures['goodput_req_s'] / capacity:.0%}", text)]
 
 
 def of_idle(measurement: Measurement) -> list[Headline]:

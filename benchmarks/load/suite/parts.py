@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.result_file import Measurement
+from benchmarks.load.run import RunResult
 from benchmarks.load.suite import headlines, measures
 from benchmarks.load.suite.budget import Need
 from benchmarks.load.suite.stage import Measured, Stage
@@ -105,6 +105,13 @@ def parse_parts(text: str, *, concurrency: int, capacity_req_s: float | None) ->
     return parts
 
 
-def capacity_of(key: str, runs: Sequence[Any]) -> float | None:
-    """Requests per second that the last closed loop reached; None for parts that tell nothing of it."""
-    return float(runs[-1].figures["req_s"]) if key == "closed" and runs else None
+def capacity_of(key: str, runs: Sequence[RunResult]) -> float | None:
+    """Requests per second that the last closed loop reached; None for parts that tell nothing of it.
+
+    From tokens: workers of a closed loop begin and end together, and a short window holds one batch more or less.
+    """
+    if key != "closed" or not runs:
+        return None
+    figures = runs[-1].figures
+    lengths = figures["completion_tokens"]
+    return float(figures["output_tok_s"] / lengths["mean"] if lengths is not None else figures["req_s"])
