@@ -43,7 +43,8 @@ class Way:
         if len(self.peer.dialects) > 1:
             parts.append(PATHS[self.dialect])
         if self.adapters:
-            parts.append(f"with {len(self.bench.load.adapters)} adapters")
+            count = len(self.bench.load.adapters)
+            parts.append(f"with {count} adapter{'s' if count > 1 else ''}")
         return " ".join(parts)
 
 
