@@ -19,7 +19,7 @@ EXPECTED = {
     "decode": 0.5,
     "rest": 0.01,
 }
-TIMING = {
+TIMING: dict[str, float | None] = {
     "entry_ms": 5.0,
     "admission_ms": 300.0,
     "queue_ms": 400.0,
