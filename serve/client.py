@@ -18,6 +18,8 @@ from serve.lifecycle.adapter_tar import TAR_END, tar_header, tar_padding
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 660.0
 _SEND_SECONDS = 60.0  # for a piece of an upload
+# The server closes connections after 5 idle seconds; a request that is sent in that moment is lost.
+_LIMITS = httpx.Limits(keepalive_expiry=2.0)
 _POLL_SECONDS = 30.0  # how long one look at an operation waits for its end
 
 
@@ -42,7 +44,7 @@ class GatewayClient:
         self._url = url
         timeout = httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS, write=_SEND_SECONDS)
         try:
-            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, limits=_LIMITS)
         except httpx.InvalidURL as error:
             raise GatewayUnreachableError(
                 f"{url!r} is no address ({error}); write --url like http://127.0.0.1:8000"
