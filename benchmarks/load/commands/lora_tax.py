@@ -8,21 +8,17 @@ import typer
 
 from benchmarks.load.commands.console import Progress, say
 from benchmarks.load.commands.finish import EXIT_INVALID, finish
+from benchmarks.load.commands.options import ArmRounds, Concurrency, OwnBase, OwnServeFlags
 from benchmarks.load.settings import load_bench_settings
 
 
 def lora_tax(
-    serve_flags: Annotated[
-        list[str] | None,
-        typer.Argument(help="After --: flags of `hotswap serve` for a gateway of its own.", metavar="FLAGS"),
-    ] = None,
+    serve_flags: OwnServeFlags = None,
     counts: Annotated[
         str, typer.Option("--counts", help="Adapters that the traffic is mixed over, with commas.")
     ] = "1,4,16,64",
-    concurrency: Annotated[
-        str, typer.Option("--concurrency", help="Requests under way at once, with commas.")
-    ] = "1,32",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=1000, help="Runs of each arm.")] = 5,
+    concurrency: Concurrency = "1,32",
+    rounds: ArmRounds = 5,
     fail_below: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,13 +27,7 @@ def lora_tax(
             "base's tok/s is lower. Repeatable.",
         ),
     ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base",
-            help="Base of a gateway of its own, as for `hotswap serve`, tiny or scripted. Default: default.",
-        ),
-    ] = None,
+    base: OwnBase = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Its number format.")] = None,
     ranks: Annotated[
         str | None, typer.Option("--ranks", help="Ranks of its adapters, dealt in turn. Default: 8.")

@@ -8,6 +8,7 @@ import typer
 
 from benchmarks.load.commands.console import Progress
 from benchmarks.load.commands.finish import EXIT_INVALID, finish
+from benchmarks.load.commands.options import ArmRounds, Concurrency
 from benchmarks.load.settings import load_bench_settings
 
 
@@ -24,10 +25,8 @@ def quant(
         list[str] | None,
         typer.Argument(help="After --: flags of `hotswap serve` for all gateways.", metavar="FLAGS"),
     ] = None,
-    concurrency: Annotated[
-        str, typer.Option("--concurrency", help="Requests under way at once, with commas.")
-    ] = "1,8,32",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=1000, help="Runs of each arm.")] = 3,
+    concurrency: Concurrency = "1,8,32",
+    rounds: ArmRounds = 3,
     search: Annotated[
         bool,
         typer.Option("--search/--no-search", help="Look for the highest rate within --slo of each base."),

@@ -9,16 +9,14 @@ import typer
 
 from benchmarks.load.commands.console import Progress
 from benchmarks.load.commands.finish import EXIT_INVALID, finish
+from benchmarks.load.commands.options import OwnBase, OwnServeFlags
 from benchmarks.load.settings import load_bench_settings
 
 _DEFAULT_ADAPTERS = 3
 
 
 def swap(
-    serve_flags: Annotated[
-        list[str] | None,
-        typer.Argument(help="After --: flags of `hotswap serve` for a gateway of its own.", metavar="FLAGS"),
-    ] = None,
+    serve_flags: OwnServeFlags = None,
     swap_every_seconds: Annotated[
         float, typer.Option("--swap-every-seconds", min=0.01, max=3600, help="From one swap to the next.")
     ] = 1.0,
@@ -40,13 +38,7 @@ def swap(
     ranks: Annotated[
         str, typer.Option("--ranks", help="Ranks of random adapters, dealt in turn: 8,16,64.")
     ] = "8",
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base",
-            help="Base of a gateway of its own, as for `hotswap serve`, tiny or scripted. Default: default.",
-        ),
-    ] = None,
+    base: OwnBase = None,
     **given: Any,
 ) -> None:
     """What replacing one adapter again and again costs the requests on all others.
