@@ -14,12 +14,9 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from adapters.artefact import WEIGHTS_NAME
 from adapters.config import CONFIG_NAME
@@ -30,12 +27,11 @@ from serve.engine.protocol import (
     EngineFacts,
     EngineOutput,
     EngineRequest,
-    GenerationObserver,
-    Sampling,
     TokenLogprob,
 )
+from serve.engine.scripted_life import ScriptedLife
+from serve.engine.scripted_openai import ScriptedOpenAI
 from serve.errors import EngineDeadError, GenerationFailedError, LifecycleError, UnloadFailedError
-from serve.limits import tokens_to_generate
 
 # The base that adapters are checked against when this engine serves.
 SCRIPTED_TARGET = TargetBase(
@@ -129,13 +125,9 @@ class ScriptedEngine:
             notes={"engine": "scripted: no model, deterministic words"},
         )
         self.codec = ScriptedCodec()
-        self.openai = ScriptedOpenAI(self)
+        self.openai = ScriptedOpenAI(self, self.adapters)
         self._made_of: dict[int, tuple[str, float]] = {}  # digest of the weights, and how strong they act
-        self._dead = False
-        self._moving = asyncio.Event()  # cleared: it hangs
-        self._moving.set()
-        self._waiting: set[asyncio.Future[None]] = set()  # all that wait inside; its death ends their waiting
-        self._outlived: set[asyncio.Future[None]] = set()  # those of them at its last death
+        self._life = ScriptedLife()
         self._changed = asyncio.Event()
 
     async def start(self) -> None:
@@ -143,11 +135,10 @@ class ScriptedEngine:
         if self.script.failing_starts > 0:
             self.script.failing_starts -= 1
             raise EngineDeadError("the scripted engine does not start")
-        if self._dead:
+        if self._life.dead:
             self.adapters.clear()
             self._made_of.clear()
-        self._dead = False
-        self._moving.set()
+        self._life.begin()
 
     async def stop(self) -> None:
         self.die()
@@ -161,69 +152,18 @@ class ScriptedEngine:
 
     def die(self) -> None:
         """What `kill -9` does: whatever waits inside ends with EngineDeadError."""
-        self._dead = True
-        for waiting in self._waiting:
-            _settle(waiting)
-        self._outlived = self._waiting.copy()
+        self._life.die()
 
     def hang(self) -> None:
         """What SIGSTOP does: nothing is answered until `resume`."""
-        self._moving.clear()
+        self._life.hang()
 
     def resume(self) -> None:
         """What SIGCONT does."""
-        self._moving.set()
+        self._life.resume()
 
     async def heartbeat(self) -> None:
-        await self._check_moving()
-
-    async def _go_on(self, seconds: float = 0.0, *, gate: bool = False) -> None:
-        """Wait for so long, until it hangs no more, and (with `gate`) for the gate. Raises EngineDeadError."""
-        if seconds:
-            await self._sleep(seconds)
-        else:
-            await asyncio.sleep(0)
-        await self._check_moving()
-        if gate and not self.gate.is_set():
-            await self._unless_dead(self.gate.wait())
-            await self._check_moving()
-
-    async def _check_moving(self) -> None:
-        if not self._moving.is_set() and not self._dead:
-            await self._unless_dead(self._moving.wait())
-        if self._dead:
-            raise EngineDeadError("the scripted engine is dead")
-
-    async def _sleep(self, seconds: float) -> None:
-        """As asyncio.sleep, and over when the engine dies."""
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _settle, over)
-        self._waiting.add(over)
-        try:
-            await over
-        finally:
-            timer.cancel()
-            self._waiting.discard(over)
-        self._check_outlived(over)
-
-    async def _unless_dead(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Wait for `work`, or until the engine dies."""
-        death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = asyncio.ensure_future(work)
-        self._waiting.add(death)
-        try:
-            await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._waiting.discard(death)
-            task.cancel()
-        self._check_outlived(death)
-
-    def _check_outlived(self, waited: asyncio.Future[None]) -> None:
-        """Raise EngineDeadError for whoever waited while it died, though it may have been started since."""
-        if waited in self._outlived:
-            self._outlived.discard(waited)
-            raise EngineDeadError("the scripted engine is dead")
+        await self._life.check_moving()
 
     def _misbehave(self, step: int) -> None:
         """Die or stand still where the script says so."""
@@ -250,15 +190,14 @@ class ScriptedEngine:
             await self._changed.wait()
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
-        if self._dead:
-            raise EngineDeadError("the scripted engine is dead")
+        self._life.check_alive()
         if self._keeps_requests:
             self.requests.append(request)
         self.active.add(request.request_id)
         self._changed.set()
         completed = False
         try:
-            await self._go_on(self.script.first_token_seconds(request.adapter))
+            await self._life.go_on(self.script.first_token_seconds(request.adapter))
             collected: list[EngineOutput] = []
             async for output in self._steps(request):
                 if request.stream:
@@ -279,9 +218,9 @@ class ScriptedEngine:
         speaker = request.adapter.name if request.adapter is not None else "base"
         for step in range(sampling.max_tokens):
             if step:
-                await self._go_on(self.script.tpot_seconds, gate=True)
+                await self._life.go_on(self.script.tpot_seconds, gate=self.gate)
             self._misbehave(step)
-            await self._check_moving()
+            await self._life.check_moving()
             limit = 0 if speaker in self.script.fail_versions else self.script.fail_after_tokens
             if limit is not None and step >= limit:
                 raise GenerationFailedError("the scripted engine failed this request")
@@ -314,10 +253,8 @@ class ScriptedEngine:
         continuation_token_ids: Sequence[int],
         adapter: AdapterHandle | None,
     ) -> list[float]:
-        await self._check_moving()
-        if not self.gate.is_set():
-            await self._unless_dead(self.gate.wait())
-            await self._check_moving()
+        await self._life.check_moving()
+        await self._life.pass_gate(self.gate)
         if self._keeps_requests:
             self.scored.append(adapter)
         first = len(prompt_token_ids)
@@ -336,7 +273,7 @@ class ScriptedEngine:
         return -math.log1p(math.exp(-odds))
 
     async def load_adapter(self, adapter: AdapterHandle) -> None:
-        await self._go_on(self.script.load_seconds)
+        await self._life.go_on(self.script.load_seconds)
         if self.script.load_error is not None:
             raise LifecycleError(self.script.load_error)
         self.adapters[adapter.engine_id] = adapter
@@ -344,7 +281,7 @@ class ScriptedEngine:
             self._made_of[adapter.engine_id] = await asyncio.to_thread(_read_adapter, adapter.path)
 
     async def unload_adapter(self, adapter: AdapterHandle) -> None:
-        await self._check_moving()
+        await self._life.check_moving()
         if self.script.keeps_unloaded:
             raise UnloadFailedError(f"the engine still holds {adapter.name}")
         self.adapters.pop(adapter.engine_id, None)
@@ -354,13 +291,7 @@ class ScriptedEngine:
         return set(self.adapters)
 
     async def check_health(self) -> None:
-        if self._dead:
-            raise EngineDeadError("the scripted engine is dead")
-
-
-def _settle(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
+        self._life.check_alive()
 
 
 def _read_adapter(folder: Path) -> tuple[str, float]:
@@ -389,102 +320,3 @@ def _merged(outputs: list[EngineOutput]) -> EngineOutput:
             into.finish_reason = delta.finish_reason
     last = outputs[-1]
     return EngineOutput([whole[index] for index in sorted(whole)], last.queue_seconds, last.ttft_seconds)
-
-
-def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
-
-
-class ScriptedOpenAI:
-    """The shapes of OpenAI's answers around the scripted words."""
-
-    def __init__(self, engine: ScriptedEngine) -> None:
-        self._engine = engine
-
-    async def chat(
-        self, body: Mapping[str, Any], request_id: str, observer: GenerationObserver
-    ) -> Mapping[str, Any] | AsyncIterator[str]:
-        prompt = self._engine.codec.encode_chat(
-            [{"role": m["role"], "content": str(m.get("content"))} for m in body["messages"]]
-        )
-        return await self._answer(body, request_id, prompt, observer, chat=True)
-
-    async def completions(
-        self, body: Mapping[str, Any], request_id: str, observer: GenerationObserver
-    ) -> Mapping[str, Any] | AsyncIterator[str]:
-        prompt = self._engine.codec.encode(str(body["prompt"]), parse_special=False)
-        return await self._answer(body, request_id, prompt, observer, chat=False)
-
-    async def _answer(
-        self,
-        body: Mapping[str, Any],
-        request_id: str,
-        prompt: list[int],
-        observer: GenerationObserver,
-        *,
-        chat: bool,
-    ) -> Mapping[str, Any] | AsyncIterator[str]:
-        streaming = bool(body.get("stream"))
-        max_tokens = tokens_to_generate(
-            len(prompt),
-            body.get("max_completion_tokens") or body.get("max_tokens"),
-            default=16,
-            context_tokens=self._engine.facts.context_tokens,
-            param="messages" if chat else "prompt",
-        )
-        adapter = next((a for a in self._engine.adapters.values() if a.name == body["model"]), None)
-        request = EngineRequest(
-            request_id,
-            prompt,
-            Sampling(n=body.get("n") or 1, max_tokens=max_tokens),
-            adapter,
-            stream=streaming,
-        )
-        observer.prompt(len(prompt))
-        if streaming:
-            options = body.get("stream_options") or {}
-            return self._events(
-                request, body["model"], observer, chat=chat, usage=bool(options.get("include_usage"))
-            )
-        text, num_tokens = "", 0
-        async for output in self._engine.generate(request):
-            num_tokens += sum(len(delta.token_ids) for delta in output.deltas)
-            observer.output(num_tokens, output.queue_seconds, output.ttft_seconds)
-            text = output.deltas[0].text
-        message: dict[str, Any] = (
-            {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        )
-        return {
-            "id": request_id,
-            "object": "chat.completion" if chat else "text_completion",
-            "created": 0,
-            "model": body["model"],
-            "choices": [{"index": 0, "finish_reason": "length", "logprobs": None, **message}],
-            "usage": _usage(len(prompt), num_tokens),
-        }
-
-    async def _events(
-        self, request: EngineRequest, model: str, observer: GenerationObserver, *, chat: bool, usage: bool
-    ) -> AsyncIterator[str]:
-        head = {
-            "id": request.request_id,
-            "object": "chat.completion.chunk" if chat else "text_completion",
-            "created": 0,
-            "model": model,
-        }
-        num_tokens = 0
-        async for output in self._engine.generate(request):
-            delta = output.deltas[0]
-            num_tokens += sum(len(each.token_ids) for each in output.deltas)
-            observer.output(len(delta.token_ids), output.queue_seconds, output.ttft_seconds)
-            piece: dict[str, Any] = {"delta": {"content": delta.text}} if chat else {"text": delta.text}
-            choice = {"index": 0, "finish_reason": delta.finish_reason, "logprobs": None, **piece}
-            yield f"data: {orjson.dumps({**head, 'choices': [choice]}).decode()}\n\n"
-        if usage:
-            counts = _usage(len(request.prompt_token_ids), num_tokens)
-            yield f"data: {orjson.dumps({**head, 'choices': [], 'usage': counts}).decode()}\n\n"
-        yield "data: [DONE]\n\n"
