@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from adapters.name import parse_alias
@@ -16,7 +16,7 @@ from serve.lifecycle.outcomes import LoadOutcome
 from serve.operations.operation import Answer, Operation
 from serve.routes.dependencies import AdminDep, AdminRoute, GatewayDep
 from serve.routes.documentation import ADMIN_ERRORS
-from serve.routes.operate import ACCEPTED, WaitingDep, operate
+from serve.routes.operate import ACCEPTED, VerbCallDep
 from serve.schemas.admin import (
     NAME_PATTERN,
     AdapterList,
@@ -98,30 +98,19 @@ async def validate_adapter(body: ValidateBody, actor: AdminDep, gateway: Gateway
     response_model=LoadAnswer,
     responses={200: {"model": LoadAnswer, "description": "This version answered already."}, **ACCEPTED},
 )
-async def load_adapter(
-    body: LoadBody, actor: AdminDep, gateway: GatewayDep, request: Request, waiting: WaitingDep
-) -> Response:
+async def load_adapter(body: LoadBody, call: VerbCallDep) -> Response:
     """Check, load, probe, then move the name in one step; running requests finish on the old version."""
-    adapters = gateway.adapters
+    adapters = call.gateway.adapters
     parse_alias(body.name, base_name=adapters.board.base_name)
 
     async def work(operation: Operation) -> Answer:
         operation.enter("fetch" if is_remote(body.source) else "check")
         outcome = await adapters.load(
-            body.name, body.source, actor=actor, promote=body.promote, expected_live=body.expected_live
+            body.name, body.source, actor=call.actor, promote=body.promote, expected_live=body.expected_live
         )
-        return load_answer(gateway, body.name, outcome)
+        return load_answer(call.gateway, body.name, outcome)
 
-    return await operate(
-        gateway,
-        request,
-        waiting,
-        action="load",
-        name=body.name,
-        actor=actor,
-        asked=body.model_dump(mode="json"),
-        work=work,
-    )
+    return await call.operate("load", body.name, work, body.model_dump(mode="json"))
 
 
 @router.delete(
@@ -129,10 +118,7 @@ async def load_adapter(
 )
 async def unload_adapter(
     name: Name,
-    actor: AdminDep,
-    gateway: GatewayDep,
-    request: Request,
-    waiting: WaitingDep,
+    call: VerbCallDep,
     drain: Drain = None,
     drain_seconds: DrainSeconds = None,
 ) -> Response:
@@ -141,19 +127,10 @@ async def unload_adapter(
 
     async def work(operation: Operation) -> Answer:
         operation.enter("unload")
-        versions = await gateway.adapters.unload(name, actor=actor, drain_seconds=limit)
+        versions = await call.gateway.adapters.unload(name, actor=call.actor, drain_seconds=limit)
         return Answer(200, {"name": name, "unloaded": [str(version) for version in versions]})
 
-    return await operate(
-        gateway,
-        request,
-        waiting,
-        action="unload",
-        name=name,
-        actor=actor,
-        asked={"drain_seconds": limit},
-        work=work,
-    )
+    return await call.operate("unload", name, work, {"drain_seconds": limit})
 
 
 def drain_limit(drain: str | None, drain_seconds: float | None) -> float | None:

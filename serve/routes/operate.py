@@ -16,6 +16,7 @@ from serve.http.request_id import request_id_of
 from serve.operations.operation import Answer, Operation, Order
 from serve.operations.operations import fingerprint
 from serve.routes.audit import note_operation
+from serve.routes.dependencies import AdminDep, GatewayDep
 from serve.routes.documentation import errors
 from serve.schemas.operations import OperationView, operation_fields
 
@@ -73,27 +74,42 @@ async def _waiting(
 WaitingDep = Annotated[Waiting, Depends(_waiting)]
 
 
-async def operate(
-    gateway: Gateway,
-    request: Request,
-    waiting: Waiting,
-    *,
-    action: str,
-    name: str,
-    actor: str,
-    asked: Mapping[str, Any],
-    work: Callable[[Operation], Awaitable[Answer]],
-) -> Response:
-    """Begin an operation on `name`, or find the one that this request began before, and answer.
+@dataclass(frozen=True, slots=True)
+class VerbCall:
+    """One call of a route that carries out a verb: what all of them ask for."""
 
-    `asked` is everything else that the request asks for. Raises AdapterNameError, IdempotencyConflictError,
-    DrainingError, RegistryError.
-    """
-    operation, _ = await begin(
-        gateway, request, waiting, action=action, name=name, actor=actor, asked=asked, work=work
-    )
-    await operation.wait(waiting.seconds)
-    return answer_of(operation, request)
+    gateway: Gateway
+    request: Request
+    waiting: Waiting
+    actor: str  # for the audit log
+
+    async def operate(
+        self, action: str, name: str, work: Callable[[Operation], Awaitable[Answer]], asked: Mapping[str, Any]
+    ) -> Response:
+        """Begin an operation on `name`, or find the one that this request began before, and answer.
+
+        `asked` is everything else that the request asks for. Raises AdapterNameError, IdempotencyConflictError,
+        DrainingError, RegistryError.
+        """
+        operation, _ = await begin(
+            self.gateway,
+            self.request,
+            self.waiting,
+            action=action,
+            name=name,
+            actor=self.actor,
+            asked=asked,
+            work=work,
+        )
+        await operation.wait(self.waiting.seconds)
+        return answer_of(operation, self.request)
+
+
+async def _verb_call(actor: AdminDep, gateway: GatewayDep, request: Request, waiting: WaitingDep) -> VerbCall:
+    return VerbCall(gateway, request, waiting, actor)
+
+
+VerbCallDep = Annotated[VerbCall, Depends(_verb_call)]
 
 
 async def begin(
@@ -107,7 +123,7 @@ async def begin(
     asked: Mapping[str, Any],
     work: Callable[[Operation], Awaitable[Answer]],
 ) -> tuple[Operation, bool]:
-    """The operation, and whether it was begun now and `work` is called; as `operate`."""
+    """The operation, and whether it was begun now and `work` is called; as `VerbCall.operate`."""
     parse_alias(name)
     gateway.adapters.check_open()
     order = Order(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from serve.errors import AdapterMissingError
@@ -15,7 +15,7 @@ from serve.operations.operation import Answer, Operation
 from serve.routes.admin import Name
 from serve.routes.dependencies import AdminDep, AdminRoute, GatewayDep
 from serve.routes.documentation import ADMIN_ERRORS
-from serve.routes.operate import ACCEPTED, WaitingDep, operate
+from serve.routes.operate import ACCEPTED, VerbCallDep
 from serve.schemas.admin import TrafficAnswer
 
 router = APIRouter(
@@ -39,46 +39,30 @@ async def get_traffic(name: Name, actor: AdminDep, gateway: GatewayDep) -> Respo
 async def set_traffic(
     name: Name,
     body: TrafficPlan,
-    actor: AdminDep,
-    gateway: GatewayDep,
-    request: Request,
-    waiting: WaitingDep,
+    call: VerbCallDep,
 ) -> Response:
     """Versions that the plan names are brought up and probed first; then it is in force in one step."""
 
     async def work(operation: Operation) -> Answer:
         operation.enter("prepare")
-        await gateway.adapters.set_traffic(name, body, actor=actor)
-        return Answer(200, _fields(gateway, name))
+        await call.gateway.adapters.set_traffic(name, body, actor=call.actor)
+        return Answer(200, _fields(call.gateway, name))
 
-    return await operate(
-        gateway,
-        request,
-        waiting,
-        action="traffic",
-        name=name,
-        actor=actor,
-        asked=body.model_dump(mode="json"),
-        work=work,
-    )
+    return await call.operate("traffic", name, work, body.model_dump(mode="json"))
 
 
 @router.delete(
     "", summary="Let the stable version answer alone", response_model=TrafficAnswer, responses=ACCEPTED
 )
-async def clear_traffic(
-    name: Name, actor: AdminDep, gateway: GatewayDep, request: Request, waiting: WaitingDep
-) -> Response:
+async def clear_traffic(name: Name, call: VerbCallDep) -> Response:
     """Canaries and shadows get no more requests; running ones finish."""
 
     async def work(operation: Operation) -> Answer:
         operation.enter("clear")
-        await gateway.adapters.clear_traffic(name, actor=actor)
-        return Answer(200, _fields(gateway, name))
+        await call.gateway.adapters.clear_traffic(name, actor=call.actor)
+        return Answer(200, _fields(call.gateway, name))
 
-    return await operate(
-        gateway, request, waiting, action="clear_traffic", name=name, actor=actor, asked={}, work=work
-    )
+    return await call.operate("clear_traffic", name, work, {})
 
 
 def _fields(gateway: Gateway, name: str) -> dict[str, object]:

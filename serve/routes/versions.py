@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from serve.gateway import Gateway
 from serve.lifecycle.outcomes import MoveOutcome
 from serve.operations.operation import Answer, Operation
 from serve.routes.admin import Drain, DrainSeconds, Name, drain_limit, view_of
-from serve.routes.dependencies import AdminDep, AdminRoute, GatewayDep
+from serve.routes.dependencies import AdminRoute
 from serve.routes.documentation import ADMIN_ERRORS
-from serve.routes.operate import ACCEPTED, WaitingDep, operate
+from serve.routes.operate import ACCEPTED, VerbCallDep
 from serve.schemas.admin import (
     DIGEST_PATTERN,
     MoveAnswer,
@@ -46,39 +45,24 @@ Version = Annotated[
 async def promote_version(
     name: Name,
     body: PromoteBody,
-    actor: AdminDep,
-    gateway: GatewayDep,
-    request: Request,
-    waiting: WaitingDep,
+    call: VerbCallDep,
 ) -> Response:
     """The version is brought up and probed first; then the name moves in one step."""
 
     async def work(operation: Operation) -> Answer:
         operation.enter("prepare")
-        outcome = await gateway.adapters.promote(
-            name, body.version, actor=actor, expected_live=body.expected_live
+        outcome = await call.gateway.adapters.promote(
+            name, body.version, actor=call.actor, expected_live=body.expected_live
         )
-        return _move_answer(gateway, name, outcome)
+        return _move_answer(call.gateway, name, outcome)
 
-    return await operate(
-        gateway,
-        request,
-        waiting,
-        action="promote",
-        name=name,
-        actor=actor,
-        asked=body.model_dump(mode="json"),
-        work=work,
-    )
+    return await call.operate("promote", name, work, body.model_dump(mode="json"))
 
 
 @router.post("/rollback", summary="Let the name mean what it meant before", response_model=MoveAnswer)
 async def roll_back(
     name: Name,
-    actor: AdminDep,
-    gateway: GatewayDep,
-    request: Request,
-    waiting: WaitingDep,
+    call: VerbCallDep,
     body: NoFields | None = None,
 ) -> Response:
     """Back to the version that was live before; twice is where it began."""
@@ -86,21 +70,16 @@ async def roll_back(
 
     async def work(operation: Operation) -> Answer:
         operation.enter("prepare")
-        return _move_answer(gateway, name, await gateway.adapters.rollback(name, actor=actor))
+        return _move_answer(call.gateway, name, await call.gateway.adapters.rollback(name, actor=call.actor))
 
-    return await operate(
-        gateway, request, waiting, action="rollback", name=name, actor=actor, asked={}, work=work
-    )
+    return await call.operate("rollback", name, work, {})
 
 
 @router.post("/versions/{version}/pin", summary="Keep a version loaded", response_model=VersionAnswer)
 async def pin_version(
     name: Name,
     version: Version,
-    actor: AdminDep,
-    gateway: GatewayDep,
-    request: Request,
-    waiting: WaitingDep,
+    call: VerbCallDep,
     body: NoFields | None = None,
 ) -> Response:
     """It stays loaded, and answers under `name@digest`, whatever the name means."""
@@ -108,30 +87,27 @@ async def pin_version(
 
     async def work(operation: Operation) -> Answer:
         operation.enter("prepare")
-        pinned = _is_pinned(gateway, name, version)
-        managed = await gateway.adapters.pin(name, version, actor=actor)
-        return _version_answer(gateway, name, str(managed.version), changed=not pinned)
+        pinned = _is_pinned(call.gateway, name, version)
+        managed = await call.gateway.adapters.pin(name, version, actor=call.actor)
+        return _version_answer(call.gateway, name, str(managed.version), changed=not pinned)
 
-    return await _operate(gateway, request, waiting, "pin", name, version, actor, work)
+    return await call.operate("pin", name, work, {"version": version})
 
 
 @router.delete("/versions/{version}/pin", summary="Take a pin back", response_model=VersionAnswer)
 async def unpin_version(
     name: Name,
     version: Version,
-    actor: AdminDep,
-    gateway: GatewayDep,
-    request: Request,
-    waiting: WaitingDep,
+    call: VerbCallDep,
 ) -> Response:
     """A version that nothing else wants is unloaded when its last request has ended; it stays in the store."""
 
     async def work(operation: Operation) -> Answer:
         operation.enter("unpin")
-        changed = await gateway.adapters.unpin(name, version, actor=actor)
-        return _version_answer(gateway, name, f"{name}@{version[:8]}", changed=changed)
+        changed = await call.gateway.adapters.unpin(name, version, actor=call.actor)
+        return _version_answer(call.gateway, name, f"{name}@{version[:8]}", changed=changed)
 
-    return await _operate(gateway, request, waiting, "unpin", name, version, actor, work)
+    return await call.operate("unpin", name, work, {"version": version})
 
 
 @router.post(
@@ -140,10 +116,7 @@ async def unpin_version(
 async def prefetch_version(
     name: Name,
     version: Version,
-    actor: AdminDep,
-    gateway: GatewayDep,
-    request: Request,
-    waiting: WaitingDep,
+    call: VerbCallDep,
     body: NoFields | None = None,
 ) -> Response:
     """In the engine and probed, so that promoting it takes no time; the name stays where it is."""
@@ -151,20 +124,17 @@ async def prefetch_version(
 
     async def work(operation: Operation) -> Answer:
         operation.enter("prepare")
-        managed = await gateway.adapters.prefetch(name, version, actor=actor)
-        return _version_answer(gateway, name, str(managed.version), changed=True)
+        managed = await call.gateway.adapters.prefetch(name, version, actor=call.actor)
+        return _version_answer(call.gateway, name, str(managed.version), changed=True)
 
-    return await _operate(gateway, request, waiting, "prefetch", name, version, actor, work)
+    return await call.operate("prefetch", name, work, {"version": version})
 
 
 @router.delete("/versions/{version}", summary="Take a version out of the engine", response_model=UnloadAnswer)
 async def unload_version(
     name: Name,
     version: Version,
-    actor: AdminDep,
-    gateway: GatewayDep,
-    request: Request,
-    waiting: WaitingDep,
+    call: VerbCallDep,
     drain: Drain = None,
     drain_seconds: DrainSeconds = None,
 ) -> Response:
@@ -173,35 +143,12 @@ async def unload_version(
 
     async def work(operation: Operation) -> Answer:
         operation.enter("unload")
-        gone = await gateway.adapters.unload_version(name, version, actor=actor, drain_seconds=limit)
+        gone = await call.gateway.adapters.unload_version(
+            name, version, actor=call.actor, drain_seconds=limit
+        )
         return Answer(200, {"name": name, "unloaded": [str(gone)]})
 
-    return await _operate(
-        gateway, request, waiting, "unload_version", name, version, actor, work, drain_seconds=limit
-    )
-
-
-async def _operate(
-    gateway: Gateway,
-    request: Request,
-    waiting: WaitingDep,
-    action: str,
-    name: str,
-    version: str,
-    actor: str,
-    work: Callable[[Operation], Awaitable[Answer]],
-    **asked: Any,
-) -> Response:
-    return await operate(
-        gateway,
-        request,
-        waiting,
-        action=action,
-        name=name,
-        actor=actor,
-        asked={"version": version, **asked},
-        work=work,
-    )
+    return await call.operate("unload_version", name, work, {"version": version, "drain_seconds": limit})
 
 
 def _move_answer(gateway: Gateway, name: str, outcome: MoveOutcome) -> Answer:
