@@ -16,7 +16,6 @@ from rich.console import Console
 from benchmarks.agreement.aiperf import AIPERF
 from benchmarks.agreement.comparison import measure as measure_pairs
 from benchmarks.agreement.comparison import verdicts
-from benchmarks.agreement.environment import tool_environment
 from benchmarks.agreement.guidellm import GUIDELLM
 from benchmarks.agreement.known_server import known_server
 from benchmarks.agreement.report import markdown
@@ -28,6 +27,7 @@ from benchmarks.load.arrivals import Arrivals, parse_arrivals
 from benchmarks.load.target import read_target
 from benchmarks.steady.gateway import find_base, gateway_spec
 from benchmarks.surroundings import CHECKOUT, read_surroundings
+from benchmarks.tool_environment import tool_environment
 
 TOOLS = {tool.name: tool for tool in (GUIDELLM, AIPERF)}
 _READY_SECONDS = 900.0

@@ -7,12 +7,6 @@ from typing import ClassVar
 from benchmarks.closed_loop.errors import BenchmarkError
 
 
-class ToolInstallError(BenchmarkError):
-    """An outside tool could not be installed."""
-
-    code: ClassVar[str] = "agreement_tool_install"
-
-
 class ToolRunError(BenchmarkError):
     """An outside tool ended without figures."""
 

@@ -35,3 +35,9 @@ class ClientFailedError(BenchmarkError):
     """The load client ended without a result."""
 
     code: ClassVar[str] = "benchmark_client_failed"
+
+
+class ToolInstallError(BenchmarkError):
+    """An outside tool could not be installed."""
+
+    code: ClassVar[str] = "benchmark_tool_install"

@@ -45,12 +45,7 @@ class QuantBase:
 
 def parse_bases(text: str) -> list[tuple[str, str]]:
     """`default,PATH,default:float32`: (base, number format), "auto" where none is named. Raises LoadOptionError."""
-    found = []
-    for part in (part.strip() for part in text.split(",")):
-        if not part:
-            continue
-        reference, colon, dtype = part.rpartition(":")
-        found.append((reference, dtype) if colon and dtype in _DTYPES else (part, AUTO))
+    found = [parse_base(part.strip()) for part in text.split(",") if part.strip()]
     if len(found) < 2:
         raise LoadOptionError(
             f"--bases {text!r}: give two bases or more, e.g. default,PATH or default:float32,default:bfloat16"
@@ -58,6 +53,12 @@ def parse_bases(text: str) -> list[tuple[str, str]]:
     if len(set(found)) != len(found):
         raise LoadOptionError(f"--bases {text!r} names one of them twice")
     return found
+
+
+def parse_base(text: str) -> tuple[str, str]:
+    """`default` or `default:float32`: (base, number format), "auto" where none is named."""
+    reference, colon, dtype = text.rpartition(":")
+    return (reference, dtype) if colon and dtype in _DTYPES else (text, AUTO)
 
 
 def find_bases(wanted: Sequence[tuple[str, str]], folder: Path) -> list[QuantBase]:

@@ -17,8 +17,9 @@ def peers(
         list[str] | None,
         typer.Option(
             "--peer",
-            help="vllm, vllm-mended (with our mends of vLLM), vllm-defaults, tutorial, llamacpp, llamacpp-f32, or "
-            "NAME=URL of a server that runs already. Repeatable; ratios are to the first.",
+            help="vllm, vllm-mended (with our mends of vLLM), vllm-defaults, tutorial, llamacpp (other weights: "
+            "-f32, -bf16, -q8, -q4), gateway@BASE or gateway@BASE:DTYPE, or NAME=URL of a server that runs "
+            "already. Repeatable; ratios are to the first.",
         ),
     ] = None,
     base: Annotated[
@@ -43,7 +44,11 @@ def peers(
         bool, typer.Option("--apart", help="One server up at a time, started anew for each turn.")
     ] = False,
     llama_server: Annotated[
-        Path | None, typer.Option("--llama-server", help="llama.cpp's server. Default: the one on PATH.")
+        Path | None,
+        typer.Option(
+            "--llama-server",
+            help="llama.cpp's server. Default: the one on PATH, else a package that is installed once.",
+        ),
     ] = None,
     gguf: Annotated[
         Path | None,
@@ -87,7 +92,7 @@ def peers(
     )
     settings.out.mkdir(parents=True, exist_ok=True)
     with Progress() as progress, tempfile.TemporaryDirectory(prefix="hotswap-peers-") as work:
-        lineup = make_lineup(choices, dialects, options, Path(work))
+        lineup = make_lineup(choices, dialects, options, Path(work), say=progress.say)
         contest = Contest(
             lineup,
             settings,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.closed_loop.server import ServerSpec
 from benchmarks.load.errors import LoadOptionError, PeerUnavailableError
 from benchmarks.load.peers.equal_settings import EqualSettings, equal_settings
-from benchmarks.load.peers.gguf_float32 import write_float32
-from benchmarks.load.peers.llama_server import find_gguf, find_program, llama_peer
+from benchmarks.load.peers.llama_server import find_gguf, find_program, gguf_of, llama_peer
 from benchmarks.load.peers.peer import GATEWAY, Peer, PeerChoice
 from benchmarks.load.peers.tutorial import tutorial_peer
 from benchmarks.load.peers.vllm_server import vllm_peer
+from benchmarks.load.quant_bases import AUTO, parse_base
 from benchmarks.load.wire import Dialect
 from benchmarks.steady.gateway import ServedBase, find_base, gateway_spec
 from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
@@ -33,6 +33,7 @@ class LineupOptions:
     gateway_url: str | None = None  # a gateway that runs already
     llama_server: Path | None = None
     gguf: Path | None = None
+    tools: Path | None = None  # where packages of peers are installed; None: in Hotswap's home
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,12 @@ class Lineup:
 
 
 def make_lineup(
-    choices: Sequence[PeerChoice], dialects: Sequence[Dialect], options: LineupOptions, folder: Path
+    choices: Sequence[PeerChoice],
+    dialects: Sequence[Dialect],
+    options: LineupOptions,
+    folder: Path,
+    *,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Lineup:
     """Find every program and file before anything starts; `dialects` are those that the gateway is asked in.
 
@@ -59,7 +65,8 @@ def make_lineup(
             "--random-adapters: they are loaded into servers that are started here, not with --url"
         )
     running = [_running(choice.name, choice.url, (theirs,)) for choice in choices if choice.url is not None]
-    started = [choice.name for choice in choices if choice.url is None]
+    chosen = [choice for choice in choices if choice.url is None]
+    started = [choice.name for choice in chosen]
     if options.gateway_url is not None and not started:
         if options.adapters:
             raise LoadOptionError(
@@ -74,7 +81,7 @@ def make_lineup(
             f"--base scripted has no weights, so that {', '.join(started)} cannot serve it; name a base, or "
             "compare with servers that run already (--peer NAME=URL)"
         )
-    engines = sum(name.startswith("vllm") for name in started) + (options.gateway_url is None)
+    engines = sum(name.startswith(("vllm", GATEWAY)) for name in started) + (options.gateway_url is None)
     equal = None
     if not scripted:
         equal = equal_settings(
@@ -91,29 +98,53 @@ def make_lineup(
         gateway = Peer(spec, tuple(dialects), adapters=True)
     others = []
     if equal is not None:
-        others = [_start(name, equal, theirs, base, adapters, options, folder) for name in started]
+        cast = _Cast(equal, theirs, base, adapters, options, folder, say)
+        others = [cast.start(choice) for choice in chosen]
     order = {choice.name: place for place, choice in enumerate(choices)}
     peers = sorted((*others, *running), key=lambda peer: order[peer.name])
     return Lineup((gateway, *peers), adapters, equal.notes if equal is not None else {})
 
 
-def _start(
-    name: str,
-    equal: EqualSettings,
-    dialect: Dialect,
-    base: ServedBase,
-    adapters: Mapping[str, Path],
-    options: LineupOptions,
-    folder: Path,
-) -> Peer:
-    if name == "tutorial":
-        return tutorial_peer(equal.base_path)
-    if name.startswith("vllm"):
-        return vllm_peer(name, equal, dialect, adapters)
-    program, gguf = find_program(options.llama_server), find_gguf(options.gguf, base.name)
-    if name == "llamacpp-f32":
-        gguf = write_float32(gguf, folder / f"{gguf.stem}-f32.gguf")
-    return llama_peer(name, equal, dialect, program=program, gguf=gguf, slots=options.slots)
+@dataclass(frozen=True, slots=True)
+class _Cast:
+    """Makes the peers that are started here."""
+
+    equal: EqualSettings
+    dialect: Dialect
+    base: ServedBase
+    adapters: Mapping[str, Path]
+    options: LineupOptions
+    folder: Path
+    say: Callable[[str], None]
+
+    def start(self, choice: PeerChoice) -> Peer:
+        """One of them. Raises PeerUnavailableError, BaseModelError."""
+        if choice.base is not None:
+            return self._gateway(choice.name, choice.base)
+        if choice.name == "tutorial":
+            return tutorial_peer(self.equal.base_path)
+        if choice.name.startswith("vllm"):
+            return vllm_peer(choice.name, self.equal, self.dialect, self.adapters)
+        from serve.settings import load_settings
+
+        gguf = find_gguf(self.options.gguf, self.base.name)
+        tools = self.options.tools or load_settings().home / "benchmark-tools"
+        return llama_peer(
+            choice.name,
+            self.equal,
+            self.dialect,
+            program=find_program(self.options.llama_server, tools, self.say),
+            gguf=gguf_of(choice.name, gguf, self.folder / "gguf"),
+            slots=self.options.slots,
+        )
+
+    def _gateway(self, name: str, wanted: str) -> Peer:
+        reference, dtype = parse_base(wanted)
+        folder = self.folder / name.replace("/", "-")
+        served = find_base(reference, folder)
+        flags = self.equal.flags if dtype == AUTO else (*self.equal.flags, f"--dtype={dtype}")
+        spec = replace(gateway_spec(folder / "home", served, flags), name=name, title=f"Hotswap's {name}")
+        return Peer(spec, (self.dialect,), adapters=False)
 
 
 def _running(name: str, url: str, dialects: tuple[Dialect, ...]) -> Peer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def test_stock_servers_get_the_settings_of_the_gateway_with_and_without_its_mend
 
 
 def test_llama_cpp_is_started_with_as_much_cache_and_as_many_slots(tmp_path: Path, tiny: str) -> None:
-    weights = tmp_path / "tiny.gguf"
+    weights = tmp_path / "any.gguf"
     weights.write_bytes(b"GGUF")
     lineup = lineup_of(tmp_path, tiny, "llamacpp", llama_server=program_in(tmp_path), gguf=weights)
     peer = named(lineup, "llamacpp")
@@ -79,16 +80,34 @@ def test_llama_cpp_is_started_with_as_much_cache_and_as_many_slots(tmp_path: Pat
     assert not peer.adapters
 
 
+def test_our_gateway_on_another_base_takes_part_with_the_same_flags(tmp_path: Path, tiny: str) -> None:
+    lineup = lineup_of(tmp_path, tiny, f"gateway@{tiny}:float32")
+    first, other = lineup.peers
+    assert other.name == f"gateway@{tiny}:float32"
+    assert other.dialects == ("completions",)
+    assert "--dtype=float32" in other.spec.command
+    assert "--dtype=float32" not in first.spec.command
+    place = list(other.spec.command).index("--kv-cache-gib")
+    assert other.spec.command[place + 1] == "0.25"
+    assert other.spec.command[: place - 1].count("--home") == 1
+
+
 def test_a_peer_that_is_not_here_is_one_clear_line(
     tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        PeerUnavailableError, match=r"llama-server is not on PATH; build it .* --llama-server"
+    weights = tmp_path / "any.gguf"
+    weights.write_bytes(b"GGUF")
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(
+            PeerUnavailableError, match=r"not on PATH, and .* cannot be had: (?s:.*) --llama-server"
+        ),
     ):
-        lineup_of(tmp_path, tiny, "llamacpp")
+        patch.setattr(sys, "executable", str(tmp_path / "no-python"))
+        lineup_of(tmp_path, tiny, "llamacpp", gguf=weights, tools=tmp_path / "tools")
     with pytest.raises(PeerUnavailableError, match="is no program"):
-        lineup_of(tmp_path, tiny, "llamacpp", llama_server=tmp_path / "nothing")
+        lineup_of(tmp_path, tiny, "llamacpp", llama_server=tmp_path / "nothing", gguf=weights)
     with pytest.raises(PeerUnavailableError, match="is no GGUF file; convert it"):
         lineup_of(tmp_path, tiny, "llamacpp", llama_server=program_in(tmp_path))
     with pytest.raises(PeerUnavailableError, match="there is no such file"):

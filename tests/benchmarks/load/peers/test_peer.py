@@ -14,6 +14,9 @@ def test_a_kind_is_started_and_a_url_is_taken_as_it_is() -> None:
         PeerChoice("other", "http://127.0.0.1:8001"),
     ]
     assert [choice.name for choice in parse_peers(list(KINDS))] == list(KINDS)
+    assert parse_peers(["gateway@default:float32"]) == [
+        PeerChoice("gateway@default:float32", base="default:float32")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -21,6 +24,7 @@ def test_a_kind_is_started_and_a_url_is_taken_as_it_is() -> None:
     [
         ([], "names nobody"),
         (["sglang"], "none of vllm, "),
+        (["gateway@"], "none of vllm, "),
         (["other=127.0.0.1:8001"], "NAME=http://HOST:PORT"),
         (["=http://127.0.0.1:8001"], "NAME=http://HOST:PORT"),
         (["vllm", "vllm"], "a name can be given once"),

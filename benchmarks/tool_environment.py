@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bases.process_lock import only_process
-from benchmarks.agreement.errors import ToolInstallError
+from benchmarks.closed_loop.errors import ToolInstallError
 from scripts.torch_build import choose_torch
 
 _INSTALL_SECONDS = 1800.0
