@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import JsonValue
 from sqlalchemy import select, update
@@ -60,23 +61,7 @@ class KeyTable:
         now = _now()
         with self._registry.session(writes=True) as session:
             _count_change(session)
-            row = KeyRow(
-                id=key.id,
-                digest=key.digest,
-                label=key.label,
-                tenant=key.tenant,
-                admin=key.admin,
-                metrics=key.metrics,
-                adapters=list(key.adapters) if key.adapters is not None else None,
-                weight=key.weight,
-                requests_per_minute=key.requests_per_minute,
-                tokens_per_minute=key.tokens_per_minute,
-                concurrency=key.concurrency,
-                max_tokens=key.max_tokens,
-                expires_at=key.expires_at,
-                created_at=now,
-                created_by=actor,
-            )
+            row = KeyRow(**_columns(key), created_at=now, created_by=actor)
             session.add(row)
             add_events(session, [_event(actor, "create_key", row)])
             return _record(row)
@@ -144,22 +129,17 @@ def _event(actor: str, action: str, row: KeyRow) -> Event:
     return Event(actor, action, "done", detail=detail)
 
 
+_FIELDS = tuple(field.name for field in fields(NewKey))  # each has a column of its name
+
+
+def _columns(key: NewKey) -> dict[str, Any]:
+    values = {name: getattr(key, name) for name in _FIELDS}
+    return {**values, "adapters": list(key.adapters) if key.adapters is not None else None}
+
+
 def _record(row: KeyRow) -> KeyRecord:
-    key = NewKey(
-        id=row.id,
-        digest=row.digest,
-        label=row.label,
-        tenant=row.tenant,
-        admin=row.admin,
-        metrics=row.metrics,
-        adapters=tuple(row.adapters) if row.adapters is not None else None,
-        weight=row.weight,
-        requests_per_minute=row.requests_per_minute,
-        tokens_per_minute=row.tokens_per_minute,
-        concurrency=row.concurrency,
-        max_tokens=row.max_tokens,
-        expires_at=row.expires_at,
-    )
+    values: dict[str, Any] = {name: getattr(row, name) for name in _FIELDS}
+    key = NewKey(**{**values, "adapters": tuple(row.adapters) if row.adapters is not None else None})
     return KeyRecord(key, row.created_at, row.created_by, row.revoked_at, row.last_used_at)
 
 

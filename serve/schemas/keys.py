@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -57,19 +58,13 @@ class KeyBody(StrictModel):
     def new_key(self, fresh: FreshKey) -> NewKey:
         """The key for the registry, valid from now."""
         expires = self.expires_in_seconds
+        as_given = self.model_dump(exclude={"tenant", "adapters", "expires_in_seconds"})
         return NewKey(
+            **as_given,
             id=fresh.id,
             digest=fresh.digest,
-            label=self.label,
             tenant=self.tenant if self.tenant is not None else f"key:{fresh.id}",
-            admin=self.admin,
-            metrics=self.metrics,
             adapters=tuple(self.adapters) if self.adapters is not None else None,
-            weight=self.weight,
-            requests_per_minute=self.requests_per_minute,
-            tokens_per_minute=self.tokens_per_minute,
-            concurrency=self.concurrency,
-            max_tokens=self.max_tokens,
             expires_at=datetime.now(UTC) + timedelta(seconds=expires) if expires is not None else None,
         )
 
@@ -110,26 +105,8 @@ class KeyList(BaseModel):
 
 def key_view(record: KeyRecord) -> KeyView:
     """A key as the API shows it."""
-    key = record.key
-    return KeyView(
-        id=key.id,
-        label=key.label,
-        tenant=key.tenant,
-        state=key_state(record),
-        admin=key.admin,
-        metrics=key.metrics,
-        adapters=list(key.adapters) if key.adapters is not None else None,
-        weight=key.weight,
-        requests_per_minute=key.requests_per_minute,
-        tokens_per_minute=key.tokens_per_minute,
-        concurrency=key.concurrency,
-        max_tokens=key.max_tokens,
-        created_at=record.created_at,
-        created_by=record.created_by,
-        expires_at=key.expires_at,
-        revoked_at=record.revoked_at,
-        last_used_at=record.last_used_at,
-    )
+    known = asdict(record)
+    return KeyView.model_validate({**known.pop("key"), **known, "state": key_state(record)})
 
 
 def key_state(record: KeyRecord) -> KeyState:
