@@ -72,6 +72,7 @@ class Bench:
             workers=settings.workers,
             key=settings.key.get_secret_value() if settings.key is not None else None,
             web_port=settings.web_port,
+            keep_alive=settings.keep_alive,
             metrics_every_seconds=settings.metrics_every_seconds,
         )
         seed = settings.seed if seed is None else seed

@@ -29,6 +29,7 @@ class Order:
     records_path: Path
     key: str | None = None
     web_port: int | None = None  # of Locust's web page; None: none
+    keep_alive: bool = True  # False: a connection for each request
 
     def to_json(self) -> str:
         """The inverse of `from_json`."""

@@ -55,6 +55,7 @@ class RunPlan:
     workers: int = 1  # generating processes
     key: str | None = None
     web_port: int | None = None
+    keep_alive: bool = True
     metrics_every_seconds: float = 1.0  # between two readings of the server's /metrics; 0: at both ends alone
 
     @property
@@ -136,6 +137,7 @@ def run_load(
                 records_path=Path(folder) / f"records-{index}.jsonl",
                 key=plan.key,
                 web_port=plan.web_port if index == 0 else None,
+                keep_alive=plan.keep_alive,
             )
             for index in range(plan.workers)
         ]

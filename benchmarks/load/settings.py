@@ -93,6 +93,11 @@ class BenchSettings(BaseSettings):
     timeout_seconds: float = Field(
         120.0, gt=0, le=3600, description="Longest time without a byte of an answer, in seconds."
     )
+    keep_alive: bool = Field(
+        True,
+        description="Send requests over connections that stay open; without, a new one for each, as servers need "
+        "that hang up after an answer.",
+    )
     metrics_every_seconds: float = Field(
         1.0,
         ge=0,

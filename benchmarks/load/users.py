@@ -29,7 +29,7 @@ class ScheduledUser(User):  # type: ignore[misc]  # Locust has no types
     line: Line  # of the process; set before the first user is made
 
     def on_start(self) -> None:
-        """One connection each, kept open."""
+        """One connection each, kept open unless the order says otherwise."""
         order = self.line.order
         self.client = HTTPClient.from_url(
             order.url,
@@ -38,6 +38,8 @@ class ScheduledUser(User):  # type: ignore[misc]  # Locust has no types
             network_timeout=order.timeout_seconds,
         )
         self.headers: dict[str, str] = {"Content-Type": "application/json"}
+        if not order.keep_alive:
+            self.headers["Connection"] = "close"
         if order.key:
             self.headers["Authorization"] = f"Bearer {order.key}"
 

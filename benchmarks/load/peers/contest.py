@@ -175,6 +175,7 @@ class Contest:
                         "url": server.url,
                         "adapters": ",".join(names) or "none",
                         "stream": self._settings.stream and peer.streams,
+                        "keep_alive": self._settings.keep_alive and peer.keeps_connections,
                     }
                 )
                 bench = prepare(settings, dialect=dialect)

@@ -33,6 +33,9 @@ class Peer:
     dialects: tuple[Dialect, ...]
     adapters: bool  # whether it serves the adapters that are asked for
     streams: bool = True
+    keeps_connections: bool = (
+        True  # False: it hangs up after an answer, so that the next one needs a new connection
+    )
     notes: tuple[str, ...] = ()  # what a reader must know before comparing
 
     @property
