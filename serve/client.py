@@ -44,7 +44,10 @@ class GatewayClient:
         self._url = url
         timeout = httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS, write=_SEND_SECONDS)
         try:
-            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, limits=_LIMITS)
+            address = httpx.URL(url)
+            if address.scheme not in ("http", "https") or not address.host:
+                raise httpx.InvalidURL("it needs http:// or https://, and a host")
+            self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout, limits=_LIMITS)
         except httpx.InvalidURL as error:
             raise GatewayUnreachableError(
                 f"{url!r} is no address ({error}); write --url like http://127.0.0.1:8000"

@@ -57,21 +57,18 @@ def _inspect(
     settings = load_data_settings(**given)
     console = Console()
     with _progress() as progress:
+        tokenizer = _base_folder(base, progress)
         prepared = _prepare(files, settings, progress)
     view.show_funnel(console, prepared.funnel)
     view.show_splits(console, prepared)
     _show_findings(console, prepared, findings)
     view.show_labels(console, count_labels(prepared))
     warnings = prepared.warnings
-    if base == "none":
+    if tokenizer is None:
         view.show_lengths(console, count_characters(prepared))
     else:
-        from bases.resolve import resolve_base
-        from bases.settings import BasesSettings
-
         with _progress() as progress:
-            folder = resolve_base(base, home=BasesSettings().home, progress=progress).path
-            tokens = view_tokens(prepared, folder, num_samples=samples, progress=progress)
+            tokens = view_tokens(prepared, tokenizer, num_samples=samples, progress=progress)
         view.show_lengths(console, tokens.lengths)
         view.show_tokens(console, tokens)
         warnings += tokens.warnings
@@ -110,6 +107,16 @@ def _write(
 
 data_app.command("inspect")(with_options(DataSettings, env_prefix=ENV_PREFIX)(_inspect))
 data_app.command("prepare")(with_options(DataSettings, env_prefix=ENV_PREFIX)(_write))
+
+
+def _base_folder(base: str, progress: Callable[[str], None]) -> Path | None:
+    """Looked for before the data is read, which may take long. Raises BaseModelError."""
+    if base == "none":
+        return None
+    from bases.resolve import resolve_base
+    from bases.settings import BasesSettings
+
+    return resolve_base(base, home=BasesSettings().home, progress=progress).path
 
 
 def _prepare(files: list[str], settings: DataSettings, progress: Callable[[str], None]) -> PreparedData:

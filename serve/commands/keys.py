@@ -11,19 +11,20 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from adapters.registry.keys import KeyTable
 from adapters.registry.registry import Registry
 from serve.access.api_key import make_key
 from serve.commands.gateway import KEY_VARIABLE, open_gateway
 from serve.errors import InvalidRequestError
-from serve.schemas.keys import KeyBody, KeyView, key_view
+from serve.schemas.keys import MAX_EXPIRY_SECONDS, KeyBody, KeyView, key_view
 from serve.settings import load_settings
 
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
 _SECONDS_PER_DAY = 86_400
+_MAX_DAYS = MAX_EXPIRY_SECONDS // _SECONDS_PER_DAY
 
 UrlOption = Annotated[
     str | None,
@@ -65,7 +66,6 @@ def create(
 
     Example: hotswap keys create --label "web shop" --adapters "risk*" --requests-per-minute 600
     """
-    seconds = max(1, round(expires_in_days * _SECONDS_PER_DAY)) if expires_in_days is not None else None
     body = _body(
         label=label,
         tenant=tenant,
@@ -77,7 +77,7 @@ def create(
         concurrency=concurrency,
         max_tokens=max_tokens,
         weight=weight,
-        expires_in_seconds=seconds,
+        expires_in_seconds=_expiry_seconds(expires_in_days),
     )
     if url is not None:
         with open_gateway(url) as client:
@@ -104,7 +104,9 @@ def list_keys(url: UrlOption = None, home: HomeOption = None, registry_url: Regi
     else:
         with _table(home, registry_url) as table:
             views = [key_view(record) for record in table.list_all()]
-    shown = Table("id", "label", "tenant", "state", "scope", "limits", "weight", "last used")
+    # Narrow or not, an id can be copied from it, and nothing is cut off.
+    others = ("label", "tenant", "state", "scope", "limits", "weight", "last used")
+    shown = Table(Column("id", no_wrap=True), *(Column(title, overflow="fold") for title in others))
     for view in views:
         used = f"{view.last_used_at:%Y-%m-%d %H:%M}" if view.last_used_at is not None else ""
         shown.add_row(
@@ -158,6 +160,17 @@ def _body(**fields: Any) -> KeyBody:
         first = error.errors()[0]
         name = str(first["loc"][0])
         raise InvalidRequestError(f"--{name.replace('_', '-')}: {first['msg']}", param=name) from None
+
+
+def _expiry_seconds(days: float | None) -> int | None:
+    if days is None:
+        return None
+    if not 0 < days <= _MAX_DAYS:
+        raise InvalidRequestError(
+            f"--expires-in-days is {days:g}; give more than 0 and at most {_MAX_DAYS}",
+            param="expires_in_days",
+        )
+    return max(1, round(days * _SECONDS_PER_DAY))
 
 
 def _patterns(text: str) -> list[str] | None:

@@ -18,7 +18,7 @@ ADAPTER_PATTERN = r"^[a-z0-9*?][a-z0-9*?._-]{0,63}$"
 TENANT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 LABEL_PATTERN = r"^[^\x00-\x1f\x7f]{1,128}$"
 MAX_ADAPTERS = 256
-_MAX_SECONDS = 10 * 366 * 86_400
+MAX_EXPIRY_SECONDS = 10 * 366 * 86_400
 
 AdapterPattern = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=ADAPTER_PATTERN)]
 KeyState = Literal["active", "expired", "revoked"]
@@ -52,7 +52,7 @@ class KeyBody(StrictModel):
     concurrency: int | None = Field(None, ge=1, le=100_000, description="Requests at once, waiting ones too.")
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="Longest answer, in tokens.")
     expires_in_seconds: int | None = Field(
-        None, ge=1, le=_MAX_SECONDS, description="Left out: until it is revoked."
+        None, ge=1, le=MAX_EXPIRY_SECONDS, description="Left out: until it is revoked."
     )
 
     def new_key(self, fresh: FreshKey) -> NewKey:

@@ -103,7 +103,9 @@ def test_nobody_there_is_one_sentence(connect: Callable[..., GatewayClient]) -> 
             ask()
 
 
-@pytest.mark.parametrize("url", ["gateway:8000", "http://[::1", "http://gateway:port", ""])
+@pytest.mark.parametrize(
+    "url", ["gateway:8000", "http://[::1", "http://gateway:port", "", "ftp://gateway", "http://"]
+)
 def test_an_address_that_is_none_is_unreachable(url: str) -> None:
     with pytest.raises(GatewayUnreachableError, match="--url"), GatewayClient(url) as client:
         client.list_adapters()

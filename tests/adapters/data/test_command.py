@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from adapters.data.command import data_app
 from adapters.data.settings import DataSettings
 from adapters.errors import DataError
+from bases.errors import BaseNotFoundError
 from bases.tiny import make_tiny_base
 from tests.adapters.data.test_prepare import notes
 
@@ -47,6 +48,12 @@ def test_inspect_shows_the_funnel_lengths_labels_and_the_mask(write, base):
     assert "personal data: mail b***m" in text
     assert "bob@example.com" not in text
     assert "\x1b" not in text
+
+
+def test_inspect_looks_for_the_base_before_it_reads_the_data(write):
+    answer = run("inspect", write("a.jsonl", notes()), "--base", "./no-such-base")
+    assert isinstance(answer.exception, BaseNotFoundError)
+    assert "Funnel" not in answer.output
 
 
 def test_inspect_counts_characters_without_a_base(write):

@@ -44,6 +44,18 @@ def test_what_a_key_cannot_be_is_said_by_its_flag(clean_environment: None, tmp_p
         run("create", "--label", "x", "--adapters", "Not/Allowed", "--home", str(tmp_path))
     with pytest.raises(InvalidRequestError, match="--weight"):
         run("create", "--label", "x", "--weight", "0", "--home", str(tmp_path))
+    for days in ("nan", "inf", "0", "-3", "99999"):
+        with pytest.raises(InvalidRequestError, match="--expires-in-days"):
+            run("create", "--label", "x", "--expires-in-days", days, "--home", str(tmp_path))
+
+
+def test_a_narrow_list_still_shows_whole_ids(
+    clean_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = ("--home", str(tmp_path))
+    key = run("create", "--label", "web shop", "--tokens-per-minute", "20000", *home).strip()
+    monkeypatch.setattr(runner, "env", {**runner.env, "COLUMNS": "80"})
+    assert key.split("_")[1] in run("list", *home)
 
 
 async def test_through_a_gateway_it_is_the_admin_api(
