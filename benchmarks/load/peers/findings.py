@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.closed_loop.comparison import MAX_NOISY_BLOCKS
 from benchmarks.load.comparison import figure_of
 from benchmarks.load.disturbance import MOST_SHARE
+from benchmarks.load.peers.confidence import SHARE, Interval, added_ttft_interval, throughput_interval
 from benchmarks.load.peers.contest import Heat, Way
 from benchmarks.load.peers.meter import HTTP_CPU
 from benchmarks.load.peers.peer import GATEWAY
@@ -52,13 +53,15 @@ def gateway_lines(one: Heat) -> list[str]:
         added = _added(one.turns, arm.name, theirs)
         parts = []
         if ratio is not None:
-            met = _word(ratio.median >= THROUGHPUT_RATIO_TARGET, busy)
-            wanted = f"at least {THROUGHPUT_RATIO_TARGET:g}"
-            parts.append(f"throughput {_text(ratio)} of the same engine's, {wanted} wanted: {met}")
+            target, sure = THROUGHPUT_RATIO_TARGET, throughput_interval(one.turns, arm.name, theirs)
+            met = _word(ratio.median >= target, target, sure, busy)
+            text = f"throughput {_text(ratio)} of the same engine's{_sure(sure)}"
+            parts.append(f"{text}, at least {target:g} wanted: {met}")
         if added is not None:
-            met = _word(added.median <= ADDED_TTFT_TARGET_SECONDS, busy)
-            wanted = f"at most {1000 * ADDED_TTFT_TARGET_SECONDS:g}"
-            parts.append(f"TTFT p50 {_text(added, 1000.0, '+.1f')} ms more, {wanted} wanted: {met}")
+            target, sure = ADDED_TTFT_TARGET_SECONDS, added_ttft_interval(one.turns, arm.name, theirs)
+            met = _word(added.median <= target, target, sure, busy)
+            text = f"TTFT p50 {_text(added, 1000.0, '+.1f')} ms more{_sure(sure, 1000.0, '+.1f')}"
+            parts.append(f"{text}, at most {1000 * target:g} wanted: {met}")
         if parts:
             found.append(f"{arm.name}: {'; '.join(parts)}")
     return found
@@ -107,8 +110,19 @@ def _arm_of(one: Heat, peer: str, *, adapters: bool) -> str | None:
     return next(found, None)
 
 
-def _word(met: bool, busy: bool) -> str:
-    return "undecided, the machine was busy" if busy else "met" if met else "MISSED"
+def _word(met: bool, target: float, sure: Interval | None, busy: bool) -> str:
+    if busy:
+        return "undecided, the machine was busy"
+    return ("met" if met else "MISSED") + (
+        ", not for sure" if sure is not None and sure.holds(target) else ""
+    )
+
+
+def _sure(found: Interval | None, scale: float = 1.0, form: str = ".3f") -> str:
+    if found is None:
+        return ""
+    low, high = (format(scale * value, form) for value in (found.low, found.high))
+    return f" ({100 * SHARE:g} % sure of {low} to {high})"
 
 
 def _ratio(turns: Sequence[Turn], ours: str, theirs: str, *path: str) -> Spread | None:
