@@ -33,6 +33,7 @@ class Bench:
     prompts: PromptSource
     slo: Slo
     beside: Callable[[int], Beside] | None = None  # changes of adapters during a run of that seed
+    tail_seconds: float | None = None  # as in RunPlan
 
     def shown_as(self, arrivals: str) -> Bench:
         """The same, for the report of a measurement that had other arrivals than `--arrivals`."""
@@ -73,6 +74,7 @@ class Bench:
             key=settings.key.get_secret_value() if settings.key is not None else None,
             web_port=settings.web_port,
             keep_alive=settings.keep_alive,
+            tail_seconds=self.tail_seconds,
             metrics_every_seconds=settings.metrics_every_seconds,
         )
         seed = settings.seed if seed is None else seed

@@ -53,7 +53,9 @@ class Window:
 
 def run_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict[str, Any]:
     """Everything that one run tells; latencies are of measured requests that were answered in full."""
-    measured = [record for record in records if window.holds(record.scheduled_seconds)]
+    due = [record for record in records if window.holds(record.scheduled_seconds)]
+    # Nobody knows what would have become of those that were not waited for.
+    measured = [record for record in due if record.outcome != "unfinished"]
     ok = [record for record in measured if record.ok]
     good = sum(slo.good(record) for record in measured)
     tokens = sum(record.tokens_between(window.start, window.end) for record in records)
@@ -69,6 +71,7 @@ def run_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict[str
             "rejected": sum(record.outcome == "rejected" for record in measured),
             "cancelled": cancelled,
             "unloaded": unloaded,
+            "unfinished": len(due) - len(measured),
             "failed": sum(record.outcome not in _NO_FAILURE for record in measured),
         },
         "failures": dict(
@@ -102,7 +105,7 @@ def adapter_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict
     """The same by adapter, shorter; `base` is the base. First come those that were asked most."""
     by_adapter: dict[str, list[Record]] = {}
     for record in records:
-        if window.holds(record.scheduled_seconds):
+        if window.holds(record.scheduled_seconds) and record.outcome != "unfinished":
             by_adapter.setdefault(record.adapter or "base", []).append(record)
     found = {}
     for name, measured in sorted(by_adapter.items(), key=lambda item: (-len(item[1]), item[0])):

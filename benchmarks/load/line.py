@@ -57,7 +57,10 @@ class Line:
 
     @property
     def complete(self) -> bool:
-        """Whether every request that counts has been sent and has ended."""
+        """Whether every request that counts has been sent and has ended, or the time for it is over."""
+        tail = self.order.tail_seconds
+        if tail is not None and self.now() >= self.order.measure_to_seconds + tail:
+            return True
         if self._open_measured or self.now() < min(self.order.measure_to_seconds, self._end):
             return False
         arrivals = self.order.schedule.arrivals

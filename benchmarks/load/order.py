@@ -29,6 +29,9 @@ class Order:
     records_path: Path
     key: str | None = None
     web_port: int | None = None  # of Locust's web page; None: none
+    tail_seconds: float | None = (
+        None  # after the window requests are waited for so long; None: until they end
+    )
     keep_alive: bool = True  # False: a connection for each request
 
     def to_json(self) -> str:

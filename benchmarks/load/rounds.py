@@ -59,12 +59,14 @@ def take_turns(
     progress: Callable[[dict[str, float]], None],
     say: Callable[[str], None],
     only: int | None = None,
+    into: list[Turn] | None = None,
 ) -> list[Turn]:
     """Run every arm once a round, another one first in each; all arms of a round have the same seed.
 
-    `only`: this one of the rounds alone, counted from 0. Raises BenchmarkError.
+    `only`: this one of the rounds alone, counted from 0. `into` gets each turn when it has ended, so that those are
+    kept which were before an interruption. Raises BenchmarkError.
     """
-    turns = []
+    turns = [] if into is None else into
     for number in range(rounds) if only is None else (only,):
         for arm in rotated(arms, number):
             say(f"{arm.name}, round {number + 1} of {rounds}")

@@ -56,6 +56,9 @@ class RunPlan:
     key: str | None = None
     web_port: int | None = None
     keep_alive: bool = True
+    tail_seconds: float | None = (
+        None  # how long requests of the window are waited for after it; None: to their end
+    )
     metrics_every_seconds: float = 1.0  # between two readings of the server's /metrics; 0: at both ends alone
 
     @property
@@ -138,6 +141,7 @@ def run_load(
                 key=plan.key,
                 web_port=plan.web_port if index == 0 else None,
                 keep_alive=plan.keep_alive,
+                tail_seconds=plan.tail_seconds,
             )
             for index in range(plan.workers)
         ]

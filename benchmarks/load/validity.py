@@ -94,6 +94,15 @@ def findings(
                 invalid=False,
             )
         )
+    unfinished = figures["counts"]["unfinished"]
+    if unfinished:
+        found.append(
+            Finding(
+                "not_waited_for",
+                f"{unfinished} requests were under way when the run's time was over: they count in tok/s alone",
+                invalid=False,
+            )
+        )
     wrong = figures["failures"].get("wrong_length", 0)
     if wrong:
         found.append(Finding("wrong_length", f"{wrong} answers were not as long as asked for", invalid=False))

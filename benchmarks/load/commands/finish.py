@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.load.run import RunResult
 
 _SECRET = frozenset({"--key", "--admin-key"})
+EXIT_INTERRUPTED = 130  # by Ctrl-C; what was measured before is in the report
 EXIT_INVALID = 1  # a run that does not count, or a limit that is broken
 
 

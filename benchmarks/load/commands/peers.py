@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.load.commands.console import Progress
-from benchmarks.load.commands.finish import finish
+from benchmarks.load.commands.finish import EXIT_INTERRUPTED, EXIT_INVALID, finish
 from benchmarks.load.settings import load_bench_settings
 
 
@@ -43,6 +43,12 @@ def peers(
     apart: Annotated[
         bool, typer.Option("--apart", help="One server up at a time, started anew for each turn.")
     ] = False,
+    most_seconds: Annotated[
+        float,
+        typer.Option(
+            "--most-seconds", min=1.0, help="Longest window of a server whose answers take long, in seconds."
+        ),
+    ] = 120.0,
     llama_server: Annotated[
         Path | None,
         typer.Option(
@@ -97,11 +103,17 @@ def peers(
             lineup,
             settings,
             together=not apart,
+            most_seconds=most_seconds,
             folder=settings.out,
             say=progress.say,
             progress=progress.tick,
         )
         measured = contest.run(loads, rounds, choices[0].name)
-    conclusion = {**conclude(measured, choices[0].name), "engine_settings": dict(lineup.settings)}
-    turns = [turn for one in measured for turn in one.turns]
-    finish("peers", measured[0].ways[0].bench, [turn.run for turn in turns], conclusion, fail_invalid=True)
+    found = conclude(measured, choices[0].name, left_out=contest.left_out, stopped=contest.stopped)
+    conclusion = {**found, "engine_settings": dict(lineup.settings)}
+    runs = [turn.run for one in measured for turn in one.turns]
+    finish("peers", measured[0].ways[0].bench, runs, conclusion, fail_invalid=contest.stopped is None)
+    if contest.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if contest.stopped is not None:
+        raise typer.Exit(EXIT_INVALID)

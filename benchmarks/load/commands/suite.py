@@ -7,11 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.load.commands.console import Progress, say, show
-from benchmarks.load.commands.finish import command_line
+from benchmarks.load.commands.finish import EXIT_INTERRUPTED, command_line
 from benchmarks.load.settings import load_bench_settings
 
 EXIT_PARTIAL = 1  # a part is missing that was asked for
-EXIT_INTERRUPTED = 130
 # Settings of a load that each part has its own of, or that belong to servers that run already.
 SKIPPED_SETTINGS = frozenset(
     {

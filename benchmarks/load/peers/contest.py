@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.closed_loop.errors import BenchmarkError
 from benchmarks.closed_loop.server import Server, free_port, running
 from benchmarks.closed_loop.sigterm import ending_on_sigterm
 from benchmarks.load.arrivals import Arrivals
 from benchmarks.load.bench import Bench, prepare
+from benchmarks.load.errors import NothingMeasuredError
 from benchmarks.load.peers.lineup import Lineup
 from benchmarks.load.peers.meter import Meter
+from benchmarks.load.peers.pace import WarmUp, paced
 from benchmarks.load.peers.peer import GATEWAY, Peer
 from benchmarks.load.rounds import Arm, Turn, take_turns
 from benchmarks.load.settings import BenchSettings
@@ -23,7 +25,6 @@ from benchmarks.load.wire import PATHS, Dialect
 from serve.client import GatewayClient
 
 _READY_SECONDS = 900.0
-_ANSWERS_PER_WORKER = 3  # within what is measured, at least
 _WARM_UP_SEED = 1_000_000  # its texts are not sent again
 
 
@@ -55,7 +56,7 @@ class Heat:
     load: Arrivals
     arms: Sequence[Arm]
     ways: Sequence[Way]  # of the arms, in their order
-    turns: Sequence[Turn]
+    turns: list[Turn]  # so far
 
 
 class Contest:
@@ -67,75 +68,109 @@ class Contest:
         settings: BenchSettings,
         *,
         together: bool,
+        most_seconds: float,
         folder: Path,
         say: Callable[[str], None],
         progress: Callable[[dict[str, float]], None],
     ) -> None:
-        """Not `together`: each server is up for its own turns alone, started anew for each."""
+        """Not `together`: each server is up for its own turns alone, started anew for each.
+
+        `most_seconds`: the longest window that a slow server gets.
+        """
         self._settings, self._together, self._folder = settings, together, folder
+        self._most_seconds = most_seconds
         self._say, self._progress = say, progress
         self.peers = lineup.peers if together else tuple(_at_a_port(peer) for peer in lineup.peers)
         self._adapters = lineup.adapters
         self._up: Mapping[str, Server] = {}
+        self.stopped: str | None = None  # why not all turns were taken
+        self.interrupted = False
+        self.left_out: dict[str, str] = {}  # arms without runs, and why
 
     def run(self, loads: Sequence[Arrivals], rounds: int, baseline: str) -> list[Heat]:
-        """Measure. Raises BenchmarkError.
+        """Measure. Arms of the base are set against the peer `baseline`, those of adapters against their own base.
 
-        Arms of the base are set against the peer `baseline`, those of adapters against their own server's base.
+        What ends it early is raised as long as no run has ended (BenchmarkError, KeyboardInterrupt); later it is
+        `stopped`, and the runs so far stay.
         """
         with ending_on_sigterm(), contextlib.ExitStack() as stack:
             ways: list[Way] = []
             if self._together:
                 self._say(f"starting {', '.join(peer.name for peer in self.peers)}")
                 self._up = stack.enter_context(self._started(self.peers))
-            answer_seconds: dict[str, float] = {}
+            warm_ups: dict[str, WarmUp] = {}
             for peer in self.peers:
                 with self._servers(peer) as servers:
                     found = self._ways_of(peer, servers[peer.name])
                     for load in loads:
-                        answer_seconds |= self._warm_up(found, load)
+                        warm_ups |= self._warm_up(found, load)
                 ways += found
-            return [self._under(load, ways, rounds, baseline, answer_seconds) for load in loads]
+            heats = self._heats(loads, ways, rounds, baseline, warm_ups)
+        if not heats:
+            raise NothingMeasuredError("\n".join(f"{name}: {why}" for name, why in self.left_out.items()))
+        return heats
 
-    def _warm_up(self, ways: Sequence[Way], load: Arrivals) -> dict[str, float]:
+    def _heats(
+        self,
+        loads: Sequence[Arrivals],
+        ways: Sequence[Way],
+        rounds: int,
+        baseline: str,
+        warm_ups: Mapping[str, WarmUp],
+    ) -> list[Heat]:
+        """Those with turns."""
+        heats: list[Heat] = []
+        for load in loads:
+            heat, meters = self._heat(load, ways, baseline, warm_ups)
+            heats.append(heat)
+            try:
+                take_turns(heat.arms, rounds=rounds, progress=self._progress, say=self._say, into=heat.turns)
+            except (BenchmarkError, KeyboardInterrupt) as error:
+                if not any(one.turns for one in heats):
+                    raise
+                self.interrupted = isinstance(error, KeyboardInterrupt)
+                self.stopped = "it was interrupted" if self.interrupted else str(error)
+            for turn in heat.turns:
+                meters[turn.arm].note(turn.round, turn.run)
+            if self.stopped is not None:
+                break
+        return [heat for heat in heats if heat.turns]
+
+    def _warm_up(self, ways: Sequence[Way], load: Arrivals) -> dict[str, WarmUp]:
         """The requests of one second that nobody counts: kernels and caches get their first use.
 
-        Returns the longest time of an answer, by the arm's name.
+        Returns what they say, by the arm's name.
         """
-        longest = {}
+        found = {}
         for way in ways:
             name = _arm_name(way, load)
             self._say(f"warming up {name}")
             settings = way.bench.settings.model_copy(update={"seconds": 1.0, "warmup_seconds": 0.0})
             bench = replace(way.bench, settings=settings)
-            run = bench.run(f"warm-up of {name}", load, seed=settings.seed + _WARM_UP_SEED)
-            longest[name] = float(run.figures["e2e_seconds"]["max"])
-        return longest
+            seed = settings.seed + _WARM_UP_SEED
+            run = bench.run(f"warm-up of {name}", load, seed=seed, progress=self._progress)
+            found[name] = WarmUp.of(run)
+        return found
 
-    def _under(
-        self,
-        load: Arrivals,
-        ways: Sequence[Way],
-        rounds: int,
-        baseline: str,
-        answer_seconds: Mapping[str, float],
-    ) -> Heat:
-        meters = [Meter() for _ in ways]
-        arms = [
-            Arm(
-                _arm_name(way, load),
-                long_enough(way.bench, load, answer_seconds[_arm_name(way, load)]),
-                load,
-                self._around(way, load, meter),
-                against=_arm_name(_against(way, ways, baseline), load),
-            )
-            for way, meter in zip(ways, meters, strict=True)
-        ]
-        turns = take_turns(arms, rounds=rounds, progress=self._progress, say=self._say)
-        by_arm = {arm.name: meter for arm, meter in zip(arms, meters, strict=True)}
-        for turn in turns:
-            by_arm[turn.arm].note(turn.round, turn.run)
-        return Heat(load, arms, ways, turns)
+    def _heat(
+        self, load: Arrivals, ways: Sequence[Way], baseline: str, warm_ups: Mapping[str, WarmUp]
+    ) -> tuple[Heat, Mapping[str, Meter]]:
+        """One without its turns, and the meters of its arms."""
+        arms: list[Arm] = []
+        taking_part: list[Way] = []
+        meters: dict[str, Meter] = {}
+        for way in ways:
+            name = _arm_name(way, load)
+            bench = paced(way.bench, load, warm_ups[name], self._most_seconds)
+            if bench is None:
+                self.left_out[name] = warm_ups[name].too_slow(self._most_seconds)
+                self._say(f"{name}: {self.left_out[name]}")
+                continue
+            meters[name] = Meter()
+            against = _arm_name(_against(way, ways, baseline), load)
+            arms.append(Arm(name, bench, load, self._around(way, load, meters[name]), against=against))
+            taking_part.append(way)
+        return Heat(load, arms, taking_part, []), meters
 
     def _around(self, way: Way, load: Arrivals, meter: Meter) -> Callable[[], AbstractContextManager[Any]]:
         @contextlib.contextmanager
@@ -189,16 +224,6 @@ class Contest:
 def _at_a_port(peer: Peer) -> Peer:
     """It comes back where it was, however often it is started."""
     return replace(peer, spec=replace(peer.spec, port=free_port())) if peer.spec.command else peer
-
-
-def long_enough(bench: Bench, load: Arrivals, answer_seconds: float) -> Bench:
-    """Runs in which each worker of a closed loop sends a few requests, though answers take `answer_seconds`."""
-    seconds = max(bench.settings.seconds, _ANSWERS_PER_WORKER * answer_seconds)
-    if not load.closed or seconds == bench.settings.seconds:
-        return bench
-    warm_up = max(bench.settings.warmup_seconds, answer_seconds)
-    update = {"seconds": math.ceil(seconds), "warmup_seconds": math.ceil(warm_up)}
-    return replace(bench, settings=bench.settings.model_copy(update=update))
 
 
 def _arm_name(way: Way, load: Arrivals) -> str:

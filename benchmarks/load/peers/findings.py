@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.closed_loop.comparison import MAX_NOISY_BLOCKS
@@ -21,8 +22,17 @@ ADDED_TTFT_TARGET_SECONDS = 0.002
 SAME_ENGINE = "vllm-mended"
 
 
-def conclude(heats: Sequence[Heat], baseline: str) -> dict[str, Any]:
-    """What the result file keeps: as `conclusion_of_turns`, over all loads, with `servers` and `notes` in words."""
+def conclude(
+    heats: Sequence[Heat],
+    baseline: str,
+    *,
+    left_out: Mapping[str, str] = MappingProxyType({}),
+    stopped: str | None = None,
+) -> dict[str, Any]:
+    """What the result file keeps: as `conclusion_of_turns`, over all loads, with `servers` and `notes` in words.
+
+    `left_out`: arms without runs, and why; `stopped`: why not all turns were taken.
+    """
     parts = [conclusion_of_turns(one.turns, one.arms, baseline) for one in heats]
     lines = [
         line
@@ -36,7 +46,12 @@ def conclude(heats: Sequence[Heat], baseline: str) -> dict[str, Any]:
         "targets": {name: target for part in parts for name, target in part["targets"].items()},
         "arms": [figure for part in parts for figure in part["arms"]],
         "servers": {peer.name: peer.spec.shown() for peer in peers},
-        "notes": [*lines, *(note for peer in peers for note in peer.notes)],
+        "notes": [
+            *([f"not all turns were taken: {stopped}"] if stopped is not None else []),
+            *(f"{name}: {why}" for name, why in left_out.items()),
+            *lines,
+            *(note for peer in peers for note in peer.notes),
+        ],
     }
 
 
@@ -95,7 +110,7 @@ def cpu_lines(one: Heat) -> list[str]:
 def length_lines(one: Heat) -> list[str]:
     """Which runs were longer than asked for, on servers whose answers take long."""
     return [
-        f"{arm.name}: runs of {arm.bench.settings.seconds:g} s, for its answers take long"
+        f"{arm.name}: runs of {arm.bench.settings.seconds:g} s, whole answers without a warm-up, for they take long"
         for arm, way in _pairs(one)
         if arm.bench.settings.seconds != way.bench.settings.seconds
     ]

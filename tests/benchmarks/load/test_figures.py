@@ -72,6 +72,7 @@ def test_rejections_failures_and_cancellations_are_told_apart():
         "rejected": 1,
         "cancelled": 1,
         "unloaded": 1,
+        "unfinished": 0,
         "failed": 2,
     }
     assert figures["failures"] == {

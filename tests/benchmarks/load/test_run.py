@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks.agreement.known_server import known_server
 from benchmarks.closed_loop.server import Server, running
+from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import prepare
 from benchmarks.load.commands.app import bench_app
 from benchmarks.load.errors import LoadOptionError, NothingMeasuredError, TargetError
@@ -77,6 +79,20 @@ def test_clients_that_hang_up_are_no_failures(server):
     assert counts["cancelled"] > 0
     assert counts["failed"] == 0
     assert counts["ok"] + counts["cancelled"] == counts["measured"]
+
+
+def test_requests_that_nobody_waits_for_count_in_tokens_alone(server):
+    bench = prepare(load_bench_settings(url=server.url, seconds=1.5, warmup_seconds=0.0, answer_tokens="9"))
+    # An answer takes 1.2 s: the first is waited for, the second cut off.
+    cut = replace(bench, tail_seconds=0.5).run("cut", parse_arrivals("closed:2"))
+    counts = cut.figures["counts"]
+    assert counts["ok"] == counts["measured"] == 2
+    assert [record.outcome for record in cut.records].count("unfinished") >= counts["unfinished"]
+    assert all(record.done_seconds is None or record.done_seconds < 2.3 for record in cut.records)
+    with pytest.raises(NothingMeasuredError):
+        replace(bench, settings=bench.settings.model_copy(update={"seconds": 0.5}), tail_seconds=0.0).run(
+            "nothing", parse_arrivals("closed:2")
+        )
 
 
 def test_several_processes_send_one_schedule(server):

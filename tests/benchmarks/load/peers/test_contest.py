@@ -14,9 +14,9 @@ from benchmarks.agreement.known_server import known_server
 from benchmarks.closed_loop.errors import ServerStartError
 from benchmarks.closed_loop.server import ServerSpec, running
 from benchmarks.load.arrivals import parse_arrivals
-from benchmarks.load.bench import prepare
 from benchmarks.load.commands.app import bench_app
-from benchmarks.load.peers.contest import Contest, long_enough
+from benchmarks.load.errors import NothingMeasuredError
+from benchmarks.load.peers.contest import Contest
 from benchmarks.load.peers.findings import conclude
 from benchmarks.load.peers.lineup import Lineup
 from benchmarks.load.peers.peer import GATEWAY, Peer
@@ -30,12 +30,15 @@ def server(name: str, home: Path, script: dict[str, float]) -> Peer:
     return Peer(known_server(name, home, script), ("completions",), adapters=False)
 
 
-def contest_of(peers: tuple[Peer, ...], folder: Path, *, together: bool, said: list[str]) -> Contest:
+def contest_of(
+    peers: tuple[Peer, ...], folder: Path, *, together: bool, said: list[str], most_seconds: float = 60.0
+) -> Contest:
     settings = load_bench_settings(seconds=1.5, warmup_seconds=0.2, prompt_tokens="8", answer_tokens="4")
     return Contest(
         Lineup(peers, {}, {}),
         settings,
         together=together,
+        most_seconds=most_seconds,
         folder=folder,
         say=said.append,
         progress=lambda _: None,
@@ -66,14 +69,45 @@ def test_the_tutorials_service_has_tokens_per_second_and_no_ttft(tmp_path: Path)
     assert any("ms of its HTTP process" in note for note in found["notes"])
 
 
-def test_a_slow_server_gets_runs_in_which_every_worker_sends_a_few_requests(tmp_path: Path) -> None:
-    with running([known_server("slow", tmp_path, SLOW)], logs=tmp_path, ready_seconds=120.0) as up:
-        bench = prepare(load_bench_settings(url=up["slow"].url, seconds=10.0, warmup_seconds=1.0))
-    closed, open_ = parse_arrivals("closed:2"), parse_arrivals("constant:2")
-    assert long_enough(bench, closed, 3.0) is bench
-    assert long_enough(bench, open_, 30.0) is bench
-    settings = long_enough(bench, closed, 30.5).settings
-    assert (settings.seconds, settings.warmup_seconds) == (92.0, 31.0)
+def test_a_server_that_is_too_slow_is_left_out_with_its_pace_and_the_others_are_measured(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    slow = server("slow", tmp_path / "slow", {"ttft_seconds": 1.7, "tpot_seconds": 0.05})
+    peers = (server(GATEWAY, tmp_path / "home", SLOW), slow)
+    contest = contest_of(peers, tmp_path, together=True, said=said, most_seconds=1.0)
+    measured = contest.run([parse_arrivals("closed:1")], 1, "slow")
+    assert [turn.arm for turn in measured[0].turns] == ["gateway, closed:1"]
+    assert contest.left_out["slow, closed:1"].startswith(
+        "left out: an answer takes 2 s, and its runs may take 1 s"
+    )
+    found = conclude(measured, "slow", left_out=contest.left_out)
+    assert any(note.startswith("slow, closed:1: left out") for note in found["notes"])
+    assert {figure["arm"] for figure in found["arms"]} == {"gateway, closed:1"}
+    with pytest.raises(NothingMeasuredError, match="slow, closed:1: left out"):
+        contest_of((slow,), tmp_path, together=True, said=said, most_seconds=1.0).run(
+            [parse_arrivals("closed:1")], 1, "slow"
+        )
+
+
+def test_what_was_measured_before_an_interruption_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    contest = contest_of((server(GATEWAY, tmp_path / "home", SLOW),), tmp_path, together=True, said=said)
+
+    def interrupted_in_the_second_round(text: str) -> None:
+        said.append(text)
+        if text.endswith("round 2 of 3"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(contest, "_say", interrupted_in_the_second_round)
+    measured = contest.run([parse_arrivals("closed:1"), parse_arrivals("closed:2")], 3, GATEWAY)
+    assert [(turn.arm, turn.round) for heat in measured for turn in heat.turns] == [("gateway, closed:1", 0)]
+    assert measured[0].turns[0].run.figures["http_cpu_ms_per_token"] > 0
+    assert contest.interrupted
+    found = conclude(measured, GATEWAY, stopped=contest.stopped)
+    assert found["notes"][0] == "not all turns were taken: it was interrupted"
 
 
 def test_a_server_apart_is_started_for_each_turn_and_comes_back_where_it_was(tmp_path: Path) -> None:
