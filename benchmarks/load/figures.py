@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,16 @@ def run_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict[str
         "completion_tokens": describe(_known(record.completion_tokens for record in ok)),
         "tokens_per_event": round(sum(r.completion_tokens or 0 for r in ok) / events, 3) if events else None,
     }
+
+
+def reached_req_s(figures: Mapping[str, Any]) -> float:
+    """Requests per second that a closed loop reached, from its `run_figures`.
+
+    From tokens where answers were measured: workers begin and end together, and a window that is short beside an
+    answer holds one batch of them more or less.
+    """
+    lengths = figures["completion_tokens"]
+    return float(figures["output_tok_s"] / lengths["mean"] if lengths is not None else figures["req_s"])
 
 
 def adapter_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict[str, dict[str, Any]]:

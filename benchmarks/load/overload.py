@@ -10,6 +10,7 @@ from benchmarks.load.arrivals import Arrivals, parse_arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.disturbance import MOST_SHARE
 from benchmarks.load.errors import LoadOptionError
+from benchmarks.load.figures import reached_req_s
 from benchmarks.load.rates import Progress, Say, at_rate
 from benchmarks.load.run import RunResult
 
@@ -67,7 +68,7 @@ def beyond_capacity(
         # Other texts than any rate's, so that no prefix cache helps.
         other = replace(bench, prompts=replace(bench.prompts, salt=f"{bench.prompts.salt}/capacity"))
         runs.append(other.run(loop.text, loop, seed=bench.settings.seed + place, progress=progress))
-    capacity = max(run.figures["req_s"] for run in runs)
+    capacity = max(reached_req_s(run.figures) for run in runs)
     if not capacity:
         raise LoadOptionError("no answer ended within the window, so there is no capacity: raise --seconds")
     for place, factor in enumerate(factors):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from benchmarks.load.arrivals import Arrivals, parse_arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.errors import LoadOptionError, NothingMeasuredError
+from benchmarks.load.figures import reached_req_s
 from benchmarks.load.run import RunResult
 
 Progress = Callable[[dict[str, float]], None]
@@ -69,7 +70,7 @@ def sweep(bench: Bench, rates: Sequence[float] | None, *, progress: Progress, sa
     runs: list[RunResult] = []
     if rates is None:
         runs.append(_ceiling(bench, progress, say))
-        rates = default_rates(runs[0].figures["req_s"])
+        rates = default_rates(reached_req_s(runs[0].figures))
     for place, rate in enumerate(rates):
         arrivals = at_rate(bench.load.arrivals, rate)
         say(f"{arrivals.text}, {place + 1} of {len(rates)}")
@@ -97,7 +98,7 @@ def search(
     runs = [_ceiling(bench, progress, say)]
     held: float | None = None
     failed: float | None = None
-    rate = _FIRST_GUESS_SHARE * runs[0].figures["req_s"]
+    rate = _FIRST_GUESS_SHARE * reached_req_s(runs[0].figures)
     for place in range(most_runs):
         arrivals = at_rate(bench.load.arrivals, round(rate, 3))
         say(f"{arrivals.text} ({_known(held, failed)})")

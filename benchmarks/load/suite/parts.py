@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.load.errors import LoadOptionError
+from benchmarks.load.figures import reached_req_s
 from benchmarks.load.result_file import Measurement
 from benchmarks.load.run import RunResult
 from benchmarks.load.suite import headlines, measures
@@ -106,12 +107,7 @@ def parse_parts(text: str, *, concurrency: int, capacity_req_s: float | None) ->
 
 
 def capacity_of(key: str, runs: Sequence[RunResult]) -> float | None:
-    """Requests per second that the last closed loop reached; None for parts that tell nothing of it.
-
-    From tokens: workers of a closed loop begin and end together, and a short window holds one batch more or less.
-    """
+    """Requests per second that the last closed loop reached; None for parts that tell nothing of it."""
     if key != "closed" or not runs:
         return None
-    figures = runs[-1].figures
-    lengths = figures["completion_tokens"]
-    return float(figures["output_tok_s"] / lengths["mean"] if lengths is not None else figures["req_s"])
+    return reached_req_s(runs[-1].figures)

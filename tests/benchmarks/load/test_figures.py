@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.load.figures import Window, adapter_figures, fairness, run_figures, timeline
+from benchmarks.load.figures import Window, adapter_figures, fairness, reached_req_s, run_figures, timeline
 from benchmarks.load.quantiles import describe
 from benchmarks.load.record import Outcome, Record
 from benchmarks.load.slo import Slo, parse_slo
@@ -157,3 +157,12 @@ def test_a_server_that_falls_behind_is_recognised_and_one_that_keeps_up_is_not()
 def test_limits_have_names_or_are_given():
     assert parse_slo("chat").ttft_seconds == 0.2
     assert parse_slo("own:ttft=1.5,tpot=0.25").tpot_seconds == 0.25
+
+
+def test_what_a_closed_loop_reached_is_told_by_tokens_whatever_answers_ended_in_the_window():
+    # Two workers in step, an answer of 5 tokens every 4 s, from before the window until after it.
+    records = [answered(due, ttft=0.8, tpot=0.8) for due in (8.5, 12.5, 16.5) for _ in range(2)]
+    figures = run_figures(records, WINDOW, SLO)
+    assert figures["req_s"] == pytest.approx(0.4)  # two batches ended in 10 s
+    assert reached_req_s(figures) == pytest.approx(2 / 4, abs=0.03)
+    assert reached_req_s({**figures, "completion_tokens": None}) == figures["req_s"]

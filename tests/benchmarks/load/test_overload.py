@@ -43,7 +43,10 @@ class FakeBench:
         rejected = max(0.0, offered - CAPACITY)
         figures = {
             "offered_req_s": offered,
-            "req_s": min(offered, CAPACITY),
+            "req_s": round(min(offered, CAPACITY))
+            - 1.0,  # whole batches of answers: less than the tokens say
+            "output_tok_s": 8.0 * min(offered, CAPACITY),
+            "completion_tokens": {"mean": 8.0},
             "goodput_req_s": min(offered, CAPACITY) - 0.05 * rejected,
             "counts": {"rejected": int(rejected)},
             "rejection_seconds": {"p50": 0.01, "p99": 0.02 + rejected / 1000} if rejected else None,
