@@ -262,6 +262,10 @@ class GatewayMetrics:
         """Series of all versions but these ("risk@3f2a91c0") are dropped."""
         self.labels.keep(versions)
 
+    def version_left(self, version: str) -> None:
+        """Drop the series of a version ("risk@3f2a91c0") that is gone."""
+        self.labels.drop(version)
+
     def pair(self, version: str | None, *, resolved: bool = True) -> Pair:
         """Labels `adapter` and `version` of the version that holds a lease, or of a request that got none."""
         return self.labels.pair(version) if resolved else (UNKNOWN_LABEL, "")

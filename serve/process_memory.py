@@ -15,8 +15,14 @@ GATEWAY = "gateway"
 ENGINE = "engine"
 HELPER = "helper"
 _PEAK_LINE = "VmHWM:"
-# The fork server holds what the engine imported, most of it shared with the engine.
-_HELPER_MARKS = ("grammar_worker", "multiprocessing.forkserver")
+# The fork server holds what the engine imported, most of it shared with the engine. An engine that was spawned has
+# given itself another title by the time it has memory; those that read adapters' files have not.
+_HELPER_MARKS = (
+    "grammar_worker",
+    "multiprocessing.forkserver",
+    "multiprocessing.spawn",
+    "multiprocessing.resource_tracker",
+)
 
 
 class ProcessMemory(Collector):
@@ -33,7 +39,7 @@ class ProcessMemory(Collector):
             found[GATEWAY] = _memory(own)
             for child in own.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    kind, (now, peak) = _kind(child), _memory(child)
+                    kind, (now, peak) = kind_of(child), _memory(child)
                     before = found.get(kind, (0, 0))
                     found[kind] = (before[0] + now, before[1] + peak)
         yield from self._families(found)
@@ -65,6 +71,7 @@ def _memory(process: psutil.Process) -> tuple[int, int]:
     return now, now
 
 
-def _kind(process: psutil.Process) -> str:
+def kind_of(process: psutil.Process) -> str:
+    """ENGINE or HELPER, of a process that the gateway started. Raises psutil.Error."""
     line = " ".join(process.cmdline())
     return HELPER if any(mark in line for mark in _HELPER_MARKS) else ENGINE

@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from bases.errors import HotswapError
+from serve.allocator import keep_few_arenas
 from serve.app import create_app
 from serve.build import GatewayLife, http_limits
 from serve.engine.protocol import MortalEngine
@@ -164,6 +165,7 @@ def _set_aside() -> None:
 
 def serve(settings: ServeSettings, *, engine: MortalEngine | EngineFactory | None = None) -> int:
     """Run until a signal, a failed start or an engine that cannot be kept up; returns the exit code."""
+    keep_few_arenas()
     server = HotswapServer(settings, engine=engine)
     try:
         server.run()

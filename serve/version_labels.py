@@ -58,6 +58,12 @@ class VersionLabels:
         for pair in [pair for pair in self._used if "@".join(pair) not in versions]:
             self._drop(pair)
 
+    def drop(self, version: str) -> None:
+        """Give the place of a version back."""
+        name, _, digest = version.partition("@")
+        if (name, digest) in self._used:
+            self._drop((name, digest))
+
     def keep_adapters(self, names: Collection[str]) -> None:
         """Drop the pairs of all other adapters."""
         for pair in [pair for pair in self._used if pair[0] not in names]:

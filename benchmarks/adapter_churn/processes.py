@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 
+from serve.process_memory import ENGINE, GATEWAY, HELPER, kind_of
+
 _MIB = 1024**2
 _BLOCK_SHARE = 0.1  # of the samples, drawn together: memory of one moment is much like that of the next
 _RESAMPLES = 2000
@@ -16,13 +18,13 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at the gateway's process and at all others of the server together."""
+    """One look at the gateway's process, at the engine's, and at those that help (files, schemas, forks)."""
 
     at_seconds: float
     gateway_mib: float
     engine_mib: float
-    gateway_files: int
-    engine_files: int
+    helper_mib: float
+    files: int
     threads: int
 
 
@@ -47,17 +49,17 @@ class Growth:
 
 def look(at_seconds: float, process_ids: Sequence[int]) -> Look:
     """Look at the processes now; the first is the gateway."""
-    memory = [0.0, 0.0]
-    files = [0, 0]
-    threads = 0
+    memory = {GATEWAY: 0.0, ENGINE: 0.0, HELPER: 0.0}
+    files = threads = 0
     for place, process_id in enumerate(process_ids):
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(process_id)
-            kind = min(place, 1)
+            kind = kind_of(process) if place else GATEWAY
             memory[kind] += process.memory_info().rss / _MIB
-            files[kind] += process.num_fds()
+            files += process.num_fds()
             threads += process.num_threads()
-    return Look(at_seconds, round(memory[0], 2), round(memory[1], 2), files[0], files[1], threads)
+    mib = {kind: round(size, 2) for kind, size in memory.items()}
+    return Look(at_seconds, mib[GATEWAY], mib[ENGINE], mib[HELPER], files, threads)
 
 
 def growth(seconds: Sequence[float], values: Sequence[float], *, seed: int = 0) -> Growth:

@@ -19,8 +19,8 @@ SETTLING_SHARE = 1 / 3  # of the time, before memory is judged: caches and pools
 _SERIES = (
     ("gateway, MiB", "gateway_mib"),
     ("engine, MiB", "engine_mib"),
-    ("gateway's open files", "gateway_files"),
-    ("engine's open files", "engine_files"),
+    ("helpers, MiB", "helper_mib"),
+    ("open files", "files"),
     ("threads", "threads"),
 )
 
@@ -126,7 +126,7 @@ def verdicts(outcome: Outcome) -> list[str]:
             f"list in less than {1000 * LIST_TARGET_SECONDS:g} ms: "
             f"{'met' if p99 < LIST_TARGET_SECONDS else 'MISSED'} (p99 {1000 * p99:.1f} ms)"
         )
-    for title, series in _SERIES[:2]:
+    for title, series in _SERIES[:3]:
         trend = outcome.trend(series)
         if trend is not None:
             lines.append(f"memory of the {title.partition(',')[0]}: {trend.told}")

@@ -262,4 +262,5 @@ class AdapterManager(VersionVerbs):
 
     def _left(self, managed: ManagedVersion) -> None:
         self._metrics.adapter_load_seconds.labels("retire").observe(managed.phase_seconds["retire"])
+        self._metrics.version_left(str(managed.version))
         self._housekeeping.left(managed)

@@ -37,7 +37,7 @@ Work = Callable[[Operation], Awaitable[Answer]]
 
 KEEP_SECONDS = 24 * 3600.0  # how long an ended operation, and its key, are known
 KEEP_OPERATIONS = 10_000
-REMEMBERED = 256  # ended ones that are kept in memory
+REMEMBERED = 32  # ended ones that are kept in memory; the registry has them all, with their answers
 TOUCH_SECONDS = 60.0
 UNTOUCHED_SECONDS = 5 * TOUCH_SECONDS  # a gateway that says nothing for so long is gone
 _PRUNE_EVERY = 100  # operations

@@ -50,7 +50,7 @@ def test_the_churn_report_judges_the_listing() -> None:
     )
     assert plan.asked == ["adapter-0000", "adapter-0002"]
     assert plan.lanes == [["adapter-0000"], ["adapter-0002"]]
-    looks = [Look(float(place), 100 + math.sin(place), 500.0, 20, 30, 40) for place in range(60)]
+    looks = [Look(float(place), 100 + math.sin(place), 500.0, 90.0, 50, 40) for place in range(60)]
     outcome = Outcome(
         [Verb(0, "load", 0.1)],
         [Verb(place, "list", 0.06) for place in range(10)],

@@ -46,3 +46,13 @@ def test_a_version_that_goes_gives_its_place_back() -> None:
     made.keep({"a@2"})
     assert dropped == [("a", "1")]
     assert made.pair("a@2") == ("a", "2")
+
+
+def test_one_version_that_goes_takes_nobody_else_along() -> None:
+    made, dropped, _ = labels(2)
+    made.pair("a@1")
+    made.pair("a@2")
+    made.drop("a@1")
+    made.drop("b@1")  # never had a place
+    assert dropped == [("a", "1")]
+    assert len(made) == 1

@@ -24,6 +24,8 @@ CPU_KV_CACHE_SHARE = 0.25
 CPU_KV_CACHE_MAX_BYTES = 8 * GIB
 KV_BLOCK_TOKENS = 128
 CPU_PATCHES = "all"
+# oneDNN makes code for every number of rows that a layer is given: some 0.7 MB each, of which it would keep 1024.
+CPU_KEPT_PRODUCTS = 256
 
 # Families whose attention vLLM runs over a latent (MLA), or else over whole keys and values.
 _EITHER_ATTENTION = frozenset({"deepseek_v2", "deepseek_v3"})
@@ -199,6 +201,11 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
         )
     cores = ",".join(str(core) for core in machine.cores)
     chosen.variable("VLLM_CPU_OMP_THREADS_BIND", cores, "all cores; vLLM would keep one idle")
+    chosen.variable(
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
+        str(CPU_KEPT_PRODUCTS),
+        "products of other widths are prepared anew; four times as many would grow to most of a gigabyte",
+    )
     patches = _patches(wishes)
     if wishes.lora_targets is not None and CpuPart.MOE_EXPERTS not in requested_parts(patches):
         raise SettingsError(

@@ -32,6 +32,7 @@ from serve.engine.vllm.bring_up import (
     start_fork_server,
 )
 from serve.engine.vllm.codec import RequestCodec
+from serve.engine.vllm.lora_series import bound_lora_series
 from serve.engine.vllm.machine import read_machine
 from serve.engine.vllm.openai import VllmOpenAI
 from serve.engine.vllm.outputs import engine_output, sampling_params
@@ -121,6 +122,7 @@ class VllmEngine:
             logger.info("engine setting %s", line)
         logger.info("starting vLLM; on a CPU this takes half a minute")
         self._client = await asyncio.to_thread(make_client, args)
+        bound_lora_series(self._client)
         self._processes = await asyncio.to_thread(_engine_processes)
         self._tokenizer = self._client.renderer.tokenizer
         self._codec = await asyncio.to_thread(RequestCodec, self._tokenizer)
