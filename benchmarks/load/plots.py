@@ -10,9 +10,11 @@ from benchmarks.inline_svg import INK
 from benchmarks.load.bars import MOST_BARS, fill_arms, fill_stages
 from benchmarks.load.drawing import COLOURS, Fill, Plot, drawn, log_axis
 from benchmarks.load.heat_map import fill_heat_map, heat_map
+from benchmarks.load.heat_scales import attainment_scale, ttft_scale
 from benchmarks.load.result_file import Measurement
 from benchmarks.load.run import RunResult
 from benchmarks.load.server_plot import fill_server
+from benchmarks.load.slo import Slo
 
 KINDS = (
     "arms",
@@ -25,6 +27,7 @@ KINDS = (
     "server",
     "adapters",
     "heat-map",
+    "attainment",
 )
 _MANY_ADAPTERS = 64
 _MANY_RUNS = 12  # of more only every so many is drawn over time
@@ -154,16 +157,28 @@ def _over_time(
             "Median (bar) and p99 (tick), the most asked for first.",
             partial(_by_adapter, adapters=adapters),
         )
-    limit = measurement.slo["ttft_seconds"]
-    found = heat_map(result.records, run["window"]["end"], limit) if result is not None else None
-    if found is not None:
-        yield (
-            "heat-map",
-            f"heat-map-{run['name']}",
-            f"Adapters over time{where}",
-            "Median TTFT of the requests that were due in each cell; empty: none were. The most asked for first.",
-            partial(fill_heat_map, found=found, limit_seconds=limit, window=run["window"]),
-        )
+    if result is not None:
+        yield from _heat_maps(measurement, run, result, where)
+
+
+def _heat_maps(
+    measurement: Measurement, run: Mapping[str, Any], result: RunResult, where: str
+) -> Iterator[_Candidate]:
+    slo = Slo(**measurement.slo)
+    for kind, title, scale, what in (
+        ("heat-map", "Adapters over time", ttft_scale(slo.ttft_seconds), "Median TTFT of the requests"),
+        (
+            "attainment",
+            "SLO attainment over time",
+            attainment_scale(slo),
+            "Share within the SLO of the requests",
+        ),
+    ):
+        found = heat_map(result.records, run["window"]["end"], scale)
+        if found is not None:
+            caption = f"{what} that were due in each cell; empty: none were. The most asked for first."
+            fill = partial(fill_heat_map, found=found, window=run["window"])
+            yield kind, f"{kind}-{run['name']}", f"{title}{where}", caption, fill
 
 
 def _throughput_latency(axes: Any, measurement: Measurement) -> None:

@@ -55,7 +55,7 @@ PARTS: tuple[Part, ...] = (
         Need(runs=2),
         measures.mixes,
         headlines.of_mixes,
-        ("adapters", "heat-map"),
+        ("adapters", "heat-map", "attainment"),
     ),
     Part(
         "swap",
