@@ -1,8 +1,8 @@
 """glibc's allocator in the gateway's process, told to keep what many threads free together.
 
 glibc gives threads heaps of their own, up to eight for each core, and none lends what it has free to another. A
-pool of threads works on files, the database and tokens, whichever is idle: each verb leaves holes in other heaps, and
-resident memory goes on growing while what is in use does not (benchmarks/LOG.md, "adapter churn").
+pool of threads works on files, the database and tokens, whichever is idle: each verb leaves holes in other heaps,
+and resident memory goes on growing while what is in use does not (benchmarks/LOG.md, "adapter churn").
 """
 
 from __future__ import annotations
