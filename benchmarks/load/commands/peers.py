@@ -23,7 +23,11 @@ def peers(
         ),
     ] = None,
     base: Annotated[
-        str, typer.Option("--base", help="Base model, as for `hotswap serve`; tiny; or scripted: no model.")
+        str,
+        typer.Option(
+            "--base",
+            help="Base model, as for `hotswap serve`, with :DTYPE if wanted; tiny; or scripted: no model.",
+        ),
     ] = "default",
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, max=100, help="Turns of each; ratios are within a round.")

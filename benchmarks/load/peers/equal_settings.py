@@ -18,7 +18,7 @@ class EqualSettings:
     """What every vLLM engine of a comparison is started with."""
 
     base_path: Path
-    flags: tuple[str, ...]  # of `hotswap serve`
+    flags: tuple[str, ...]  # of `hotswap serve`, without the number format
     arguments: tuple[str, ...]  # of vLLM's own server
     environment: Mapping[str, str]  # with the gateway's mends of vLLM
     cores: int
@@ -35,7 +35,9 @@ class EqualSettings:
         return {name: value for name, value in self.environment.items() if name not in ours}
 
 
-def equal_settings(base: ServedBase, *, kv_cache_gib: float, engines: int, adapters: int) -> EqualSettings:
+def equal_settings(
+    base: ServedBase, *, kv_cache_gib: float, engines: int, adapters: int, dtype: str = "auto"
+) -> EqualSettings:
     """Settings for `engines` vLLM servers that share the machine, with room for `adapters` in one batch.
 
     Raises SettingsError, BaseModelError.
@@ -48,7 +50,7 @@ def equal_settings(base: ServedBase, *, kv_cache_gib: float, engines: int, adapt
     from serve.settings import GIB, load_settings
 
     machine = read_machine()
-    wanted: dict[str, Any] = {"base": base.flags[-1]}
+    wanted: dict[str, Any] = {"base": base.flags[-1], "dtype": dtype}
     flags: list[str] = []
     if machine.device == "cpu":
         wanted["kv_cache_gib"] = kv_cache_gib

@@ -74,7 +74,8 @@ def make_lineup(
             )
         gateway = _running(GATEWAY, options.gateway_url, tuple(dialects))
         return Lineup((gateway, *running), {}, {})
-    base = find_base(options.base, folder)
+    reference, dtype = parse_base(options.base)
+    base = find_base(reference, folder)
     scripted = base.name == "scripted"
     if started and scripted:
         raise PeerUnavailableError(
@@ -89,12 +90,14 @@ def make_lineup(
             kv_cache_gib=options.kv_cache_gib,
             engines=engines if options.together else 1,
             adapters=options.adapters,
+            dtype=dtype,
         )
     adapters = _make_adapters(base, options.adapters, folder / "home" / "adapters")
     if options.gateway_url is not None:
         gateway = _running(GATEWAY, options.gateway_url, tuple(dialects))
     else:
-        spec = gateway_spec(folder / "home", base, equal.flags if equal is not None else ())
+        flags = _flags(equal, dtype) if equal is not None else ()
+        spec = gateway_spec(folder / "home", base, flags)
         gateway = Peer(spec, tuple(dialects), adapters=True)
     others = []
     if equal is not None:
@@ -142,9 +145,16 @@ class _Cast:
         reference, dtype = parse_base(wanted)
         folder = self.folder / name.replace("/", "-")
         served = find_base(reference, folder)
-        flags = self.equal.flags if dtype == AUTO else (*self.equal.flags, f"--dtype={dtype}")
-        spec = replace(gateway_spec(folder / "home", served, flags), name=name, title=f"Hotswap's {name}")
+        spec = replace(
+            gateway_spec(folder / "home", served, _flags(self.equal, dtype)),
+            name=name,
+            title=f"Hotswap's {name}",
+        )
         return Peer(spec, (self.dialect,), adapters=False)
+
+
+def _flags(equal: EqualSettings, dtype: str) -> tuple[str, ...]:
+    return equal.flags if dtype == AUTO else (*equal.flags, f"--dtype={dtype}")
 
 
 def _running(name: str, url: str, dialects: tuple[Dialect, ...]) -> Peer:

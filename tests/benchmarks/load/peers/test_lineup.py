@@ -87,6 +87,12 @@ def test_our_gateway_on_another_base_takes_part_with_the_same_flags(tmp_path: Pa
     assert other.dialects == ("completions",)
     assert "--dtype=float32" in other.spec.command
     assert "--dtype=float32" not in first.spec.command
+    wide = lineup_of(tmp_path, f"{tiny}:bfloat16", "vllm", f"gateway@{tiny}")
+    assert [any(part == "--dtype=bfloat16" for part in peer.spec.command) for peer in wide.peers] == [
+        True,
+        True,
+        False,
+    ]
     place = list(other.spec.command).index("--kv-cache-gib")
     assert other.spec.command[place + 1] == "0.25"
     assert other.spec.command[: place - 1].count("--home") == 1
