@@ -65,13 +65,17 @@ def make_client(args: argparse.Namespace) -> Any:
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    from serve.engine.vllm.step_stats import HeldStepStats
+
     engine_args = AsyncEngineArgs.from_cli_args(args)
     try:
         config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     except (ValueError, OSError) as error:
         raise SettingsError(f"vLLM cannot be started with these settings: {error}"[:2000]) from None
     note_stage("engine configured")
-    return AsyncLLM.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER)
+    return AsyncLLM.from_vllm_config(
+        config, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[HeldStepStats]
+    )
 
 
 async def note_engine_stages(client: Any) -> None:
