@@ -21,7 +21,7 @@ console = Console(stderr=True)
 
 @app.command()
 def main(
-    tokens: Annotated[str, typer.Option(help="Comma list: rows of activations.")] = "1,8,32,256",
+    tokens: Annotated[str, typer.Option(help="Comma list: rows of activations.")] = "1,8,32,64,256,512",
     layers: Annotated[
         str, typer.Option(help="Only layers whose title holds this, such as `135M` or `down`.")
     ] = "",

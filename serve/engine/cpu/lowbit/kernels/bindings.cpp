@@ -121,7 +121,22 @@ Tensor linear_wna16(const Tensor& x, const Tensor& packed, const Tensor& scales,
   float* to = out.mutable_data_ptr<float>();
   const float* from = wide.const_data_ptr<float>();
   const Kernels& use = kernels();
-  if (tokens > use.wna16_few_tokens) {
+  if (use.wna16_digits != nullptr) {
+    const int64_t row_runs = digit_runs(w);
+    const Tensor digits = at::empty({tokens, columns * DIGITS}, at::kByte);
+    const Tensor runs = at::empty({tokens, row_runs * static_cast<int64_t>(sizeof(DigitRun))}, at::kByte);
+    uint8_t* bytes = digits.mutable_data_ptr<uint8_t>();
+    DigitRun* factors = reinterpret_cast<DigitRun*>(runs.mutable_data_ptr<uint8_t>());
+    at::parallel_for(0, tokens, ceil_div(MIN_WORK, columns), [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        use.split_token(w, from + t * columns, bytes + t * columns * DIGITS, factors + t * row_runs);
+      }
+    });
+    share_out(tokens, n, columns, [&](int64_t token, int64_t count, int64_t begin, int64_t end) {
+      use.wna16_digits(w, bytes + token * columns * DIGITS, factors + token * row_runs, count, to + token * n, begin,
+                       end);
+    });
+  } else if (tokens > use.wna16_few_tokens) {
     share_out(tokens, n, columns, [&](int64_t token, int64_t count, int64_t begin, int64_t end) {
       use.wna16_many(w, from + token * columns, count, to + token * n, begin, end);
     });

@@ -3,6 +3,7 @@
 #include "stored16.h"
 #include "w8a8.h"
 #include "wna16.h"
+#include "wna16_digits.h"
 
 #define NAME_(isa) #isa
 #define NAME(isa) NAME_(isa)
@@ -17,6 +18,8 @@ static constexpr Kernels KERNELS = {
     32,
     HOTSWAP_ISA::wna16_few,
     HOTSWAP_ISA::wna16_many,
+    HOTSWAP_ISA::split_token,
+    HOTSWAP_ISA::wna16_digits,
     HOTSWAP_ISA::ROUNDED_BYTES,
     HOTSWAP_ISA::round_token,
     HOTSWAP_ISA::w8a8,

@@ -28,6 +28,20 @@ struct Wna16 {
   int bits;
 };
 
+// Columns of a group that are summed at a time: before their sum is added to the total, which keeps float32's error
+// small, and with activations as digits by one power of two.
+constexpr int64_t RUN_COLUMNS = 128;
+
+constexpr int DIGITS = 3;
+
+// A run of one token's activations: digits times `scale`; for each digit minus its sum.
+struct DigitRun {
+  float scale;
+  int32_t negated_sums[DIGITS];
+};
+
+static inline int64_t digit_runs(const Wna16& w) { return w.groups * ceil_div(w.group, RUN_COLUMNS); }
+
 struct W8a8 {
   const uint8_t* packed;      // [tiles][1 + pieces][64]: the sums of each output's weights as int32, the weights
   const float* weight_scale;  // [n]
@@ -51,6 +65,14 @@ struct Kernels {
 
   // The same for any number of tokens, with plain x, rows of x and out `columns` and n apart.
   void (*wna16_many)(const Wna16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
+
+  // One token's activations as digits: DIGITS bytes for each column, and `digit_runs` runs. Null, as `wna16_digits`,
+  // where the processor does not sum products of bytes in 32 bits.
+  void (*split_token)(const Wna16&, const float* x, uint8_t* digits, DigitRun* runs);
+
+  // What the two above compute, for any number of tokens, with those digits.
+  void (*wna16_digits)(const Wna16&, const uint8_t* digits, const DigitRun* runs, int64_t tokens, float* out,
+                       int64_t begin, int64_t end);
 
   // Bytes that the rounded values of one piece (4 columns) take.
   int64_t rounded_bytes;

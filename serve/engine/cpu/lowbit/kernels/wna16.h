@@ -32,9 +32,6 @@ constexpr int position_index(int field) {  // index of the bit position at which
   return BITS == 4 ? (field < 5 ? field : field - 3) : field % 2;
 }
 
-// A sum runs over so many columns at most before it is added to the total, which keeps float32's error small.
-constexpr int64_t RUN_COLUMNS = 128;
-
 // Scales and zeros of some groups of a tile, [groups][16], so that a vector holds those of its outputs.
 constexpr int64_t HELD_GROUPS = 16;
 

@@ -36,6 +36,84 @@ def test_weights_of_few_bits_are_multiplied_as_exactly_as_float32_can(native: An
 
 @examples
 @given(
+    tokens=st.sampled_from([1, 2, 7, 9, 40]),
+    group=st.sampled_from([8, 64, 136, 320]),
+    bits=st.sampled_from([4, 8]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 2**31),
+)
+def test_sums_that_float32_holds_are_exact(
+    native: Any, tokens: int, group: int, bits: int, dtype: torch.dtype, seed: int
+) -> None:
+    """Whole numbers by whole numbers: nothing is to be rounded on the way, in whichever order it is summed."""
+    generator = torch.Generator().manual_seed(seed)
+    columns, rows = group * 4, 37
+    x = torch.randint(-9, 10, (tokens, columns), generator=generator).to(dtype)
+    values = torch.randint(0, 2**bits, (rows, columns), dtype=torch.uint8, generator=generator)
+    zeros = torch.randint(0, 2**bits, (rows, 4), dtype=torch.uint8, generator=generator)
+    scales = torch.full((rows, 4), 0.5)
+    weight = values.double() - zeros.double().repeat_interleave(group, 1)
+    exact = x.double() @ weight.t() * 0.5
+    got = native.linear_wna16(x, native.pack_wna16(values, bits), scales, zeros, None, rows, bits, group)
+    assert torch.equal(got, exact.to(dtype))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("tokens", [1, 20])
+def test_beside_an_outlier_the_others_keep_their_share_of_its_bits(
+    native: Any, tokens: int, bits: int
+) -> None:
+    """Off by 2**-23 of the largest activation of a run for each weight, and of each product, at most."""
+    torch.manual_seed(0)
+    x = torch.randn(tokens, 256)
+    x[:, 70] = 30000.0
+    values = torch.randint(0, 2**bits, (33, 256), dtype=torch.uint8)
+    values[:, 70] = 2 ** (bits - 1)  # a weight of zero: what it adds to the error is all there is
+    weight = values.double() - 2 ** (bits - 1)
+    got = native.linear_wna16(
+        x, native.pack_wna16(values, bits), torch.ones(33, 2), None, None, 33, bits, 128
+    )
+    exact = x.double() @ weight.t()
+    bound = weight.abs().sum(1) * 2.0**-23 * 30000.0 + 32 * EPSILON * (x.double().abs() @ weight.abs().t())
+    off = (got.double() - exact).abs()
+    assert bool((off <= bound).all())
+    # The run without the outlier is not touched by it.
+    alone = native.linear_wna16(
+        x[:, 128:].contiguous(),
+        native.pack_wna16(values[:, 128:].contiguous(), bits),
+        torch.ones(33, 1),
+        None,
+        None,
+        33,
+        bits,
+        128,
+    )
+    bound = 32 * EPSILON * (x[:, 128:].double().abs() @ weight[:, 128:].abs().t())
+    assert bool(((alone.double() - x[:, 128:].double() @ weight[:, 128:].t()).abs() <= bound).all())
+
+
+@pytest.mark.parametrize("tokens", [1, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_ends_of_the_range_of_floats_are_no_trap(native: Any, dtype: torch.dtype, tokens: int) -> None:
+    values = torch.full((20, 64), 9, dtype=torch.uint8)
+    packed = native.pack_wna16(values, 4)
+
+    def product(value: float) -> torch.Tensor:
+        x = torch.zeros(tokens, 64, dtype=dtype)
+        x[:, 7] = value
+        found = native.linear_wna16(x, packed, torch.full((20, 1), 0.25), None, None, 20, 4, 64)
+        return torch.Tensor(found).double()
+
+    for exponent in (126, 100, -100):
+        exact = torch.full((tokens, 20), 2.0 ** (exponent - 2), dtype=torch.float64)
+        assert torch.equal(product(2.0**exponent), exact)
+        assert torch.equal(product(-(2.0**exponent)), -exact)
+    assert float(product(2.0**-130).abs().max()) <= 2.0**-122
+    assert not product(torch.inf).isfinite().any()
+
+
+@examples
+@given(
     tokens=st.sampled_from([1, 2, 3, 4, 7, 9, 33, 200]),
     rows=st.integers(1, 70),
     columns=st.integers(1, 700),
