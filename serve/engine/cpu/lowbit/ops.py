@@ -51,8 +51,8 @@ def linear_wna16(
 ) -> torch.Tensor:
     """x @ ((values - zeros) * scales).T + bias, [M, N] in x's dtype, computed in float32.
 
-    x: [M, K] float32 or bfloat16; the kernels may keep a value to 2**-23 of the largest of 128 that lie together, which
-    is what float32 loses in adding them up. packed: from `pack_wna16` with the same bits and group.
+    x: [M, K] float32 or bfloat16; kernels may keep a value to 2**-23 of the largest of 128 that lie together,
+    which is what float32 loses in adding them up. packed: from `pack_wna16` with the same bits and group.
     scales: float32 [N, G], zeros: uint8 [N, G] or None (8 for 4 bits, 128 for 8), bias: [N] or None.
     """
     _check(x, n, bias)
