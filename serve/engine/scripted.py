@@ -177,6 +177,11 @@ class ScriptedEngine:
             if script.hang_seconds < math.inf:
                 asyncio.get_running_loop().call_later(script.hang_seconds, self.resume)
 
+    @property
+    def num_waiting(self) -> int:
+        """Calls that wait inside the engine: for a time of the script, the gate, or until it hangs no more."""
+        return self._life.num_waiting
+
     async def wait_active(self, count: int) -> None:
         """Return when at least `count` requests are inside the engine."""
         while len(self.active) < count:

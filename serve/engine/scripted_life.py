@@ -19,6 +19,11 @@ class ScriptedLife:
         self._waiting: set[asyncio.Future[None]] = set()  # all that wait inside
         self._outlived: set[asyncio.Future[None]] = set()  # those of them at its last death
 
+    @property
+    def num_waiting(self) -> int:
+        """How many wait inside."""
+        return len(self._waiting)
+
     def begin(self) -> None:
         """It lives, again or for the first time, and moves."""
         self.dead = False

@@ -146,7 +146,7 @@ async def test_a_call_that_the_engine_does_not_survive_ends(make_fleet: MakeFlee
     await fleet.start()
     fleet.script.load_seconds = 60.0
     loading = asyncio.create_task(fleet.engine.load_adapter(replace(RISK, name="other@00000000")))
-    await asyncio.sleep(0.02)
+    await until(lambda: fleet.last.num_waiting == 1)
     fleet.script.load_seconds = 0.0
     fleet.last.die()
     with pytest.raises(EngineDeadError):
