@@ -29,6 +29,7 @@ from serve.errors import (
     ServeError,
 )
 from serve.http.errors import InternalError, status_of
+from serve.http.send_limit import within
 from serve.lifecycle.board import Lease
 from serve.metrics import GatewayMetrics
 from serve.running import ClientGoneError, RunningRequest, RunningRequests
@@ -225,8 +226,7 @@ class Exchange:
 
     async def _put(self, message: Message) -> None:
         try:
-            async with asyncio.timeout(self._send_seconds):
-                await self._send(message)
+            await within(self._send(message), self._send_seconds)
         except TimeoutError:
             raise ClientGoneError(f"the client read nothing for {self._send_seconds:g} s") from None
         except OSError:
