@@ -169,7 +169,12 @@ def serve(settings: ServeSettings, *, engine: MortalEngine | EngineFactory | Non
     server = HotswapServer(settings, engine=engine)
     try:
         server.run()
-    except SystemExit as ended:  # uvicorn's way to say that the port is taken
+    except SystemExit as ended:  # uvicorn's way, with a line of its own, to say that it cannot listen there
+        logger.error(
+            "nothing can listen on %s, port %d; name another address with --host or --port",
+            settings.host,
+            settings.port,
+        )
         return int(ended.code or EXIT_START_FAILED)
     finally:
         _end_children()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -92,4 +93,14 @@ def test_a_start_that_fails_says_why_and_ends_with_its_own_code(
     assert server.wait() == EXIT_START_FAILED
     log = server.log.read_text()
     assert "the server cannot start" in log
+    assert "Traceback" not in log
+
+
+def test_a_port_that_is_taken_is_named(server_process: Callable[..., ServerProcess]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = server_process("--port", str(port), wait_ready=False)
+        assert server.wait() == EXIT_START_FAILED
+    log = server.log.read_text()
+    assert f"nothing can listen on 127.0.0.1, port {port}" in log
     assert "Traceback" not in log
