@@ -46,6 +46,10 @@ class Growth:
             return "grows"
         return "shrinks" if self.high < -least else "no growth shown"
 
+    def share_kept(self, per_hour: float) -> float:
+        """Upper end of the interval as a share of the whole, for each thousand of what comes `per_hour`."""
+        return self.high * 1000.0 / max(per_hour * self.first, 1e-9)
+
 
 def look(at_seconds: float, process_ids: Sequence[int]) -> Look:
     """Look at the processes now; the first is the gateway."""

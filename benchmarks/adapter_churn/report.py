@@ -15,6 +15,7 @@ from benchmarks.steady.record import Record
 from benchmarks.surroundings import Surroundings
 
 LIST_TARGET_SECONDS = 0.050  # p99 of GET /admin/adapters
+KEPT_SHARE_TARGET = 0.01  # of a process, kept for a thousand new versions at most
 SETTLING_SHARE = 1 / 3  # of the time, before memory is judged: caches and pools fill first
 _SERIES = (
     ("gateway, MiB", "gateway_mib"),
@@ -41,11 +42,26 @@ class Outcome:
         told.update(record.error for record in self.records if record.error is not None)
         return [f"{count} x {error}" for error, count in told.most_common()]
 
-    def trend(self, series: str) -> Growth | None:
-        """How one series went after settling; None with too few samples."""
-        settled = self.looks[int(len(self.looks) * SETTLING_SHARE) :]
+    @property
+    def settled(self) -> Sequence[Look]:
+        """The looks that are judged."""
+        return self.looks[int(len(self.looks) * SETTLING_SHARE) :]
+
+    @property
+    def versions_per_hour(self) -> float:
+        """New versions that came while the processes were judged."""
+        settled = self.settled
+        if len(settled) < 2:
+            return 0.0
+        begin, end = settled[0].at_seconds, settled[-1].at_seconds
+        new = [v for v in self.verbs if v.kind in ("load", "replace") and v.error is None]
+        return 3600.0 * sum(begin <= verb.end_seconds <= end for verb in new) / (end - begin)
+
+    def trend(self, series: str, part: slice = slice(None)) -> Growth | None:
+        """How one series went after settling, or in a part of that time; None with too few samples."""
+        judged = self.settled[part]
         try:
-            return growth([one.at_seconds for one in settled], [getattr(one, series) for one in settled])
+            return growth([one.at_seconds for one in judged], [getattr(one, series) for one in judged])
         except ValueError:
             return None
 
@@ -126,9 +142,27 @@ def verdicts(outcome: Outcome) -> list[str]:
             f"list in less than {1000 * LIST_TARGET_SECONDS:g} ms: "
             f"{'met' if p99 < LIST_TARGET_SECONDS else 'MISSED'} (p99 {1000 * p99:.1f} ms)"
         )
-    for title, series in _SERIES[:3]:
-        trend = outcome.trend(series)
-        if trend is not None:
-            lines.append(f"memory of the {title.partition(',')[0]}: {trend.told}")
+    lines += [_memory_verdict(outcome, title.partition(",")[0], series) for title, series in _SERIES[:3]]
     lines.append(f"failures: {'; '.join(outcome.errors[:5]) or 'none'}")
     return lines
+
+
+def _memory_verdict(outcome: Outcome, process: str, series: str) -> str:
+    """No growth is said where the interval of the slope holds zero. Where it does not: what is kept for a version,
+    against a bound, and whether it was less in the second half of the time."""
+    trend, per_hour = outcome.trend(series), outcome.versions_per_hour
+    if trend is None or not per_hour:
+        return f"memory of the {process}: too short to tell"
+    if trend.told != "grows":
+        return f"memory of the {process}: {trend.told}"
+    kib = [1024.0 * slope / per_hour for slope in (trend.per_hour, trend.low, trend.high)]
+    share = trend.share_kept(per_hour)
+    half = len(outcome.settled) // 2
+    halves = [outcome.trend(series, part) for part in (slice(half), slice(half, None))]
+    slopes = " and ".join(f"{one.per_hour:+.1f}" for one in halves if one is not None)
+    return (
+        f"memory of the {process}: grows, by {kib[0]:.1f} KiB ({kib[1]:.1f} to {kib[2]:.1f}) for each new version; "
+        f"at most {100 * KEPT_SHARE_TARGET:g} % for a thousand: "
+        f"{'met' if share <= KEPT_SHARE_TARGET else 'MISSED'} ({100 * share:.2f} %)"
+        + (f"; {slopes} MiB per hour in the first and second half" if slopes else "")
+    )

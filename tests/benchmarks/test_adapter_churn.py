@@ -50,10 +50,14 @@ def test_the_churn_report_judges_the_listing() -> None:
     )
     assert plan.asked == ["adapter-0000", "adapter-0002"]
     assert plan.lanes == [["adapter-0000"], ["adapter-0002"]]
-    looks = [Look(float(place), 100 + math.sin(place), 500.0, 90.0, 50, 40) for place in range(60)]
+    looks = [
+        Look(float(place), 100 + math.sin(place), 500.0 + place, 90.0 + 0.001 * place, 50, 40)
+        for place in range(60)
+    ]
     outcome = Outcome(
         [Verb(0, "load", 0.1)],
-        [Verb(place, "list", 0.06) for place in range(10)],
+        [Verb(place, "list", 0.06) for place in range(10)]
+        + [Verb(place, "replace", 0.5, "adapter-0000", "adapter-0000@1") for place in range(60)],
         looks,
         [record("adapter-0000", 1, 0.1)],
     )
@@ -62,3 +66,8 @@ def test_the_churn_report_judges_the_listing() -> None:
     )
     assert "list in less than 50 ms: MISSED (p99 60.0 ms)" in told
     assert "memory of the gateway: no growth shown" in told
+    # A MiB a second beside a version a second, of half a GiB: a thousand versions would take twice as much as it has.
+    assert "memory of the engine: grows, by 1024.0 KiB (1024.0 to 1024.0) for each new version" in told
+    assert "at most 1 % for a thousand: MISSED (192.31 %); +3600.0 and +3600.0 MiB per hour" in told
+    assert "memory of the helpers: grows, by 1.0 KiB" in told
+    assert "at most 1 % for a thousand: MISSED (1.11 %)" in told
