@@ -1,10 +1,10 @@
 """Sees that an engine has died, and that one stands still.
 
 Death is told by the engine itself. A standing engine says nothing, so it is asked: a heartbeat is answered between
-two steps, and every output counts as an answer too. A long step answers nothing either, but it computes: while the
-engine's processes use the processor or wait for a disk, or are at an adapter that they were just given, silence is
-taken for work, up to `BUSY_FACTOR` times the hang limit. A process that was stopped (SIGSTOP, a debugger) neither
-answers nor works, and the kernel says so.
+two steps. Every output counts as an answer too, and an engine that puts them out is not asked. A long step answers
+nothing either, but it computes: while the engine's processes use the processor or wait for a disk, or are at an
+adapter that they were just given, silence is taken for work, up to `BUSY_FACTOR` times the hang limit. A process
+that was stopped (SIGSTOP, a debugger) neither answers nor works, and the kernel says so.
 
 Time in which this process itself was not running (stopped, suspended, starved) is not held against the engine.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ class Watchdog:
         self._vitals = Vitals(engine.process_ids)
         self._alarm = asyncio.Event()
         self._heard = False
+        self._heard_at = -math.inf
         self._tasks = 0  # that it was given and that may take long
         self._silent_seconds = 0.0  # since the last sign of life
         self._idle_seconds = 0.0  # of that, since it last worked
@@ -119,6 +121,7 @@ class Watchdog:
     def hear(self) -> None:
         """The engine gave a sign of life."""
         self._heard = True
+        self._heard_at = self._clock()
 
     @contextlib.contextmanager
     def task(self) -> Iterator[None]:
@@ -169,9 +172,12 @@ class Watchdog:
     async def _listen(self) -> None:
         with contextlib.suppress(EngineError):  # of death `_look` hears as well
             while True:
-                await self._engine.heartbeat()
-                self.hear()
-                await asyncio.sleep(self._rules.beat_seconds)
+                due = self._heard_at + self._rules.beat_seconds - self._clock()
+                if due <= 0:
+                    await self._engine.heartbeat()
+                    self.hear()
+                    due = self._rules.beat_seconds
+                await asyncio.sleep(due)
 
     async def _look(self, seconds: float) -> Ending | None:
         """Judge the last `seconds`."""

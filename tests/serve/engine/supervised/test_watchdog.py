@@ -106,6 +106,28 @@ async def test_outputs_are_signs_of_life_as_well() -> None:
     watch.cancel()
 
 
+async def test_an_engine_is_asked_only_when_it_has_said_nothing() -> None:
+    class Asked(ScriptedEngine):
+        times = 0
+
+        async def heartbeat(self) -> None:
+            self.times += 1
+            await super().heartbeat()
+
+    engine, now = Asked(), 0.0
+    dog = Watchdog(engine, WatchRules(**FAST), clock=lambda: now)
+    watch = asyncio.create_task(dog.run())
+    await until(lambda: engine.times == 1)
+    for _ in range(5):
+        now += 0.02
+        dog.hear()
+        await asyncio.sleep(0.02)
+    assert engine.times == 1
+    now += 0.02
+    await until(lambda: engine.times == 2)
+    watch.cancel()
+
+
 async def test_a_long_step_is_work_and_not_silence(
     spinner: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
