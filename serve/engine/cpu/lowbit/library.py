@@ -54,7 +54,9 @@ def load(home: Path) -> Kernels:
     path = source.find_library(home)
     if path is None:
         return Kernels(
-            TORCH, f"there is no compiled library in {source.library_folder(home)}; `make install` builds it"
+            TORCH,
+            f"there is no compiled library in {source.library_folder(home)}; "
+            f"`HOTSWAP_HOME={home} hotswap setup` builds it",
         )
     try:
         torch.ops.load_library(path)

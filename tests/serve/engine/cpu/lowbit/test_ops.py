@@ -111,7 +111,7 @@ def test_without_a_library_pytorch_works_and_the_log_says_why_once(
     with caplog.at_level(logging.INFO, logger=library.__name__):
         assert ops.available() == "torch"
         assert ops.available() == "torch"
-    assert "`make install` builds it" in ops.reason()
+    assert "hotswap setup` builds it" in ops.reason()
     assert len(caplog.records) == 1
     assert caplog.records[0].levelno == logging.WARNING
     assert ops.reason() in caplog.text
