@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -102,6 +103,7 @@ def gguf_of(kind: str, gguf: Path, folder: Path) -> Path:
     return write_copy(gguf, folder / f"{gguf.stem}-{number_format}.gguf", number_format)
 
 
+@functools.cache
 def features(command: tuple[str, ...]) -> str:
     """The processor features that it was built for, as it says itself."""
     try:
