@@ -46,7 +46,8 @@ from serve.lifecycle.sources import SourceLimits, Sources, check_packages
 from serve.lifecycle.uploads import UploadLimits, Uploads
 from serve.lifecycle.watcher import FolderWatcher
 from serve.metrics import GatewayMetrics
-from serve.operations.operations import Operations, instance_name
+from serve.operations.instance import Instance, take_instance
+from serve.operations.operations import Operations
 from serve.review.finding import find_reviewers
 from serve.review.review import Reviewer, ReviewLimits
 from serve.review.text_reviewer import TextReviewer
@@ -95,6 +96,7 @@ class GatewayLife:
         self._on_ready, self._on_lost = on_ready, on_lost
         self._engine: SupervisedEngine | None = None
         self._registry: Registry | None = None
+        self._instance: Instance | None = None
         self._keys: KeyRing | None = None
         self._files: FileWork | None = None
         self._grammars: GrammarGuard | None = None
@@ -125,6 +127,7 @@ class GatewayLife:
         )
         engine = self._engine = SupervisedEngine(factory, supervision_rules(settings))
         await asyncio.to_thread(_make_folders, settings)
+        self._instance = await asyncio.to_thread(take_instance, settings.home)
         registry = Registry(settings.registry)
         await asyncio.to_thread(registry.open)
         self._registry = registry
@@ -141,7 +144,10 @@ class GatewayLife:
         # Beside the engine's start, which leaves cores idle: afterwards it would slow the first answers.
         async with _warming(grammars):
             await engine.start()
-            self.gateway = self._assemble(engine, registry, keys, store, files, target, grammars, reviewers)
+            operations = OperationTable(registry, instance=self._instance.name)
+            self.gateway = self._assemble(
+                engine, registry, operations, keys, store, files, target, grammars, reviewers
+            )
             await self.gateway.operations.recover()
             await self.gateway.adapters.converge()
             note_stage("adapters restored")
@@ -171,6 +177,7 @@ class GatewayLife:
         self,
         engine: SupervisedEngine,
         registry: Registry,
+        operations: OperationTable,
         keys: KeyRing,
         store: AdapterStore,
         files: FileWork,
@@ -232,7 +239,7 @@ class GatewayLife:
                     total_seconds=settings.upload_seconds,
                 ),
             ),
-            operations=Operations(OperationTable(registry, instance=instance_name(settings.home)), events),
+            operations=Operations(operations, events),
             events=events,
             audit=Audit(events),
             admission=admission,
@@ -309,6 +316,9 @@ class GatewayLife:
         registry, self._registry = self._registry, None
         if registry is not None:
             await asyncio.to_thread(registry.close)
+        instance, self._instance = self._instance, None
+        if instance is not None:
+            instance.leave()
 
 
 @contextlib.asynccontextmanager

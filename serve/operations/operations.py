@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -272,13 +270,6 @@ class Operations:
 def fingerprint(asked: Mapping[str, Any]) -> str:
     """A digest of everything that a request asks for; values are what JSON holds."""
     return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def instance_name(home: Path) -> str:
-    """A name for the gateway with that home on this host, the same after a restart, that tells neither."""
-    return hashlib.sha256(f"{socket.gethostname()}\0{home}".encode("utf-8", "surrogateescape")).hexdigest()[
-        :16
-    ]
 
 
 def _frees_its_key(operation: Operation | None) -> bool:

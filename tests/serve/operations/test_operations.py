@@ -21,7 +21,7 @@ from serve.errors import (
 from serve.events import EventLog
 from serve.operations import operations as module
 from serve.operations.operation import Answer, Operation, OperationState, Order
-from serve.operations.operations import Operations, Work, fingerprint, instance_name
+from serve.operations.operations import Operations, Work, fingerprint
 from tests.patience import patient
 from tests.serve.conftest import migrated_registry
 
@@ -287,8 +287,3 @@ async def test_only_so_many_are_kept_in_memory(
     assert [operation.id for operation in await operations.list(limit=9)] == [
         made[n].id for n in (3, 2, 1, 0)
     ]
-
-
-def test_a_gateway_has_its_name_again_after_a_restart(tmp_path: Path) -> None:
-    assert instance_name(tmp_path) == instance_name(tmp_path) != instance_name(tmp_path / "other")
-    assert str(tmp_path) not in instance_name(tmp_path)
