@@ -205,14 +205,16 @@ class Contest:
         found = []
         for dialect in peer.dialects:
             for names in ((), tuple(self._adapters)) if self._adapters and peer.adapters else ((),):
-                settings = self._settings.model_copy(
-                    update={
-                        "url": server.url,
-                        "adapters": ",".join(names) or "none",
-                        "stream": self._settings.stream and peer.streams,
-                        "keep_alive": self._settings.keep_alive and peer.keeps_connections,
-                    }
-                )
+                update: dict[str, Any] = {
+                    "url": server.url,
+                    "adapters": ",".join(names) or "none",
+                    "stream": self._settings.stream and peer.streams,
+                    "keep_alive": self._settings.keep_alive and peer.keeps_connections,
+                }
+                if "metrics_every_seconds" not in self._settings.model_fields_set:
+                    # Making the text takes from what is measured, and each server's is of another length.
+                    update["metrics_every_seconds"] = 0.0
+                settings = self._settings.model_copy(update=update)
                 bench = prepare(settings, dialect=dialect)
                 # Ways of one peer share a server, whose prefix cache must not know what the other one sent.
                 salt = f"/{dialect}" if len(peer.dialects) > 1 else ""
