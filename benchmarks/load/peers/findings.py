@@ -98,11 +98,12 @@ def adapter_lines(one: Heat, baseline: str) -> list[str]:
 def cpu_lines(one: Heat) -> list[str]:
     """What the process that answers HTTP spends on a token: the steadiest measure of what a gateway costs."""
     found = []
-    for arm in one.arms:
+    for arm, way in _pairs(one):
+        whose = "the one process that answers and computes" if way.peer.one_process else "its HTTP process"
         spent = list(_series(one.turns, arm.name, (HTTP_CPU,)).values())
         if spent:
             found.append(
-                f"{arm.name}: {_text(spread(spent), form='.2f')} ms of its HTTP process's processor per token"
+                f"{arm.name}: {_text(spread(spent), form='.2f')} ms of a processor per token in {whose}"
             )
     return found
 

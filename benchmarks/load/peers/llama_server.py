@@ -53,7 +53,7 @@ def llama_peer(
     form = FORMATS.get(kind.removeprefix(f"{LLAMA}-"), "weights as they are")
     note = f"{kind}: {gguf.name}, {form}; KV cache in float16; asked for the base alone; {program.build}"
     # It says that it keeps connections open, and closes them after a streamed answer all the same.
-    return Peer(spec, (dialect,), adapters=False, keeps_connections=False, notes=(note,))
+    return Peer(spec, (dialect,), adapters=False, one_process=True, keeps_connections=False, notes=(note,))
 
 
 def find_program(given: Path | None, tools: Path, say: Callable[[str], None]) -> LlamaProgram:

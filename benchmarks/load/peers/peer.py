@@ -33,6 +33,7 @@ class Peer:
     dialects: tuple[Dialect, ...]
     adapters: bool  # whether it serves the adapters that are asked for
     streams: bool = True
+    one_process: bool = False  # that answers HTTP and computes
     keeps_connections: bool = (
         True  # False: it hangs up after an answer, so that the next one needs a new connection
     )

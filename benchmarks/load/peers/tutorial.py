@@ -20,4 +20,4 @@ def tutorial_peer(base_path: Path) -> Peer:
     """One process, the checkpoint's own number format, nothing tuned."""
     command = (sys.executable, "-m", MODULE, "--model", str(base_path), "--port", "{port}")
     spec = ServerSpec("tutorial", KINDS["tutorial"], "", "/openapi.json", command, dict(os.environ))
-    return Peer(spec, ("tutorial",), adapters=False, streams=False, notes=(NOTE,))
+    return Peer(spec, ("tutorial",), adapters=False, streams=False, one_process=True, notes=(NOTE,))

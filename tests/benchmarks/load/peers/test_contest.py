@@ -66,7 +66,7 @@ def test_the_tutorials_service_has_tokens_per_second_and_no_ttft(tmp_path: Path)
     )
     assert ratios["ttft_p50"] is None
     assert any("no TTFT" in note for note in found["notes"])
-    assert any("ms of its HTTP process" in note for note in found["notes"])
+    assert any("per token in its HTTP process" in note for note in found["notes"])
 
 
 def test_a_server_that_is_too_slow_is_left_out_with_its_pace_and_the_others_are_measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -83,4 +84,11 @@ def test_adapters_on_ours_are_set_against_adapters_on_the_baseline() -> None:
 def test_the_http_process_is_told_where_it_is_known() -> None:
     one = heat({OURS: [(100.0, 0.1)], SAME: [(100.0, 0.1)]})
     one.turns[1].run.figures["http_cpu_ms_per_token"] = None
-    assert cpu_lines(one) == ["gateway: 1.50 ms of its HTTP process's processor per token"]
+    assert cpu_lines(one) == ["gateway: 1.50 ms of a processor per token in its HTTP process"]
+
+
+def test_a_server_of_one_process_is_not_taken_for_a_cheap_or_dear_front_end() -> None:
+    one = heat({("tutorial", False): [(10.0, 0.1)]})
+    way = one.ways[0]
+    alone = replace(one, ways=[replace(way, peer=replace(way.peer, one_process=True))])
+    assert "in the one process that answers and computes" in cpu_lines(alone)[0]
