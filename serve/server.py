@@ -49,7 +49,7 @@ class HotswapServer(uvicorn.Server):
         self.settings = settings
         self.exit_code = EXIT_OK
         self.life = GatewayLife(
-            settings, engine=engine, on_ready=_set_aside, on_lost=lambda: self._end(EXIT_ENGINE_DIED)
+            settings, engine=engine, on_ready=gc.freeze, on_lost=lambda: self._end(EXIT_ENGINE_DIED)
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -157,7 +157,8 @@ def _set_aside() -> None:
     """Keep what lives until the end, or until the engine's, out of later collections.
 
     A full collection over the engine's and the libraries' objects stops every stream for most of a second. vLLM's
-    own server does the same.
+    own server does the same. After a restart of the engine its objects are set aside without a collection, which
+    would stop whoever has waited for it once more: few are new, and most of those have been through one.
     """
     gc.collect()
     gc.freeze()
