@@ -27,6 +27,7 @@ from adapters.training.callbacks.update_size import UpdateSize
 from adapters.training.checkpoint import STAGING_NAME, place_checkpoint, remove_old, seal_checkpoint
 from adapters.training.head import HITS, LOG_PROBS, add_learned_head
 from adapters.training.loss import num_learned_tokens, token_mean_loss
+from adapters.training.pace import Pace
 from adapters.training.schedule import RunClock
 
 WEIGHTS_NAME = "trained.safetensors"
@@ -71,7 +72,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.optimizer: Any = None
         self.lr_scheduler: Any = None
         self.control: Any = None
-        self._pace = _Pace()
+        self._pace = Pace()
         self._staging: Path | None = None
         self.evaluation_seconds = 0.0
         # SFTTrainer wants a datasets.Dataset; the examples stay where they are, it holds their numbers.
@@ -125,7 +126,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         loss = token_mean_loss(log_probs, inputs["labels"], weights, num_items_in_batch)
         # The gradients of all processes are averaged, the divisor counts the tokens of all of them.
         loss = loss * self.accelerator.num_processes
-        self._pace.num_tokens += _num_tokens(inputs)
+        self._pace.count(inputs)
         if self._extra_loss is not None:
             loss = loss + self._extra_loss(self.accelerator.unwrap_model(model)) / (
                 self.current_gradient_accumulation_steps
@@ -353,50 +354,3 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _send_telemetry(self) -> None:
         """None: training needs no network."""
-
-
-class _Pace:
-    """Tokens per second between two points of the log, evaluations left out."""
-
-    state_name = "pace"
-
-    def __init__(self) -> None:
-        self.num_tokens = 0
-        self.total_tokens = 0
-        self.total_seconds = 0.0
-        self._since = time.monotonic()
-
-    def start(self) -> None:
-        """Count from here."""
-        self._since = time.monotonic()
-
-    def leave_out(self, seconds: float) -> None:
-        """Do not count so many seconds of those that have passed."""
-        self._since += seconds
-
-    def take(self, accelerator: Any, args: Any) -> float:
-        """Tokens per second of all processes since the last call."""
-        tokens = float(self.num_tokens)
-        if args.world_size > 1:
-            mine = torch.tensor(tokens, dtype=torch.float64, device=args.device)
-            tokens = accelerator.reduce(mine, "sum").item()
-        now = time.monotonic()
-        seconds, self._since = max(now - self._since, 1e-9), now
-        self.num_tokens = 0
-        self.total_tokens += int(tokens)
-        self.total_seconds += seconds
-        return tokens / seconds
-
-    def state(self) -> dict[str, Any]:
-        return {"total_tokens": self.total_tokens, "total_seconds": self.total_seconds}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.total_tokens, self.total_seconds = state["total_tokens"], state["total_seconds"]
-
-
-def _num_tokens(inputs: dict[str, Any]) -> int:
-    """Tokens of a batch's examples, without padding; what they share counts for each of them."""
-    if "packed_tokens" in inputs:
-        return int(inputs["packed_tokens"].numel())
-    mask = inputs.get("attention_mask")
-    return int(inputs["input_ids"].numel() if mask is None else mask.sum())
