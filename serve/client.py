@@ -61,26 +61,11 @@ class GatewayClient:
 
     def generate(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Events of a streamed answer: {"event": "delta" | "done", ...fields}. Raises ServeError."""
-        try:
-            with self._http.stream("POST", "/generate", json={**body, "stream": True}) as response:
-                if response.status_code != 200:
-                    response.read()
-                    raise _refused(response)
-                event = ""
-                for line in response.iter_lines():
-                    if line.startswith("event: "):
-                        event = line.removeprefix("event: ")
-                    elif line.startswith("data: "):
-                        fields = orjson.loads(line.removeprefix("data: "))
-                        if event == "error":
-                            raise GatewayRefusedError(str(fields["error"]["message"]))
-                        yield {"event": event, **fields}
-                if event != "done":
-                    raise GatewayRefusedError(
-                        "the gateway closed the connection before the answer was complete"
-                    )
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from None
+        event = ""
+        for event, fields in self._stream("POST", "/generate", json={**body, "stream": True}):
+            yield {"event": event, **fields}
+        if event != "done":
+            raise GatewayRefusedError("the gateway closed the connection before the answer was complete")
 
     def list_adapters(self) -> dict[str, Any]:
         """GET /admin/adapters."""
@@ -143,24 +128,8 @@ class GatewayClient:
         """The fields of each event of GET /admin/events, as they come. Raises ServeError."""
         # The gateway says something every 15 s.
         timeout = httpx.Timeout(_SEND_SECONDS, connect=_CONNECT_SECONDS)
-        try:
-            with self._http.stream(
-                "GET", "/admin/events", params=_given(params), timeout=timeout
-            ) as response:
-                if response.status_code != 200:
-                    response.read()
-                    raise _refused(response)
-                event = ""
-                for line in response.iter_lines():
-                    if line.startswith("event: "):
-                        event = line.removeprefix("event: ")
-                    elif line.startswith("data: "):
-                        fields = orjson.loads(line.removeprefix("data: "))
-                        if event == "error":
-                            raise GatewayRefusedError(str(fields["error"]["message"]))
-                        yield fields
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from None
+        for _, fields in self._stream("GET", "/admin/events", params=_given(params), timeout=timeout):
+            yield fields
 
     def create_key(self, body: dict[str, Any]) -> dict[str, Any]:
         """POST /admin/keys."""
@@ -183,6 +152,25 @@ class GatewayClient:
             raise _refused(response)
         answer: dict[str, Any] = response.json()
         return answer
+
+    def _stream(self, method: str, path: str, **asked: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, fields) of each server-sent event; one that is called `error` is raised. Raises ServeError."""
+        try:
+            with self._http.stream(method, path, **asked) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise _refused(response)
+                event = ""
+                for line in response.iter_lines():
+                    if line.startswith("event: "):
+                        event = line.removeprefix("event: ")
+                    elif line.startswith("data: "):
+                        fields = orjson.loads(line.removeprefix("data: "))
+                        if event == "error":
+                            raise GatewayRefusedError(str(fields["error"]["message"]))
+                        yield event, fields
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
 
     def _unreachable(self, error: httpx.HTTPError) -> GatewayUnreachableError:
         return GatewayUnreachableError(
