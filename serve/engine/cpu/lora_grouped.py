@@ -20,6 +20,7 @@ Importing this module imports torch and vLLM: only vLLM's worker does, by name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ import torch
 from serve.engine.cpu.logit_rows import logit_slots
 from serve.engine.cpu.lora_isolation import IsolatedPunicaWrapper
 from serve.engine.cpu.slot_factors import SlotFactors
+from serve.engine.cpu.slot_layout import SlotLayout
 from serve.engine.cpu.slot_plan import SlotGroup, SlotPlan, plan_rows
 
 # From this many rows of a run on, a 16-bit model's own products are faster than float32 ones, also for a length
@@ -43,14 +45,20 @@ class GroupedPunicaWrapper(IsolatedPunicaWrapper):
         super().__init__(*args, **kwargs)
         self._factors: dict[int, SlotFactors] = {}  # by address of the layer's first A
         self._kept_bytes = 0  # of all laid-out factors
-        self._token_plan = plan_rows([])
-        self._sampler_plan = self._token_plan
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Take the mapping of tokens and samples to slots for the next steps."""
         super().update_metadata(*args, **kwargs)
-        self._token_plan = plan_rows(self.token_lora_indices.tolist())
-        self._sampler_plan = plan_rows(self.sampler_indices.tolist())
+        for plan in ("_token_plan", "_sampler_plan"):
+            self.__dict__.pop(plan, None)
+
+    @cached_property
+    def _token_plan(self) -> SlotPlan:
+        return plan_rows(self.token_lora_indices.tolist())
+
+    @cached_property
+    def _sampler_plan(self) -> SlotPlan:
+        return plan_rows(self.sampler_indices.tolist())
 
     def add_lora_linear(
         self,
@@ -131,7 +139,7 @@ class GroupedPunicaWrapper(IsolatedPunicaWrapper):
         if not factors.is_kept:
             self._keep(factors)
 
-    def _keep(self, factors: SlotFactors) -> None:
+    def _keep(self, factors: SlotLayout) -> None:
         """Account for what was laid out; beyond the limit it is forgotten at once."""
         others = self._kept_bytes - factors.kept_bytes
         factors.is_kept = others + factors.size_bytes <= MAX_FACTOR_BYTES

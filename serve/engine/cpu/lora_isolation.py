@@ -20,6 +20,7 @@ Importing this module imports torch and vLLM: only vLLM's worker does, by name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -53,12 +54,14 @@ class AdapterRows:
 class IsolatedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     """vLLM's CPU LoRA operations, each on the rows that have an adapter."""
 
-    _token_rows: AdapterRows
-
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Take the mapping of tokens and samples to slots for the next steps."""
         super().update_metadata(*args, **kwargs)
-        self._token_rows = AdapterRows.of(self.token_lora_indices)
+        self.__dict__.pop("_token_rows", None)
+
+    @cached_property
+    def _token_rows(self) -> AdapterRows:
+        return AdapterRows.of(self.token_lora_indices)
 
     def _shrink_prefill(self, y: torch.Tensor, x: torch.Tensor, w_t_all: torch.Tensor, scale: float) -> None:
         _shrink(y, x, w_t_all, self._token_rows, scale)

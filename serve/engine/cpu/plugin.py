@@ -36,6 +36,7 @@ class CpuPart(StrEnum):
     EMBEDDING_COPY = "embedding-copy"
     FORKED_CORE = "forked-core"
     LM_HEAD_16 = "lm-head-16"
+    LORA_COMPILED = "lora-compiled"
     LORA_DEVICE = "lora-device"
     LORA_ISOLATION = "lora-isolation"
     LORA_GROUPED = "lora-grouped"
@@ -66,6 +67,9 @@ _MODULES = {
     CpuPart.NATIVE_NORMS: "native_norms",
     CpuPart.DIRECT_DECODER: "direct_decoder",  # after the three above, whose paths it holds
 }
+
+# Parts that bring the LoRA operations, of which the first that is asked for is used. Each keeps base rows apart.
+ISOLATING_PARTS = frozenset({CpuPart.LORA_COMPILED, CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION})
 
 
 class UnknownCpuPartError(HotswapError):
@@ -105,9 +109,11 @@ def register() -> None:
     import vllm
 
     verified = vllm.__version__ in VERIFIED_VLLM_VERSIONS
-    if CpuPart.LORA_GROUPED in parts and verified:
+    if CpuPart.LORA_COMPILED in parts and verified:
+        _use_punica_wrapper("serve.engine.cpu.lora_compiled.CompiledPunicaWrapper")
+    elif CpuPart.LORA_GROUPED in parts and verified:
         _use_punica_wrapper("serve.engine.cpu.lora_grouped.GroupedPunicaWrapper")
-    elif parts & {CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION}:
+    elif parts & ISOLATING_PARTS:
         _use_isolation(vllm.__version__, verified)
     importlib.import_module("serve.engine.cpu.kernel_report").install()
     if multiprocessing.parent_process() is not None:  # not in the gateway, which runs no worker
@@ -116,7 +122,7 @@ def register() -> None:
         for part, module in _MODULES.items():
             if part in parts:
                 importlib.import_module(f"serve.engine.cpu.{module}").install()
-    skipped = parts & {CpuPart.LORA_GROUPED, *_MODULES}
+    skipped = parts & {CpuPart.LORA_COMPILED, CpuPart.LORA_GROUPED, *_MODULES}
     if skipped and not verified:
         logger.warning(
             "vLLM %s is not verified with the CPU parts %s; they are left out",

@@ -16,7 +16,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from serve.engine.cpu.plugin import PATCHES_VARIABLE, VERIFIED_VLLM_VERSIONS, CpuPart, requested_parts
+from serve.engine.cpu.plugin import (
+    ISOLATING_PARTS,
+    PATCHES_VARIABLE,
+    VERIFIED_VLLM_VERSIONS,
+    requested_parts,
+)
 
 # Of logits and their logarithms, both float32, for one prompt.
 MAX_PROMPT_LOGITS_BYTES = 512 * 1024**2
@@ -28,7 +33,7 @@ _CERTAIN = 1e6
 def scores_prompts() -> bool:
     """Whether the engine that this process starts computes prompt logprobs safely: on a CPU, mended."""
     wanted = requested_parts(os.environ.get(PATCHES_VARIABLE, ""))
-    if not wanted & {CpuPart.LORA_GROUPED, CpuPart.LORA_ISOLATION}:
+    if not wanted & ISOLATING_PARTS:
         return False
     import vllm
     from vllm.platforms import current_platform

@@ -55,6 +55,33 @@ def _differences() -> list[str]:
         found += _difference(
             f"bfloat16, {tokens} tokens", got, torch_ops.linear_stored16(x, stored, None), TOLERANCE
         )
+    return found + _lora_differences(generator)
+
+
+def _lora_differences(generator: torch.Generator) -> list[str]:
+    """Two slices, two slots and a row of the base model among the others."""
+    native = torch.ops.hotswap_lowbit
+    slots, columns = [0, 1, -1, 1, 1, 0, 1, 1], [ROWS, 40]
+    found: list[str] = []
+    for dtype, tolerance in ((torch.float32, TOLERANCE), (torch.bfloat16, 2.0**-8)):
+        a = [torch.randn(2, 1, 9, COLUMNS, generator=generator).to(dtype) for _ in columns]
+        b = [torch.randn(2, 1, size, 9, generator=generator).to(dtype) for size in columns]
+        x = torch.randn(len(slots), COLUMNS, generator=generator).to(dtype)
+        got = torch.zeros(len(slots), sum(columns), dtype=dtype)
+        wanted = torch.zeros(got.shape, dtype=torch.float64)
+        for row, slot in enumerate(slots):
+            if slot >= 0:
+                hidden = [x[row].double() @ each[slot, 0].double().T for each in a]
+                parts = [h @ each[slot, 0].double().T for h, each in zip(hidden, b, strict=True)]
+                wanted[row] = torch.cat(parts)
+        layer = torch.classes.hotswap_lowbit.LoraLayer(a, b, columns)
+        for slot in range(2):
+            layer.lay_out(slot, 9)
+        layer.accept()
+        plan = native.lora_plan(torch.tensor(slots))
+        if native.lora_add(got, x, layer.address(), plan, 1.0) != 0:
+            found.append(f"adapters in {dtype}: refused")
+        found += _difference(f"adapters in {dtype}", got, wanted, tolerance)
     return found
 
 

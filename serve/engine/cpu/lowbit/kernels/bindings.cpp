@@ -15,6 +15,7 @@
 #include <string>
 
 #include "kernels.h"
+#include "lora_layer.h"
 
 namespace hotswap_lowbit {
 namespace {
@@ -240,6 +241,7 @@ TORCH_LIBRARY(hotswap_lowbit, m) {
   m.def("pack_w8a8(Tensor weight) -> Tensor");
   m.def("linear_w8a8(Tensor x, Tensor packed, Tensor weight_scale, Tensor? bias, int n) -> Tensor");
   m.def("linear_stored16(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
+  define_lora(m);
 }
 
 TORCH_LIBRARY_IMPL(hotswap_lowbit, CPU, m) {

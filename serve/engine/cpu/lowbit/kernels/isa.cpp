@@ -1,5 +1,6 @@
 // The kernels for one instruction set: compiled once for each, with HOTSWAP_ISA naming it.
 
+#include "lora.h"
 #include "stored16.h"
 #include "w8a8.h"
 #include "wna16.h"
@@ -25,6 +26,8 @@ static constexpr Kernels KERNELS = {
     HOTSWAP_ISA::w8a8,
     HOTSWAP_ISA::stored16_few,
     HOTSWAP_ISA::stored16_many,
+    {HOTSWAP_ISA::lora_shrink<float>, HOTSWAP_ISA::lora_expand<float>},
+    {HOTSWAP_ISA::lora_shrink<uint16_t>, HOTSWAP_ISA::lora_expand<uint16_t>},
 };
 
 const Kernels& GETTER(HOTSWAP_ISA)() { return KERNELS; }

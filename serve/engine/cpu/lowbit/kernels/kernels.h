@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "lora_part.h"
+
 namespace hotswap_lowbit {
 
 // Outputs that lie side by side. A tile's weights are a stream of 64-byte pieces: 16 lanes (outputs) of 32 bits,
@@ -87,6 +89,8 @@ struct Kernels {
   // x: even columns first, then odd ones, zeros up to `even_columns` each.
   void (*stored16_few)(const Stored16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
   void (*stored16_many)(const Stored16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
+
+  LoraKernels lora_floats, lora_bfloats;
 };
 
 // Columns of each half of what `stored16_few` reads.
