@@ -53,6 +53,12 @@ class PackedFactors(SlotLayout):
         self._layer.accept()
         return has_weights
 
+    def _drop_written(self) -> None:
+        before = set(self._laid_out)
+        super()._drop_written()
+        for slot in before - set(self._laid_out):
+            self._layer.drop(slot)
+
     def _lay_out(self, slots: list[int]) -> None:
         for slot in slots:
             recorded = self._recorded_rank(slot)

@@ -57,7 +57,7 @@ def close(values: list[float]):
     return pytest.approx(values, abs=2e-4)
 
 
-@pytest.mark.parametrize("parts", ["lora-isolation", "lora-grouped"])
+@pytest.mark.parametrize("parts", ["lora-isolation", "lora-compiled"])
 def test_with_the_mend_no_request_notices_its_neighbours(models, stock, parts):
     found = run_engine(models, parts)
     assert found["base_after_adapters"] == close(found["base_before_adapters"])

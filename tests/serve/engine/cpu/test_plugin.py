@@ -55,6 +55,21 @@ def test_isolation_points_the_platform_at_the_mended_wrapper_however_often(monke
     assert current_platform.get_punica_wrapper() == ISOLATED
 
 
+@pytest.mark.parametrize(
+    ("parts", "wrapper"),
+    [
+        ("lora-isolation,lora-grouped", "lora_grouped.GroupedPunicaWrapper"),
+        ("lora-grouped,lora-compiled", "lora_compiled.CompiledPunicaWrapper"),
+        ("all", "lora_compiled.CompiledPunicaWrapper"),
+    ],
+)
+def test_of_the_parts_that_bring_lora_operations_the_fastest_is_used(monkeypatch, parts, wrapper):
+    monkeypatch.setenv(PATCHES_VARIABLE, parts)
+    monkeypatch.setattr(plugin, "_MODULES", {})
+    plugin.register()
+    assert current_platform.get_punica_wrapper() == f"serve.engine.cpu.{wrapper}"
+
+
 def test_an_unverified_vllm_with_the_defect_gets_the_mend_that_fits_and_no_speed_up(monkeypatch, caplog):
     monkeypatch.setenv(PATCHES_VARIABLE, "lora-grouped")
     monkeypatch.setattr(vllm, "__version__", "0.99.0")

@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from serve.engine.cpu import lora_grouped
+from serve.engine.cpu.lora_compiled import CompiledPunicaWrapper
 from serve.engine.cpu.lora_grouped import GroupedPunicaWrapper
 from serve.engine.cpu.slot_factors import MAX_BLOCK_DIAGONAL_SLOTS, SlotFactors
+from serve.engine.cpu.slot_layout import SlotLayout
 from tests.serve.engine.cpu.lora_batch import LoraLayer, expected_output, make_layer, make_wrapper, set_slots
 
 SLICES = (6, 3, 3)
 every_mode = pytest.mark.parametrize(
     "mode", [nullcontext, torch.no_grad, torch.inference_mode], ids=["plain", "no_grad", "inference"]
 )
+each_wrapper = pytest.mark.parametrize("wrapper_class", [GroupedPunicaWrapper, CompiledPunicaWrapper])
 
 
 def vllm_layer(layer: LoraLayer) -> SimpleNamespace:
@@ -33,19 +36,26 @@ def vllm_layer(layer: LoraLayer) -> SimpleNamespace:
     return view
 
 
+def layouts(wrapper: GroupedPunicaWrapper) -> list[SlotLayout]:
+    """Of every layer that the wrapper has met."""
+    packed = [factors for _, factors in getattr(wrapper, "_packed", {}).values()]
+    return [*wrapper._factors.values(), *packed]
+
+
 def linear(wrapper: GroupedPunicaWrapper, layer: LoraLayer, x: torch.Tensor) -> torch.Tensor:
     y = torch.zeros(x.shape[0], sum(layer.output_slices))
     wrapper.add_lora_linear(y, x, layer.a, layer.b, 1.0, layer.output_slices)
     return y
 
 
+@each_wrapper
 @every_mode
 @pytest.mark.parametrize("slices", [(6,), SLICES])
-def test_a_slot_used_again_by_another_adapter_gives_the_new_one_at_once(mode, slices):
+def test_a_slot_used_again_by_another_adapter_gives_the_new_one_at_once(wrapper_class, mode, slices):
     """The cache must not outlive the weights: vLLM overwrites a slot in place, under the same id too."""
     layer = make_layer([3, 3], 10, slices, max_rank=4)
     vllm = vllm_layer(layer)
-    wrapper = make_wrapper(GroupedPunicaWrapper, [0, 1, -1], num_slots=2)
+    wrapper = make_wrapper(wrapper_class, [0, 1, -1], num_slots=2)
     x = torch.randn(3, 10)
     for rank in (3, 2, 4, 1):
         a = [torch.randn(rank, 10) for _ in slices]
@@ -60,10 +70,26 @@ def test_a_slot_used_again_by_another_adapter_gives_the_new_one_at_once(mode, sl
         assert torch.equal(after[0], before[0])
 
 
-@every_mode
-def test_a_slot_that_was_reset_adds_nothing(mode):
+@each_wrapper
+def test_a_slot_written_while_no_row_used_it_gives_the_new_adapter(wrapper_class):
     layer = make_layer([3, 3], 10, SLICES, max_rank=4)
-    wrapper = make_wrapper(GroupedPunicaWrapper, [1, 1], num_slots=2)
+    wrapper = make_wrapper(wrapper_class, [0, 1], num_slots=2)
+    x = torch.randn(2, 10)
+    linear(wrapper, layer, x)
+    set_slots(wrapper, [0, 0], num_slots=2)
+    layer.b[0][1] *= 3
+    linear(wrapper, layer, x)
+    set_slots(wrapper, [0, 1], num_slots=2)
+    after = linear(wrapper, layer, x)
+    wanted = expected_output(torch.zeros_like(after), x, layer, [0, 1])
+    torch.testing.assert_close(after.to(torch.float64), wanted, rtol=1e-5, atol=1e-5)
+
+
+@each_wrapper
+@every_mode
+def test_a_slot_that_was_reset_adds_nothing(wrapper_class, mode):
+    layer = make_layer([3, 3], 10, SLICES, max_rank=4)
+    wrapper = make_wrapper(wrapper_class, [1, 1], num_slots=2)
     x = torch.randn(2, 10)
     with mode():
         assert linear(wrapper, layer, x).abs().sum() > 0
@@ -71,10 +97,11 @@ def test_a_slot_that_was_reset_adds_nothing(mode):
         assert linear(wrapper, layer, x).abs().sum() == 0
 
 
-def test_tensors_without_a_version_counter_are_never_cached():
+@each_wrapper
+def test_tensors_without_a_version_counter_are_never_cached(wrapper_class):
     with torch.inference_mode():
         layer = make_layer([3], 10, SLICES, max_rank=4)
-        wrapper = make_wrapper(GroupedPunicaWrapper, [0, 0], num_slots=1)
+        wrapper = make_wrapper(wrapper_class, [0, 0], num_slots=1)
         x = torch.randn(2, 10)
         linear(wrapper, layer, x)
         layer.b[0][0] *= 2
@@ -92,9 +119,10 @@ def test_factors_hold_the_true_rank_and_give_the_same_product(num_slots):
     assert factors.a.shape == (num_slots, 10, 3 * 5)
 
 
-def test_a_later_slot_of_higher_rank_widens_the_factors_and_keeps_the_earlier_ones():
+@each_wrapper
+def test_a_later_slot_of_higher_rank_widens_the_factors_and_keeps_the_earlier_ones(wrapper_class):
     layer = make_layer([2, 7], 10, SLICES, max_rank=16)
-    wrapper = make_wrapper(GroupedPunicaWrapper, [0, 0], num_slots=2)
+    wrapper = make_wrapper(wrapper_class, [0, 0], num_slots=2)
     x = torch.randn(2, 10)
     first = linear(wrapper, layer, x)
     set_slots(wrapper, [1, 0], num_slots=2)
@@ -112,34 +140,36 @@ def test_a_layer_no_active_adapter_touches_is_left_out():
     assert not factors.prepare((0,))
 
 
-def test_beyond_the_memory_limit_results_stay_right_and_nothing_is_kept(monkeypatch):
+@each_wrapper
+def test_beyond_the_memory_limit_results_stay_right_and_nothing_is_kept(wrapper_class, monkeypatch):
     monkeypatch.setattr(lora_grouped, "MAX_FACTOR_BYTES", 0)
     layer = make_layer([3, 2], 10, SLICES, max_rank=4)
-    wrapper = make_wrapper(GroupedPunicaWrapper, [0, -1, 1, 1], num_slots=2)
+    wrapper = make_wrapper(wrapper_class, [0, -1, 1, 1], num_slots=2)
     x = torch.randn(4, 10)
     for _ in range(2):
         result = linear(wrapper, layer, x)
         wanted = expected_output(torch.zeros_like(result), x, layer, [0, -1, 1, 1])
         torch.testing.assert_close(result.to(torch.float64), wanted, rtol=1e-5, atol=1e-5)
-        assert [factors.size_bytes for factors in wrapper._factors.values()] == [0]
+        assert [factors.size_bytes for factors in layouts(wrapper)] == [0]
 
 
-def test_a_layer_laid_out_again_is_accounted_for_once(monkeypatch):
+@each_wrapper
+def test_a_layer_laid_out_again_is_accounted_for_once(wrapper_class, monkeypatch):
     """Else a few swaps would fill the memory on paper, and every step lay everything out anew."""
     layers = [make_layer([3, 2], 10, SLICES, max_rank=4, seed=seed) for seed in range(2)]
-    wrapper = make_wrapper(GroupedPunicaWrapper, [0, 1], num_slots=2)
+    wrapper = make_wrapper(wrapper_class, [0, 1], num_slots=2)
     x = torch.randn(2, 10)
     for layer in layers:
         linear(wrapper, layer, x)
-    both_bytes = sum(factors.size_bytes for factors in wrapper._factors.values())
+    both_bytes = sum(factors.size_bytes for factors in layouts(wrapper))
     monkeypatch.setattr(lora_grouped, "MAX_FACTOR_BYTES", both_bytes)
     for _ in range(3):
         for layer in layers:
             layer.a[0][1] *= 2
             linear(wrapper, layer, x)
-    assert all(factors.is_kept for factors in wrapper._factors.values())
+    assert all(factors.is_kept for factors in layouts(wrapper))
     third = make_layer([3, 2], 10, SLICES, max_rank=4, seed=2)
     result = linear(wrapper, third, x)
     wanted = expected_output(torch.zeros_like(result), x, third, [0, 1])
     torch.testing.assert_close(result.to(torch.float64), wanted, rtol=1e-5, atol=1e-5)
-    assert [factors.is_kept for factors in wrapper._factors.values()] == [True, True, False]
+    assert [factors.is_kept for factors in layouts(wrapper)] == [True, True, False]

@@ -10,7 +10,6 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -25,10 +24,10 @@ const Kernels& kernels();
 
 // Rows of one slot that are worked on at a time.
 constexpr int64_t LORA_ROWS = 64;
-// Below so many nanoseconds of estimated work one thread is faster than waking the others.
-constexpr int64_t LORA_ALONE_NS = 8000;
-// What one thread does in a nanosecond: bytes of factors from memory, multiplications.
-constexpr int64_t LORA_BYTES_PER_NS = 12, LORA_PRODUCTS_PER_NS = 24;
+// What one thread does in a nanosecond is 12 bytes of factors from memory, or 28 multiplications: in a common unit
+// these cost so much. Below 12 microseconds one thread is faster than waking the others.
+constexpr int64_t LORA_VALUE_COST = 28, LORA_PRODUCT_COST = 12;
+constexpr int64_t LORA_ALONE_COST = 12000 * LORA_VALUE_COST * LORA_PRODUCT_COST;
 // Hidden values that need no memory of their own.
 constexpr int64_t LORA_STACK_FLOATS = 2048;
 
@@ -56,6 +55,7 @@ class LoraLayer : public torch::CustomClassHolder {
     slots_.resize(static_cast<size_t>(num_slots));
   }
 
+  int64_t value_bytes() const { return type == at::kFloat ? 4 : 2; }
   int64_t address() const { return reinterpret_cast<int64_t>(this); }
   int64_t num_slices() const { return static_cast<int64_t>(a_.size()); }
   bool is_laid_out(int64_t slot) const { return slots_[static_cast<size_t>(slot)].is_laid_out; }
@@ -210,40 +210,34 @@ class LoraCall {
         scale_(scale) {}
 
   void run() {
-    int64_t floats = 0, bytes = 0, products = 0;
-    const int64_t width = layer_.type == at::kFloat ? 4 : 2;
     for (int64_t p = 0; p < pieces_; ++p) {
       stride_ = std::max(stride_, layer_.hidden_size(slot(p)));
       for (int64_t s = 0; s < layer_.num_slices(); ++s) {
         const LoraPart& part = layer_.parts(slot(p))[s];
-        const int64_t values = part.rank * (part.in_size + part.columns);
-        bytes += values * width;
-        products += values * count(p);
+        shrink_cost_ += cost(part.rank * part.in_size, p);
+        expand_cost_ += cost(part.rank * part.columns, p);
       }
     }
-    if (products == 0) return;
-    floats = (first(pieces_ - 1) + count(pieces_ - 1)) * stride_;
+    if (stride_ == 0) return;
+    const int64_t floats = (first(pieces_ - 1) + count(pieces_ - 1)) * stride_;
     float few[LORA_STACK_FLOATS];
     std::unique_ptr<float[]> many;
     if (floats > LORA_STACK_FLOATS) many.reset(new float[static_cast<size_t>(floats)]);
     hidden_ = many ? many.get() : few;
 
-    const int64_t nanoseconds = bytes / LORA_BYTES_PER_NS + products / LORA_PRODUCTS_PER_NS;
     const int threads = at::get_num_threads();
-    if (nanoseconds < LORA_ALONE_NS || threads == 1 || omp_in_parallel()) {
-      splits_ = 1;
-      for (int64_t unit = 0; unit < units(); ++unit) shrink(unit);
-      for (int64_t unit = 0; unit < units(); ++unit) expand(unit);
+    if (shrink_cost_ + expand_cost_ < LORA_ALONE_COST || threads == 1 || omp_in_parallel()) {
+      shrink(0, 1);
+      expand(0, 1);
       return;
     }
-    // Whoever is free takes the next unit. Who computes what changes no result.
     splits_ = ceil_div(4 * threads, pieces_ * layer_.num_slices());
-    std::atomic<int64_t> next_shrink{0}, next_expand{0};
 #pragma omp parallel num_threads(threads)
     {
-      for (int64_t unit; (unit = next_shrink.fetch_add(1, std::memory_order_relaxed)) < units();) shrink(unit);
+      const int thread = omp_get_thread_num(), present = omp_get_num_threads();
+      shrink(thread, present);
 #pragma omp barrier
-      for (int64_t unit; (unit = next_expand.fetch_add(1, std::memory_order_relaxed)) < units();) expand(unit);
+      expand(thread, present);
     }
   }
 
@@ -251,41 +245,53 @@ class LoraCall {
   int64_t slot(int64_t piece) const { return piece_[3 * piece]; }
   int64_t first(int64_t piece) const { return piece_[3 * piece + 1]; }
   int64_t count(int64_t piece) const { return piece_[3 * piece + 2]; }
-  int64_t units() const { return pieces_ * layer_.num_slices() * splits_; }
 
-  // A unit is one split of one slice of one piece. The share of `whole` things that it stands for, in steps of `step`.
-  std::pair<int64_t, int64_t> share(int64_t unit, int64_t whole, int64_t step) const {
-    const int64_t split = unit % splits_, steps = ceil_div(whole, step);
-    return {std::min(whole, split * steps / splits_ * step), std::min(whole, (split + 1) * steps / splits_ * step)};
+  // What `values` factors cost a piece, to read them and to multiply with them.
+  int64_t cost(int64_t values, int64_t piece) const {
+    return values * (LORA_VALUE_COST * layer_.value_bytes() + LORA_PRODUCT_COST * count(piece));
   }
 
-  const LoraPart& part(int64_t unit, int64_t& piece, float*& hidden) const {
-    const int64_t slices = layer_.num_slices(), slice = unit / splits_ % slices;
-    piece = unit / splits_ / slices;
-    const LoraPart* parts = layer_.parts(slot(piece));
-    hidden = hidden_ + first(piece) * stride_;
-    for (int64_t s = 0; s < slice; ++s) hidden += parts[s].rank;
-    return parts[slice];
-  }
-
-  void shrink(int64_t unit) const {
-    int64_t piece;
-    float* hidden;
-    const LoraPart& at = part(unit, piece, hidden);
-    const auto [begin, end] = share(unit, at.rank, 4);
-    if (begin < end) {
-      use_.shrink(at, x_, x_stride_, rows_ + first(piece), count(piece), scale_, hidden, stride_, begin, end);
+  // Each thread takes neighbouring splits of slices of pieces, so that it reads a stream of its own. Who computes
+  // what changes no result. work(piece, slice's part, its hidden values, split)
+  template <typename Size, typename Work>
+  void share(int thread, int threads, int64_t total, const Size& size, const Work& work) const {
+    int64_t done = 0;
+    for (int64_t p = 0; p < pieces_; ++p) {
+      const LoraPart* parts = layer_.parts(slot(p));
+      float* hidden = hidden_ + first(p) * stride_;
+      for (int64_t s = 0; s < layer_.num_slices(); hidden += parts[s].rank, ++s) {
+        const int64_t whole = cost(size(parts[s]), p);
+        if (whole == 0) continue;
+        for (int64_t split = 0; split < splits_; ++split) {
+          const int64_t middle = done + whole / (2 * splits_) * (2 * split + 1);
+          if (middle * threads / total == thread) work(p, parts[s], hidden, split);
+        }
+        done += whole;
+      }
     }
   }
 
-  void expand(int64_t unit) const {
-    int64_t piece;
-    float* hidden;
-    const LoraPart& at = part(unit, piece, hidden);
-    const auto [begin, end] = share(unit, ceil_div(at.columns, LORA_TILE), 1);
-    if (at.rank > 0 && begin < end) {
-      use_.expand(at, hidden, stride_, rows_ + first(piece), count(piece), y_, y_stride_, begin, end);
-    }
+  // The part of `whole` that a split stands for.
+  int64_t bound(int64_t split, int64_t whole) const { return split * whole / splits_; }
+
+  void shrink(int thread, int threads) const {
+    const auto size = [](const LoraPart& part) { return part.rank * part.in_size; };
+    share(thread, threads, shrink_cost_, size, [&](int64_t p, const LoraPart& part, float* hidden, int64_t split) {
+      const int64_t fours = ceil_div(part.rank, 4);
+      const int64_t begin = 4 * bound(split, fours), end = std::min(4 * bound(split + 1, fours), part.rank);
+      if (begin < end) {
+        use_.shrink(part, x_, x_stride_, rows_ + first(p), count(p), scale_, hidden, stride_, begin, end);
+      }
+    });
+  }
+
+  void expand(int thread, int threads) const {
+    const auto size = [](const LoraPart& part) { return part.rank * part.columns; };
+    share(thread, threads, expand_cost_, size, [&](int64_t p, const LoraPart& part, float* hidden, int64_t split) {
+      const int64_t tiles = ceil_div(part.columns, LORA_TILE);
+      const int64_t begin = bound(split, tiles), end = bound(split + 1, tiles);
+      if (begin < end) use_.expand(part, hidden, stride_, rows_ + first(p), count(p), y_, y_stride_, begin, end);
+    });
   }
 
   const LoraLayer& layer_;
@@ -295,7 +301,7 @@ class LoraCall {
   int64_t y_stride_, x_stride_, pieces_;
   const int32_t *piece_, *rows_;
   float scale_;
-  int64_t stride_ = 0, splits_ = 1;
+  int64_t stride_ = 0, splits_ = 1, shrink_cost_ = 0, expand_cost_ = 0;
   float* hidden_ = nullptr;
 };
 
