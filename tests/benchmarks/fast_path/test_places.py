@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from benchmarks.fast_path import places
+
+with warnings.catch_warnings():  # importing vLLM's layers raises some of torch's
+    warnings.simplefilter("ignore")
+    import vllm.lora.layers  # noqa: F401
 
 CASE = places.Case(8, 32, 4, [60.0, 50.0, 70.0], [6.0, 5.0, 10.0])
 
