@@ -51,6 +51,12 @@ class Growth:
         return self.high * 1000.0 / max(per_hour * self.first, 1e-9)
 
 
+def own_bytes(process: psutil.Process) -> int:
+    """Resident memory without that of files: libraries' pages come and go with whatever else the machine does."""
+    held = process.memory_info()
+    return int(held.rss - getattr(held, "shared", 0))
+
+
 def look(at_seconds: float, process_ids: Sequence[int]) -> Look:
     """Look at the processes now; the first is the gateway."""
     memory = {GATEWAY: 0.0, ENGINE: 0.0, HELPER: 0.0}
@@ -59,7 +65,7 @@ def look(at_seconds: float, process_ids: Sequence[int]) -> Look:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(process_id)
             kind = kind_of(process) if place else GATEWAY
-            memory[kind] += process.memory_info().rss / _MIB
+            memory[kind] += own_bytes(process) / _MIB
             files += process.num_fds()
             threads += process.num_threads()
     mib = {kind: round(size, 2) for kind, size in memory.items()}

@@ -95,7 +95,7 @@ def markdown(
         "| --- | --- | --- | --- | --- |",
         *_verb_rows(outcome),
         "",
-        f"Processes, every {plan.sample_seconds:g} s, after the first third of the time:",
+        f"Processes (files' pages left out), every {plan.sample_seconds:g} s, after the first third of the time:",
         "",
         "| | at first | at last | slope per hour (95 %) | |",
         "| --- | --- | --- | --- | --- |",

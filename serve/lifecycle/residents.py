@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 
-PATIENCE_SECONDS = 0.03
+PATIENCE_SECONDS = 0.005  # an engine between two steps answers within two milliseconds
 
 
 class Residents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -59,15 +60,18 @@ async def list_adapters(actor: AdminDep, gateway: GatewayDep) -> Response:
     """Desired and actual state."""
     del actor
     facts = gateway.engine.facts
+    adapters, resident = await asyncio.gather(
+        gateway.listing.render(gateway.adapters.records()), gateway.residents.count()
+    )
     return json_response(
         200,
         {
             "base": gateway.adapters.board.base_name,
-            "adapters": await gateway.listing.render(gateway.adapters.records()),
+            "adapters": adapters,
             "max_loras": facts.max_loras,
             "max_cpu_loras": facts.max_cpu_loras,
             "max_lora_rank": facts.max_lora_rank,
-            "resident": await gateway.residents.count(),
+            "resident": resident,
         },
     )
 

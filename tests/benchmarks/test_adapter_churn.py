@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import mmap
 from datetime import UTC, datetime
+from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.adapter_churn.plan import Plan
-from benchmarks.adapter_churn.processes import Look, growth
+from benchmarks.adapter_churn.processes import Look, growth, own_bytes
 from benchmarks.adapter_churn.report import Outcome, markdown
 from benchmarks.load.verbs import Verb
 from benchmarks.steady.record import Record
@@ -33,6 +36,21 @@ def test_growth_is_told_from_noise() -> None:
     assert leak.low < 50 < leak.high
     with pytest.raises(ValueError, match="8 are needed"):
         growth(seconds[:3], wave[:3])
+
+
+def test_pages_of_files_do_not_count(tmp_path: Path) -> None:
+    size = 32 * 1024**2
+    (tmp_path / "pages").write_bytes(bytes(size))
+    before = own_bytes(psutil.Process())
+    with (
+        (tmp_path / "pages").open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages,
+    ):
+        assert sum(pages[place] for place in range(0, size, mmap.PAGESIZE)) == 0
+        assert own_bytes(psutil.Process()) - before < size / 2
+    held = bytearray(b"x" * size)
+    assert own_bytes(psutil.Process()) - before > size / 2
+    assert held
 
 
 def test_the_churn_report_judges_the_listing() -> None:
@@ -66,7 +84,7 @@ def test_the_churn_report_judges_the_listing() -> None:
     )
     assert "list in less than 50 ms: MISSED (p99 60.0 ms)" in told
     assert "memory of the gateway: no growth shown" in told
-    # A MiB a second beside a version a second, of half a GiB: a thousand versions would take twice as much as it has.
+    # A MiB a second beside a version a second, of half a GiB: a thousand versions would take twice as much.
     assert "memory of the engine: grows, by 1024.0 KiB (1024.0 to 1024.0) for each new version" in told
     assert "at most 1 % for a thousand: MISSED (192.31 %); +3600.0 and +3600.0 MiB per hour" in told
     assert "memory of the helpers: grows, by 1.0 KiB" in told
