@@ -101,6 +101,8 @@ def markdown(
         "| --- | --- | --- | --- | --- |",
         *_series_rows(outcome),
         "",
+        '"Grows": the whole interval of the slope is above a ten-thousandth of the first value per hour.',
+        "",
         *(f"- {line}" for line in verdicts(outcome)),
         "",
     ]
