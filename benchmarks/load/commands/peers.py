@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +34,15 @@ def peers(
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, max=100, help="Turns of each; ratios are within a round.")
     ] = 5,
+    waves: Annotated[
+        int,
+        typer.Option(
+            "--waves",
+            min=0,
+            max=1000,
+            help="After the turns, so often one answer of each worker, servers in turns: pairs are seconds apart.",
+        ),
+    ] = 0,
     concurrency: Annotated[
         str | None,
         typer.Option(
@@ -73,12 +84,14 @@ def peers(
     Example: hotswap bench peers --peer vllm --peer tutorial --concurrency 1,32 --rounds 5
     """
     import tempfile
+    from dataclasses import asdict
 
     from benchmarks.load.arrivals import parse_arrivals
     from benchmarks.load.peers.contest import Contest
     from benchmarks.load.peers.findings import conclude
     from benchmarks.load.peers.lineup import LineupOptions, make_lineup
     from benchmarks.load.peers.peer import parse_peers
+    from benchmarks.load.peers.wave_findings import wave_lines
     from benchmarks.load.wire import Dialect
 
     choices = parse_peers(peer or ())
@@ -100,8 +113,11 @@ def peers(
         llama_server=llama_server,
         gguf=gguf,
     )
-    settings.out.mkdir(parents=True, exist_ok=True)
-    with Progress() as progress, tempfile.TemporaryDirectory(prefix="hotswap-peers-") as work:
+    with (
+        _folder(settings.out),
+        Progress() as progress,
+        tempfile.TemporaryDirectory(prefix="hotswap-peers-") as work,
+    ):
         lineup = make_lineup(choices, dialects, options, Path(work), say=progress.say)
         contest = Contest(
             lineup,
@@ -112,12 +128,36 @@ def peers(
             say=progress.say,
             progress=progress.tick,
         )
-        measured = contest.run(loads, rounds, choices[0].name)
+        measured = contest.run(loads, rounds, choices[0].name, waves=waves)
     found = conclude(measured, choices[0].name, left_out=contest.left_out, stopped=contest.stopped)
-    conclusion = {**found, "engine_settings": dict(lineup.settings)}
+    told = [
+        line for load, taken in contest.waves.items() for line in wave_lines(load, taken, choices[0].name)
+    ]
+    conclusion = {
+        **found,
+        "notes": [*told, *found["notes"]],
+        "waves": {
+            load: {name: [asdict(one) for one in taken] for name, taken in by_way.items()}
+            for load, by_way in contest.waves.items()
+        },
+        "engine_settings": dict(lineup.settings),
+    }
     runs = [turn.run for one in measured for turn in one.turns]
     finish("peers", measured[0].ways[0].bench, runs, conclusion, fail_invalid=contest.stopped is None)
     if contest.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if contest.stopped is not None:
         raise typer.Exit(EXIT_INVALID)
+
+
+@contextlib.contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """Made for what is kept, and taken away again where the block keeps nothing in it."""
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # there is something in it
+                out.rmdir()

@@ -19,6 +19,7 @@ from benchmarks.load.peers.lineup import Lineup
 from benchmarks.load.peers.meter import Meter
 from benchmarks.load.peers.pace import WarmUp, paced
 from benchmarks.load.peers.peer import GATEWAY, Peer
+from benchmarks.load.peers.waves import Wave, take_waves
 from benchmarks.load.rounds import Arm, Turn, take_turns
 from benchmarks.load.settings import BenchSettings
 from benchmarks.load.wire import PATHS, Dialect
@@ -86,9 +87,12 @@ class Contest:
         self.stopped: str | None = None  # why not all turns were taken
         self.interrupted = False
         self.left_out: dict[str, str] = {}  # arms without runs, and why
+        self.waves: dict[str, dict[str, list[Wave]]] = {}  # by load, and by the name of a way
 
-    def run(self, loads: Sequence[Arrivals], rounds: int, baseline: str) -> list[Heat]:
+    def run(self, loads: Sequence[Arrivals], rounds: int, baseline: str, *, waves: int = 0) -> list[Heat]:
         """Measure. Arms of the base are set against the peer `baseline`, those of adapters against their own base.
+
+        After the turns the closed loops come in that many `waves`, to servers that are up together and stream.
 
         What ends it early is raised as long as no run has ended (BenchmarkError, KeyboardInterrupt); later it is
         `stopped`, and the runs so far stay.
@@ -106,6 +110,8 @@ class Contest:
                         warm_ups |= self._warm_up(found, load)
                 ways += found
             heats = self._heats(loads, ways, rounds, baseline, warm_ups)
+            if waves and self._together and self.stopped is None:
+                self._take_waves(loads, ways, waves)
         if not heats:
             raise NothingMeasuredError("\n".join(f"{name}: {why}" for name, why in self.left_out.items()))
         return heats
@@ -128,13 +134,28 @@ class Contest:
             except (BenchmarkError, KeyboardInterrupt) as error:
                 if not any(one.turns for one in heats):
                     raise
-                self.interrupted = isinstance(error, KeyboardInterrupt)
-                self.stopped = "it was interrupted" if self.interrupted else str(error)
+                self._stop(error)
             for turn in heat.turns:
                 meters[turn.arm].note(turn.round, turn.run)
             if self.stopped is not None:
                 break
         return [heat for heat in heats if heat.turns]
+
+    def _take_waves(self, loads: Sequence[Arrivals], ways: Sequence[Way], count: int) -> None:
+        benches = {way.name: way.bench for way in ways if way.peer.streams}
+        for load in loads:
+            if not load.closed:
+                continue
+            into = self.waves.setdefault(load.text, {})
+            try:
+                take_waves(benches, load, count, into=into, say=self._say)
+            except (BenchmarkError, KeyboardInterrupt) as error:
+                self._stop(error)
+                return
+
+    def _stop(self, error: BaseException) -> None:
+        self.interrupted = isinstance(error, KeyboardInterrupt)
+        self.stopped = "it was interrupted" if self.interrupted else str(error)
 
     def _warm_up(self, ways: Sequence[Way], load: Arrivals) -> dict[str, WarmUp]:
         """The requests of one second that nobody counts: kernels and caches get their first use.

@@ -125,7 +125,7 @@ def test_the_command_compares_with_a_server_that_runs_and_keeps_everything(tmp_p
             bench_app,
             [
                 *("peers", "--base", "scripted", "--peer", f"other={up['other'].url}", "--rounds", "1"),
-                *("--random-adapters", "2", "--api", "completions", "--concurrency", "2"),
+                *("--random-adapters", "2", "--api", "completions", "--concurrency", "2", "--waves", "2"),
                 *("--seconds", "1", "--warmup-seconds", "0.2", "--answer-tokens", "4", "--out", str(out)),
             ],
         )
@@ -134,6 +134,13 @@ def test_the_command_compares_with_a_server_that_runs_and_keeps_everything(tmp_p
     assert [run["name"] for run in result["runs"]] == [
         f"{name}, closed:2, round 1" for name in ("gateway", "gateway with 2 adapters", "other")
     ]
+    waves = result["conclusion"]["waves"]["closed:2"]
+    assert {name: len(taken) for name, taken in waves.items()} == {
+        "gateway": 2,
+        "gateway with 2 adapters": 2,
+        "other": 2,
+    }
+    assert result["conclusion"]["notes"][0].startswith("gateway, closed:2: in 2 waves in turns with other")
     against = {figure["arm"]: figure["against"] for figure in result["conclusion"]["arms"]}
     assert against["gateway, closed:2"] == "other, closed:2"
     assert against["gateway with 2 adapters, closed:2"] == "gateway, closed:2"
@@ -141,6 +148,13 @@ def test_the_command_compares_with_a_server_that_runs_and_keeps_everything(tmp_p
     asked = result["runs"][1]["adapters"]
     assert set(asked) <= {"random-0", "random-1"}
     assert "other: it ran already" in (out / "report.md").read_text()
+
+
+def test_what_cannot_begin_leaves_no_empty_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = CliRunner().invoke(bench_app, ["peers", "--base", "scripted", "--peer", "vllm", "--out", str(out)])
+    assert done.exit_code != 0
+    assert not out.exists()
 
 
 def test_a_peer_that_does_not_come_up_ends_the_comparison_with_its_reason(tmp_path: Path) -> None:
