@@ -45,7 +45,7 @@ def read(result: dict[str, Any]) -> Reading:
 
     totals = metrics["request_totals"]
     if not totals["successful"]:
-        raise ValueError("no request was answered")
+        raise ValueError("no request was answered within --seconds")
     return Reading(
         requests=int(totals["successful"]),
         failed=int(totals["errored"]),
