@@ -54,7 +54,9 @@ def measure(rank: int, rows: int, adapters: int, rounds: int, dtype: torch.dtype
     from serve.engine.cpu.lora_grouped import GroupedPunicaWrapper
 
     num_layers = max(min(_LAYERS, _MAX_STACK_BYTES // (adapters * rank * _ADAPTER_BYTES_PER_RANK)), 1)
-    places = [_place(rank, adapters, *kind, dtype) for _ in range(num_layers) for kind in PLACES]
+    places = [
+        _place(rank, adapters, inputs, slices, dtype) for _ in range(num_layers) for inputs, slices in PLACES
+    ]
     ways = [_way(wrapper, places, rows, dtype) for wrapper in (GroupedPunicaWrapper, CompiledPunicaWrapper)]
     filler = torch.ones(_CACHE_BYTES // 4)
     for way in ways:
