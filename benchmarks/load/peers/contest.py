@@ -142,10 +142,11 @@ class Contest:
         return [heat for heat in heats if heat.turns]
 
     def _take_waves(self, loads: Sequence[Arrivals], ways: Sequence[Way], count: int) -> None:
-        benches = {way.name: way.bench for way in ways if way.peer.streams}
         for load in loads:
             if not load.closed:
                 continue
+            fast = [way for way in ways if way.peer.streams and _arm_name(way, load) not in self.left_out]
+            benches = {way.name: way.bench for way in fast}
             into = self.waves.setdefault(load.text, {})
             try:
                 take_waves(benches, load, count, into=into, say=self._say)
