@@ -143,9 +143,9 @@ class Contest:
 
     def _take_waves(self, loads: Sequence[Arrivals], ways: Sequence[Way], count: int) -> None:
         for load in loads:
-            if not load.closed:
-                continue
             fast = [way for way in ways if way.peer.streams and _arm_name(way, load) not in self.left_out]
+            if not load.closed or not fast:
+                continue
             benches = {way.name: way.bench for way in fast}
             into = self.waves.setdefault(load.text, {})
             try:
