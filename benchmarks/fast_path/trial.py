@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,10 @@ def ask(
     Raises what `own_gateway` raises, and AnswerLostError.
     """
     flags = ("--dtype", trial.dtype, "--cpu-patches", patches, "--max-loras", str(trial.adapters))
+    # An interrupted run ends its gateway first, and so the requests under way, for which the others wait.
     with (
+        contextlib.ExitStack() as clients,
+        ThreadPoolExecutor(trial.concurrency) as pool,
         own_gateway(
             trial.base,
             adapters=trial.adapters,
@@ -88,29 +91,27 @@ def ask(
             more_flags=(*flags, *_PATIENCE, *trial.more_flags),
             say=say,
         ) as gateway,
-        Gateway(gateway.url, concurrency=trial.concurrency) as client,
     ):
+        client = clients.enter_context(Gateway(gateway.url, concurrency=trial.concurrency))
         say(f"{len(questions)} questions, {trial.concurrency} at once, --cpu-patches {patches}")
-        yield from _answers(client, questions, trial)
-
-
-def _answers(client: Gateway, questions: Sequence[Question], trial: Trial) -> Iterator[Answered]:
-    with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(trial.concurrency))
-        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         asked = {
             pool.submit(
                 client.tokens, each.adapter, each.messages, trial.num_tokens, candidates=CANDIDATES
             ): each
             for each in questions
         }
-        for future in as_completed(asked):
-            question = asked[future]
-            try:
-                tokens = future.result()
-            except httpx.HTTPError as error:
-                raise AnswerLostError(f"question {question.number} was not answered: {error!r}") from None
-            yield as_answered(question, tokens)
+        try:
+            for future in as_completed(asked):
+                yield as_answered(asked[future], _tokens_of(future, asked[future]))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _tokens_of(future: Future[list[dict[str, Any]]], question: Question) -> list[dict[str, Any]]:
+    try:
+        return future.result()
+    except httpx.HTTPError as error:
+        raise AnswerLostError(f"question {question.number} was not answered: {error!r}") from None
 
 
 def as_answered(question: Question, tokens: Sequence[Mapping[str, Any]]) -> Answered:
