@@ -41,14 +41,19 @@ def read_parts(found: Sequence[FoundAdapter], weights: Sequence[float], target: 
     """Read every adapter; raise ExportError with what is wrong with all of them."""
     reports = [check_adapter(one.folder, target=target) for one in found]
     problems = [
-        f"{one.name}: {problem.message}"
+        f"  {one.name}: {problem.message}"
         for one, report in zip(found, reports, strict=True)
         for problem in report.problems
     ]
     if problems:
         raise ExportError(
-            f"What is joined has to be servable on {target.name}: {'; '.join(problems)} "
-            "(`hotswap adapters export` makes what was trained otherwise servable)"
+            "\n".join(
+                [
+                    f"What is joined has to be servable on {target.name}; `hotswap adapters export` makes what was "
+                    "trained otherwise servable:",
+                    *problems,
+                ]
+            )
         )
     parts = [_read(one, report, weight) for one, report, weight in zip(found, reports, weights, strict=True)]
     twice = {part.label for part in parts if sum(part.digest == other.digest for other in parts) > 1}
