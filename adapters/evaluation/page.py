@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.evaluation.page_environment import page_environment
 from adapters.evaluation.report import Confusion, EvaluationReport, Figure, Lengths, Who
 from adapters.evaluation.report_text import (
     headings,
@@ -64,15 +65,7 @@ class LabelBar:
 
 def render_page(report: EvaluationReport) -> str:
     """The whole page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.globals.update(score_text=score_text, value_text=value_text, verdict=verdict)
     columns = headings(report)
     return environment.get_template(_TEMPLATE).render(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapters.evaluation.page_environment import page_environment
 from benchmarks.load.drawing import Plot
 from benchmarks.load.markdown import conclusion_of, title_of
 from benchmarks.load.result_file import Measurement
@@ -17,23 +18,15 @@ if TYPE_CHECKING:
 _TEMPLATE = "page.html.j2"
 
 
-def page_environment() -> Environment:
-    """Where the templates of this room are found; everything that is put into them is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def load_pages() -> Environment:
+    """The templates of this room."""
+    return page_environment(Path(__file__).parent)
 
 
 def render_page(measurement: Measurement, plots: Sequence[Plot]) -> str:
     """The whole page, with those plots."""
     return (
-        page_environment()
+        load_pages()
         .get_template(_TEMPLATE)
         .render(
             title=title_of(measurement),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.evaluation.page_environment import page_environment
 from benchmarks.quantisation.markdown import opening
 from benchmarks.quantisation.plots import quality_against_size, quality_against_speed
 from benchmarks.quantisation.report import Report
@@ -23,20 +24,15 @@ class Plot:
 
 def render_page(report: Report) -> str:
     """The whole page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(_TEMPLATE).render(
-        report=report,
-        opening=[paragraph.replace("**", "").replace("`", "") for paragraph in opening(report)],
-        tables=report_tables(report),
-        plots=plots_of(report),
+    return (
+        page_environment(Path(__file__).parent)
+        .get_template(_TEMPLATE)
+        .render(
+            report=report,
+            opening=[paragraph.replace("**", "").replace("`", "") for paragraph in opening(report)],
+            tables=report_tables(report),
+            plots=plots_of(report),
+        )
     )
 
 

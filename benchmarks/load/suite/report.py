@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.load.drawing import Plot, write_pngs
 from benchmarks.load.markdown import table_lines
-from benchmarks.load.page import page_environment
+from benchmarks.load.page import load_pages
 from benchmarks.load.run import RunResult
 from benchmarks.load.suite.parts import BY_KEY, Part
 from benchmarks.load.suite.plots import part_plots
@@ -53,7 +53,7 @@ def render_page(result: SuiteResult, runs: Mapping[str, Sequence[RunResult]]) ->
 
 def _page(result: SuiteResult, sections: Sequence[Section]) -> str:
     return (
-        page_environment()
+        load_pages()
         .get_template(_TEMPLATE)
         .render(
             title=title_of(result),
