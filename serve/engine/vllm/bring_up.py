@@ -12,6 +12,7 @@ from typing import Any
 from serve.engine.cpu import forked_core, start_report
 from serve.engine.cpu.plugin import PATCHES_VARIABLE, CpuPart, requested_parts
 from serve.engine.vllm.arguments import EngineArguments
+from serve.engine.vllm.step_stats import held_step_stats
 from serve.errors import SettingsError
 from serve.startup import note_stage
 
@@ -65,8 +66,6 @@ def make_client(args: argparse.Namespace) -> Any:
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from serve.engine.vllm.step_stats import HeldStepStats
-
     engine_args = AsyncEngineArgs.from_cli_args(args)
     try:
         config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
@@ -74,7 +73,7 @@ def make_client(args: argparse.Namespace) -> Any:
         raise SettingsError(f"vLLM cannot be started with these settings: {error}"[:2000]) from None
     note_stage("engine configured")
     return AsyncLLM.from_vllm_config(
-        config, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[HeldStepStats]
+        config, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[held_step_stats()]
     )
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from serve.engine.vllm import step_stats
+from serve.engine.vllm.step_stats import held_step_stats, only_decodes
+
 with warnings.catch_warnings():  # importing vLLM raises some of torch's
     warnings.simplefilter("ignore")
     from vllm.v1.metrics.loggers import PrometheusStatLogger
     from vllm.v1.metrics.stats import IterationStats, SchedulerStats
-
-    from serve.engine.vllm import step_stats
-    from serve.engine.vllm.step_stats import HeldStepStats, only_decodes
 
 
 @dataclass
@@ -43,8 +43,9 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     return found
 
 
-def logger_of_one_engine() -> HeldStepStats:
-    made = HeldStepStats.__new__(HeldStepStats)  # without vLLM's series, which are one for each process
+def logger_of_one_engine() -> Any:
+    kind: Any = held_step_stats()
+    made = kind.__new__(kind)  # without vLLM's series, which are one for each process
     made._held, made._timer = {}, None
     made.histogram_inter_token_latency = {0: Series()}
     made.histogram_iteration_tokens = {0: Series()}
