@@ -6,6 +6,7 @@ is made from it, and its answers are held against the trained model's.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -216,12 +217,22 @@ def _expect_empty(folder: Path) -> None:
 
 @contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder` that is gone afterwards unless it was put in place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.unfinished-", dir=folder.parent))
+    """A hidden folder beside `folder` that is gone afterwards unless it was put in place. Raises ExportError."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.unfinished-", dir=folder.parent))
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be made: {error.strerror}. Name another folder.") from error
     try:
         made.chmod(0o755)
         yield made
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ExportError(
+            f"The adapter cannot be written below {folder.parent}: {error.strerror}. Free space there, or name "
+            "another folder."
+        ) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from adapters.artefact import MANIFEST_NAME, PROBE_NAME, WEIGHTS_NAME
 from adapters.check import check_adapter
@@ -320,6 +321,19 @@ def test_the_folder_is_whole_and_names_no_machine_path(llama: TinyBase, tmp_path
     probe = read_probe(report.folder)
     assert probe is not None
     assert probe.base_fingerprint == llama.passport.fingerprint
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(
+    llama: TinyBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    model = train(llama, "lora")
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(ExportError, match=r"cannot be written below .*No space left"):
+        export(model, llama, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_overwritten(llama: TinyBase, tmp_path: Path):
