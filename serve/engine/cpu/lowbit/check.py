@@ -16,6 +16,9 @@ from serve.engine.cpu.lowbit import source, torch_ops
 TOLERANCE = 1e-5
 """Largest difference from PyTorch, relative to the largest output: float32 in another order of summation."""
 
+ROUNDING = 2.0**-7
+"""The same of outputs in bfloat16, whose last bit that may tip."""
+
 ROWS, COLUMNS, GROUP = 83, 320, 32
 TOKENS = (1, 3, 9)
 
@@ -42,6 +45,10 @@ def _differences() -> list[str]:
             got = native.linear_wna16(x, packed, scales, zeros, None, ROWS, bits, GROUP)
             wanted = torch_ops.linear_wna16(x, plain, scales, zeros, None, n=ROWS, bits=bits, group=GROUP)
             found += _difference(f"{bits} bits, {tokens} tokens", got, wanted, TOLERANCE)
+            x = x.bfloat16()
+            got = native.linear_wna16(x, packed, scales, zeros, None, ROWS, bits, GROUP)
+            wanted = torch_ops.linear_wna16(x, plain, scales, zeros, None, n=ROWS, bits=bits, group=GROUP)
+            found += _difference(f"{bits} bits, {tokens} tokens of bfloat16", got, wanted, ROUNDING)
     weight = torch.randint(-128, 128, (ROWS, COLUMNS), dtype=torch.int8, generator=generator)
     scale = torch.rand(ROWS, generator=generator)
     for tokens in TOKENS:

@@ -28,7 +28,7 @@ class Kernels:
     reason: str
     """Why, one clause."""
     isa: str = ""
-    """Instruction set of the native kernels: "avx2" or "avx512"."""
+    """Instruction set of the native kernels: "avx2", "avx512" or "avx512bf16"."""
 
 
 _lock = threading.Lock()

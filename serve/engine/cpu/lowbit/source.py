@@ -21,10 +21,13 @@ COMMON_FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-w")
 # No contraction: a * b + c is two roundings where the source says so, as in PyTorch.
 KERNEL_FLAGS = ("-O3", "-ffp-contract=off")
 
+_AVX512_FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma")
+
 ISA_FLAGS = MappingProxyType(
     {
         "avx2": ("-mavx2", "-mfma"),
-        "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma"),
+        "avx512": _AVX512_FLAGS,
+        "avx512bf16": (*_AVX512_FLAGS, "-mavx512bf16"),
     }
 )
 

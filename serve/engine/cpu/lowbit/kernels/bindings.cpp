@@ -36,11 +36,14 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vnni");
 }
 
+bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
 // Choose kernels by name, or the best this processor has for "". Returns the name, "" where there are none.
 std::string select(const std::string& wanted) {
   const Kernels* found = nullptr;
   if ((wanted.empty() || wanted == "avx2") && has_avx2()) found = &avx2_kernels();
   if ((wanted.empty() || wanted == "avx512") && has_avx512()) found = &avx512_kernels();
+  if ((wanted.empty() || wanted == "avx512bf16") && has_avx512bf16()) found = &avx512bf16_kernels();
   if (found == nullptr) return "";
   selected = found;
   return found->name;
@@ -103,9 +106,9 @@ Tensor pack_wna16(const Tensor& values, int64_t bits) {
 
 Tensor linear_wna16(const Tensor& x, const Tensor& packed, const Tensor& scales, const OptionalTensor& zeros,
                     const OptionalTensor& bias, int64_t n, int64_t bits, int64_t group) {
-  const Tensor wide = floats(x), scale = floats(scales);
+  const Tensor scale = floats(scales);
   const Tensor zero = zeros ? zeros->contiguous() : Tensor();
-  const int64_t tokens = wide.size(0), columns = wide.size(1);
+  const int64_t tokens = x.size(0), columns = x.size(1);
   TORCH_CHECK((bits == 4 || bits == 8) && group > 0 && group % 8 == 0 && columns % group == 0);
   TORCH_CHECK(packed.is_contiguous() && packed.numel() == ceil_div(n, TILE) * TILE * columns * bits / 8);
   TORCH_CHECK(scale.numel() == n * (columns / group));
@@ -120,14 +123,27 @@ Tensor linear_wna16(const Tensor& x, const Tensor& packed, const Tensor& scales,
                 static_cast<int>(bits)};
   Tensor out = empty_floats({tokens, n});
   float* to = out.mutable_data_ptr<float>();
-  const float* from = wide.const_data_ptr<float>();
   const Kernels& use = kernels();
+  if (use.wna16_bfloats != nullptr && x.scalar_type() == at::kBFloat16 && tokens > use.digits_few_tokens) {
+    const Tensor rows = x.contiguous(), ordered = at::empty(x.sizes(), at::kBFloat16);
+    const uint16_t* given = static_cast<const uint16_t*>(rows.const_data_ptr());
+    uint16_t* pairs = static_cast<uint16_t*>(ordered.mutable_data_ptr());
+    at::parallel_for(0, tokens, ceil_div(MIN_WORK, columns), [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) use.pair_token(w, given + t * columns, pairs + t * columns);
+    });
+    share_out(tokens, n, columns, [&](int64_t token, int64_t count, int64_t begin, int64_t end) {
+      use.wna16_bfloats(w, pairs + token * columns, count, to + token * n, begin, end);
+    });
+    return finish(out, bias, x.scalar_type());
+  }
+  const Tensor wide = floats(x);
+  const float* from = wide.const_data_ptr<float>();
   if (use.wna16_digits != nullptr) {
     const int64_t row_runs = digit_runs(w);
-    const Tensor digits = at::empty({tokens, columns * DIGITS}, at::kByte);
-    const Tensor runs = at::empty({tokens, row_runs * static_cast<int64_t>(sizeof(DigitRun))}, at::kByte);
-    uint8_t* bytes = digits.mutable_data_ptr<uint8_t>();
-    DigitRun* factors = reinterpret_cast<DigitRun*>(runs.mutable_data_ptr<uint8_t>());
+    const int64_t runs_bytes = row_runs * static_cast<int64_t>(sizeof(DigitRun));
+    const Tensor split = at::empty({tokens, runs_bytes + columns * DIGITS}, at::kByte);
+    DigitRun* factors = reinterpret_cast<DigitRun*>(split.mutable_data_ptr<uint8_t>());
+    uint8_t* bytes = split.mutable_data_ptr<uint8_t>() + tokens * runs_bytes;
     at::parallel_for(0, tokens, ceil_div(MIN_WORK, columns), [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
         use.split_token(w, from + t * columns, bytes + t * columns * DIGITS, factors + t * row_runs);

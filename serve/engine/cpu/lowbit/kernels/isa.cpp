@@ -4,6 +4,7 @@
 #include "stored16.h"
 #include "w8a8.h"
 #include "wna16.h"
+#include "wna16_bfloats.h"
 #include "wna16_digits.h"
 
 #define NAME_(isa) #isa
@@ -17,10 +18,13 @@ static constexpr Kernels KERNELS = {
     NAME(HOTSWAP_ISA),
     16,
     32,
+    8,
     HOTSWAP_ISA::wna16_few,
     HOTSWAP_ISA::wna16_many,
     HOTSWAP_ISA::split_token,
     HOTSWAP_ISA::wna16_digits,
+    HOTSWAP_ISA::pair_token,
+    HOTSWAP_ISA::wna16_bfloats,
     HOTSWAP_ISA::ROUNDED_BYTES,
     HOTSWAP_ISA::round_token,
     HOTSWAP_ISA::w8a8,

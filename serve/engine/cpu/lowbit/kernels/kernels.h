@@ -59,8 +59,8 @@ struct Kernels {
   const char* name;
 
   // Up to so many tokens the `few` kernels, which unpack weights in registers, are faster than the `many` ones, which
-  // unpack them into a panel first (measured; either is right for any number).
-  int64_t wna16_few_tokens, stored16_few_tokens;
+  // unpack them into a panel first (measured; either is right for any number). The same of digits and bfloat16.
+  int64_t wna16_few_tokens, stored16_few_tokens, digits_few_tokens;
 
   // out[tokens][n] of the tiles [begin, end). x: [tokens][columns], scaled by `field_scale`.
   void (*wna16_few)(const Wna16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
@@ -75,6 +75,13 @@ struct Kernels {
   // What the two above compute, for any number of tokens, with those digits.
   void (*wna16_digits)(const Wna16&, const uint8_t* digits, const DigitRun* runs, int64_t tokens, float* out,
                        int64_t begin, int64_t end);
+
+  // One token's activations in bfloat16, in the order in which `wna16_bfloats` takes them. Both are null where the
+  // processor does not multiply bfloat16.
+  void (*pair_token)(const Wna16&, const uint16_t* x, uint16_t* pairs);
+
+  // What `wna16_many` computes, for activations in bfloat16.
+  void (*wna16_bfloats)(const Wna16&, const uint16_t* pairs, int64_t tokens, float* out, int64_t begin, int64_t end);
 
   // Bytes that the rounded values of one piece (4 columns) take.
   int64_t rounded_bytes;
@@ -98,6 +105,7 @@ static inline int64_t even_columns(int64_t columns) { return ceil_div(columns, 3
 
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& avx512bf16_kernels();
 
 // A column's value stays where it lies in its 32 bits, or 12 (16) bits lower: at these bits. Products with it are
 // made right by scaling the activation, which is exact.

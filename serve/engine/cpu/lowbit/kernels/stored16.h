@@ -33,7 +33,10 @@ INLINE void dot_rows(const Stored16& w, int64_t row, const float* x, int64_t hal
   Ints pairs[OUTPUTS];
   int64_t c = 0;
   for (; c + 2 * LANES <= w.columns; c += 2 * LANES) {
-    UNROLL for (int o = 0; o < OUTPUTS; ++o) pairs[o] = load_ints(weight + o * w.columns + c);
+    UNROLL for (int o = 0; o < OUTPUTS; ++o) {
+      pairs[o] = load_ints(weight + o * w.columns + c);
+      ask_for(weight + (o + OUTPUTS) * w.columns + c);
+    }
     dot_step<OUTPUTS, TOKENS>(pairs, x + c / 2, half, sums);
   }
   if (c < w.columns) {

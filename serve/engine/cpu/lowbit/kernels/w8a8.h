@@ -100,6 +100,7 @@ INLINE void int8_rows(const W8a8& w, const uint8_t* rounded, const float* scales
   packed += PIECE_BYTES;
   for (int64_t piece = 0; piece < w.pieces; ++piece) {
     const Ints weights = load_ints(packed + piece * PIECE_BYTES);
+    ask_for(packed + (w.pieces + 1 + piece) * PIECE_BYTES);
     UNROLL for (int r = 0; r < ROWS; ++r) {
       int32_t four;
       std::memcpy(&four, rounded + r * stride + piece * ROUNDED_BYTES, sizeof four);
@@ -113,6 +114,7 @@ INLINE void int8_rows(const W8a8& w, const uint8_t* rounded, const float* scales
   packed += PIECE_BYTES;
   for (int64_t piece = 0; piece < w.pieces; ++piece) {
     Ints even[TILE_VECTORS], odd[TILE_VECTORS];
+    ask_for(packed + (w.pieces + 1 + piece) * PIECE_BYTES);
     UNROLL for (int v = 0; v < TILE_VECTORS; ++v) {
       const Ints bytes = load_ints(packed + piece * PIECE_BYTES + v * 32);
       even[v] = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);

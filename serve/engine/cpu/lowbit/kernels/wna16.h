@@ -119,6 +119,7 @@ __attribute__((noinline)) static void few_tiles(const Wna16& w, const float* x, 
           UNROLL for (int v = 0; v < VECTORS; ++v) {
             bits[v] = load_ints(packed + v / TILE_VECTORS * tile_bytes + v % TILE_VECTORS * LANES * 4);
           }
+          UNROLL for (int t = 0; t < TILES; ++t) ask_for(packed + (t + TILES) * tile_bytes);
           UNROLL for (int f = 0; f < F::COUNT; ++f) {
             if (f == F::FIRST_SHIFTED) {
               UNROLL for (int v = 0; v < VECTORS; ++v) bits[v] = shift_right<F::SHIFT>(bits[v]);

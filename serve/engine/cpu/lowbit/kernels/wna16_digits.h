@@ -85,7 +85,11 @@ __attribute__((noinline)) static void digit_tiles(const Wna16& w, const uint8_t*
   }
   for (int64_t first = 0; first < w.groups; first += HELD_GROUPS) {
     const int64_t held = smaller(HELD_GROUPS, w.groups - first);
-    for (int t = 0; t < TILES; ++t) factors[t].fill(w, tile + t, first, held);
+    for (int t = 0; t < TILES; ++t) {
+      factors[t].fill(w, tile + t, first, held);
+      const float* next = w.scales + ((tile + t + TILES) * w.groups + first) * TILE;
+      for (int64_t g = 0; g < held; ++g) ask_for(next + g * TILE);
+    }
     for (int64_t g = 0; g < held; ++g) {
       for (int64_t left = w.group; left > 0; left -= RUN_COLUMNS) {
         Ints sums[ROWS][DIGITS][TILES];
@@ -117,6 +121,11 @@ __attribute__((noinline)) static void digit_tiles(const Wna16& w, const uint8_t*
                   sums[r][d][t] = _mm512_dpbusd_epi32(sums[r][d][t], parts[p][t], four);
                 }
               }
+            }
+          }
+          UNROLL for (int t = 0; t < TILES; ++t) {
+            UNROLL for (int piece = 0; piece < 8 / Fields<BITS>::COUNT; ++piece) {
+              ask_for(packed + (t + TILES) * tile_bytes + piece * PIECE_BYTES);
             }
           }
           packed += 8 / Fields<BITS>::COUNT * PIECE_BYTES;
