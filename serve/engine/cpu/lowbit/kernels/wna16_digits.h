@@ -149,7 +149,7 @@ __attribute__((noinline)) static void digit_tiles(const Wna16& w, const uint8_t*
   }
 }
 
-// A tile's weights stay in the cache for all tokens. One token alone takes two tiles at a time, which hides the
+// A tile's weights stay in the cache for all tokens. One token alone takes four tiles at a time, which hides the
 // latency of its sums.
 template <int BITS>
 static void digit_bits(const Wna16& w, const uint8_t* digits, const DigitRun* runs, int64_t tokens, float* out,
@@ -157,7 +157,7 @@ static void digit_bits(const Wna16& w, const uint8_t* digits, const DigitRun* ru
   const int64_t row_bytes = w.columns * DIGITS, row_runs = digit_runs(w);
   int64_t tile = begin;
   if (tokens == 1) {
-    for (; tile + 2 <= end; tile += 2) digit_tiles<BITS, 1, 2>(w, digits, runs, out, tile);
+    for (; tile + 4 <= end; tile += 4) digit_tiles<BITS, 1, 4>(w, digits, runs, out, tile);
   }
   for (; tile < end; ++tile) {
     int64_t token = 0;
