@@ -43,7 +43,9 @@ def kernels() -> Kernels:
             if _loaded is None:
                 found = load(BasesSettings().home)
                 level = logging.INFO if found.kind == NATIVE else logging.WARNING
-                logger.log(level, "Low-bit layers and adapters are computed by %s: %s", _title(found), found.reason)
+                logger.log(
+                    level, "Low-bit layers and adapters are computed by %s: %s", _title(found), found.reason
+                )
                 _loaded = found
     return _loaded
 
