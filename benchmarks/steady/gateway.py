@@ -41,7 +41,12 @@ def find_base(reference: str, folder: Path) -> ServedBase:
 
 def gateway_spec(home: Path, base: ServedBase, more: Sequence[str] = ()) -> ServerSpec:
     """How to start it; adapters are read from `home/adapters`. `more` are flags of `hotswap serve`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HOTSWAP_")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        # The flag `--home` names the gateway's own; the engine finds its compiled kernels by the variable.
+        if not name.startswith("HOTSWAP_") or name == "HOTSWAP_HOME"
+    }
     command = [sys.executable, "-m", "hotswap", "serve", "--port", "{port}", "--home", str(home)]
     # A base that was found before has a name, which the folder that it lies in may not have.
     command += ["--served-model-name", base.name, *base.flags, *more]

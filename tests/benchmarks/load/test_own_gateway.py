@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import psutil
 import pytest
 
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.own_gateway import own_gateway, parse_ranks
+from benchmarks.steady.gateway import find_base, gateway_spec
 from serve.client import GatewayClient
 
 
@@ -40,3 +43,14 @@ def test_ranks_that_no_gateway_takes_are_refused(text: str) -> None:
 
 def test_ranks_are_numbers_with_commas() -> None:
     assert parse_ranks("8, 16,64") == (8, 16, 64)
+
+
+def test_no_setting_of_the_caller_reaches_it_but_where_the_compiled_kernels_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "kernels-here"))
+    monkeypatch.setenv("HOTSWAP_MAX_NUM_SEQS", "3")
+    spec = gateway_spec(tmp_path / "own", find_base("scripted", tmp_path))
+    assert spec.environment["HOTSWAP_HOME"] == str(tmp_path / "kernels-here")
+    assert "HOTSWAP_MAX_NUM_SEQS" not in spec.environment
+    assert spec.command[spec.command.index("--home") + 1] == str(tmp_path / "own")
