@@ -14,5 +14,6 @@ outcome.py    what came of it
 calibration/  text to round by
 quality/      the quantised base against its original
 recovery/     an adapter that brings it back towards the original
+lm_head/      the output layer in 8 bits: measured here, rounded when it is served
 layout/       the same numbers in the GPTQ layout
 """

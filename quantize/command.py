@@ -16,11 +16,13 @@ from quantize.settings import QuantizeSettings, load_quantize_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from quantize.lm_head.record import LmHeadRecord
     from quantize.outcome import QuantizeOutcome
+    from quantize.quality.figures import QualityFigures
 
 
-def quantize(base: str, *, given: dict[str, Any], recovery_given: dict[str, Any]) -> QuantizeOutcome:
-    """Quantise the base that `base` names and show what came of it.
+def quantize(base: str, *, given: dict[str, Any], recovery_given: dict[str, Any]) -> QuantizeOutcome | None:
+    """Quantise the base that `base` names and show what came of it; None where it was only measured.
 
     `given` and `recovery_given` are flags, None where not given. Raises HotswapError with the message for the user.
     """
@@ -34,6 +36,11 @@ def quantize(base: str, *, given: dict[str, Any], recovery_given: dict[str, Any]
     resolved = resolve_base(base, home=home, revision=settings.base_revision, progress=_say)
     _say(f"Loading the libraries to quantise {resolved.name} with")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if settings.lm_head_bits is not None:
+        from quantize.lm_head.measure import measure_lm_head
+
+        show_record(measure_lm_head(resolved, settings=settings, home=home, progress=_say), base)
+        return None
     from quantize.run import quantize_base
 
     outcome = quantize_base(resolved, settings=settings, recovery=recovery, home=home, progress=_say)
@@ -63,18 +70,10 @@ def show_outcome(outcome: QuantizeOutcome, base_name: str, home: Path) -> None:
     from bases.resolve import made_folder
     from quantize.progress import duration
 
-    quality = outcome.quality
     table = Table(title=f"{base_name} in {outcome.scheme}", show_header=False)
     before, after = outcome.bytes_before, outcome.bytes_after
     table.add_row("weights on disk", f"{_mib(before)} -> {_mib(after)} ({after / before:.0%})")
-    table.add_row(
-        "perplexity",
-        f"{quality.original_perplexity.value:.4g} -> {quality.quantised_perplexity.value:.4g} "
-        f"(x {quality.perplexity_ratio})",
-    )
-    table.add_row("KL divergence", f"{quality.mean_kl_nats} nats per token, 99 %: {quality.p99_kl_nats}")
-    table.add_row("same likeliest token", _share(quality.top1_agreement))
-    table.add_row("measured on", f"{quality.num_tokens:,} held-out tokens in {quality.num_rows} rows")
+    _add_quality(table, outcome.quality)
     if outcome.calibration is not None:
         stats = outcome.calibration
         table.add_row(
@@ -99,6 +98,33 @@ def show_outcome(outcome: QuantizeOutcome, base_name: str, home: Path) -> None:
         sys.stdout.write(
             f"      hotswap adapters compose {outcome.recovery.name} TASK --base {reference} --out FOLDER\n"
         )
+
+
+def show_record(record: LmHeadRecord, reference: str) -> None:
+    """The figures of the output layer in 8 bits, and whether it may be served; raises QualityError if not."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from quantize.quality.errors import QualityError
+
+    table = Table(title=f"{record.base} with its output layer in 8 bits", show_header=False)
+    _add_quality(table, record.quality)
+    Console().print(table)
+    problems = record.problems()
+    if problems:
+        raise QualityError(f"It does not pass, and will not be served so: {'; '.join(problems)}.")
+    sys.stdout.write(f"It passes. Next: hotswap serve --base {reference} --lm-head-bits 8\n")
+
+
+def _add_quality(table: Any, quality: QualityFigures) -> None:
+    table.add_row(
+        "perplexity",
+        f"{quality.original_perplexity.value:.4g} -> {quality.quantised_perplexity.value:.4g} "
+        f"(x {quality.perplexity_ratio})",
+    )
+    table.add_row("KL divergence", f"{quality.mean_kl_nats} nats per token, 99 %: {quality.p99_kl_nats}")
+    table.add_row("same likeliest token", _share(quality.top1_agreement))
+    table.add_row("measured on", f"{quality.num_tokens:,} held-out tokens in {quality.num_rows} rows")
 
 
 def _share(figure: Any) -> str:

@@ -15,6 +15,10 @@ from quantize.schemes.registry import SCHEMES
 
 QUANTIZE_PREFIX = "HOTSWAP_QUANTIZE_"
 DEFAULT_SCHEME = "gptq-w4a16"
+# What counts where only the output layer is measured.
+_MEASURING = frozenset(
+    {"lm_head_bits", "data", "evaluation", "row_tokens", "held_out_rows", "seed", "base_revision", "home"}
+)
 
 
 class QuantizeSettings(BaseSettings):
@@ -74,6 +78,11 @@ class QuantizeSettings(BaseSettings):
     seed: int = Field(0, ge=0, description="Seed of the choice of rows.")
 
     # What else
+    lm_head_bits: Literal[8] | None = Field(
+        None,
+        description="Make nothing: measure what the output layer in 8 bits costs this base, for `hotswap serve "
+        "--lm-head-bits 8`.",
+    )
     recover: bool = Field(
         False, description="Make an adapter that brings the quantised base back towards the original."
     )
@@ -89,6 +98,12 @@ class QuantizeSettings(BaseSettings):
         return (
             [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
         )
+
+    @field_validator("lm_head_bits", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        # A choice of numbers does not read the text that an environment variable holds.
+        return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
     @field_validator("out", "recipe")
     @classmethod
@@ -121,6 +136,14 @@ class QuantizeSettings(BaseSettings):
         ]
         if self.recipe is not None and beside:
             raise ValueError(f"--recipe decides what {', '.join(beside)} would; give one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _measuring_makes_nothing(self) -> QuantizeSettings:
+        idle = sorted(self.model_fields_set - _MEASURING)
+        if self.lm_head_bits is not None and idle:
+            flags = ", ".join("--" + name.replace("_", "-") for name in idle)
+            raise ValueError(f"--lm-head-bits measures and makes nothing, so that {flags} decides nothing")
         return self
 
     @property

@@ -12,6 +12,7 @@ from bases.architecture import ArchitectureFacts
 from bases.folder import read_json_object
 from bases.passport import Passport, read_passport
 from bases.resolve import ResolvedBase, resolve_base
+from quantize.lm_head.record import read_record
 from serve.engine.protocol import MortalEngine
 from serve.engine.scripted import ScriptedEngine
 from serve.engine.supervised.backoff import RestartRules
@@ -19,6 +20,7 @@ from serve.engine.supervised.supervisor import EngineFactory, SupervisionRules
 from serve.engine.supervised.watchdog import WatchRules
 from serve.engine.vllm.arguments import EngineWishes
 from serve.engine.vllm.quantisation import read_quantisation
+from serve.errors import SettingsError
 from serve.settings import ServeSettings
 
 logger = logging.getLogger("hotswap.gateway")
@@ -54,7 +56,10 @@ def served_base(settings: ServeSettings) -> ResolvedBase:
 
 
 def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> EngineWishes:
-    """What the settings ask of vLLM for this base; `choose_arguments` turns it into vLLM's own arguments."""
+    """What the settings ask of vLLM for this base; `choose_arguments` turns it into vLLM's own arguments.
+
+    Raises SettingsError for an output layer in 8 bits that was not measured on this base, or does not pass.
+    """
     reasoning = settings.reasoning if settings.reasoning not in ("auto", "off") else None
     if settings.reasoning == "auto" and passport.reasoning:
         reasoning = "deepseek_r1"
@@ -75,6 +80,7 @@ def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passpor
         max_lora_rank=settings.max_lora_rank,
         cpu_patches=settings.cpu_patches,
         cpu_kernels=settings.cpu_kernels,
+        lm_head_bits=_measured_bits(settings, base, passport),
         quantisation=read_quantisation(read_json_object(base.path / "config.json")),
         reasoning_parser=reasoning,
         tool_parser=settings.tool_parser,
@@ -82,6 +88,26 @@ def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passpor
         structured_outputs=settings.structured_outputs,
         extra=settings.engine_arg,
     )
+
+
+def _measured_bits(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> int | None:
+    bits = settings.lm_head_bits
+    if bits is None:
+        return None
+    record = read_record(settings.home, passport.fingerprint)
+    measure = f"hotswap quantize {base.reference} --lm-head-bits {bits}"
+    if record is None:
+        raise SettingsError(
+            f"--lm-head-bits {bits}: what it costs {base.name} has not been measured. Run `{measure}` first; it "
+            "takes about a minute for a small base, and changes nothing."
+        )
+    problems = record.problems()
+    if problems:
+        raise SettingsError(
+            f"--lm-head-bits {bits}: {base.name} was measured with it, and did not pass: {'; '.join(problems)}. "
+            f"Leave it out, or measure on text of your own: `{measure} --evaluation FILE`."
+        )
+    return bits
 
 
 def vllm_engines(settings: ServeSettings, base: ResolvedBase, passport: Passport) -> EngineFactory:

@@ -90,6 +90,11 @@ class ServeSettings(BaseSettings):
         description="Whose kernels compute quantised layers on CPU where both can: `auto` (measured faster), "
         "`hotswap` or `vllm`.",
     )
+    lm_head_bits: Literal[8] | None = Field(
+        None,
+        description="Multiply by the output layer in 8 bits on CPU: faster, and rounded; only once `hotswap "
+        "quantize BASE --lm-head-bits 8` found that it costs little. Default: as the base stores it.",
+    )
     engine_stall_seconds: float = Field(
         15.0,
         gt=0,
@@ -290,7 +295,7 @@ class ServeSettings(BaseSettings):
             else value
         )
 
-    @field_validator("max_lora_rank", mode="before")
+    @field_validator("max_lora_rank", "lm_head_bits", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
         # Unlike an int field, a choice of numbers does not read the text that an environment variable holds.

@@ -97,3 +97,11 @@ def test_an_activation_order_that_is_not_served(refuse: Callable[..., str], tiny
 
 def test_a_setting_of_recovery_without_recovery(refuse: Callable[..., str], tiny_original: Path) -> None:
     assert "--recover-rank without --recover" in refuse(str(tiny_original), "--recover-rank", "8")
+
+
+def test_an_output_layer_measured_on_few_tokens_does_not_pass_and_makes_nothing(
+    refuse: Callable[..., str], tiny_original: Path, quantise_home: Path
+) -> None:
+    arguments = (str(tiny_original), "--lm-head-bits", "8", "--row-tokens", "64", "--held-out-rows", "2")
+    assert "It does not pass, and will not be served so: 126 tokens are fewer" in refuse(*arguments)
+    assert len(list((quantise_home / "quantize" / "lm-head-8").iterdir())) == 1

@@ -25,3 +25,9 @@ def test_files_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HOTSWAP_QUANTIZE_DATA", "a.jsonl, b.jsonl")
     assert load_quantize_settings().data == (Path("a.jsonl"), Path("b.jsonl"))
     assert load_quantize_settings(data=["c,d.jsonl"]).data == (Path("c,d.jsonl"),)
+
+
+def test_what_only_measures_the_output_layer_takes_nothing_that_makes_a_base() -> None:
+    assert load_quantize_settings(lm_head_bits=8, held_out_rows=4, seed=1).lm_head_bits == 8
+    with pytest.raises(QuantizeSettingsError, match="makes nothing, so that --group-size, --scheme decides"):
+        load_quantize_settings(lm_head_bits=8, scheme="gptq-w4a16", group_size=64)

@@ -13,7 +13,7 @@ from serve.build import GatewayLife, http_limits
 from serve.engine.grammar import GrammarGuard
 from serve.engine.scripted import ScriptedEngine
 from serve.engine_setup import engine_wishes
-from serve.errors import DrainingError, EngineDeadError, EngineError, GrammarError
+from serve.errors import DrainingError, EngineDeadError, EngineError, GrammarError, SettingsError
 from serve.gateway import Phase
 from serve.http.host import LOOPBACK_NAMES
 from serve.settings import ServeSettings
@@ -277,3 +277,29 @@ def test_a_mixture_of_experts_tells_the_engine_which_layers_take_adapters(
     assert {"q_a_proj", "up_proj"} <= set(wishes.lora_targets)
     assert (wishes.model_type, wishes.head_size) == ("deepseek_v3", 128)
     assert wishes.kv_values_per_token == 2 * 2 * 4 * 128  # layers, key and value, heads, width
+
+
+def test_an_output_layer_in_8_bits_needs_a_record_that_passes(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    from bases.passport import read_passport
+    from bases.resolve import resolve_base
+    from bases.tiny import make_tiny_base
+    from quantize.lm_head.record import write_record
+    from tests.quantize.lm_head.test_record import record
+
+    home = tmp_path / "home"
+    base = resolve_base(str(make_tiny_base(tmp_path / "tiny")), home=home)
+    passport = read_passport(base, home=home)
+    assert engine_wishes(make_settings(), base, passport).lm_head_bits is None
+    settings = make_settings(lm_head_bits=8)
+    with pytest.raises(
+        SettingsError, match=r"not been measured. Run `hotswap quantize .*--lm-head-bits 8` first"
+    ):
+        engine_wishes(settings, base, passport)
+    measured = record(num_tokens=10).model_copy(update={"fingerprint": passport.fingerprint})
+    write_record(measured, home)
+    with pytest.raises(SettingsError, match="did not pass: 10 tokens are fewer than 1,000"):
+        engine_wishes(settings, base, passport)
+    write_record(record().model_copy(update={"fingerprint": passport.fingerprint}), home)
+    assert engine_wishes(settings, base, passport).lm_head_bits == 8

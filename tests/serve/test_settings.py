@@ -87,6 +87,7 @@ OTHER_VALUES: dict[str, tuple[str, Any]] = {
     "kv_cache_gib": ("1.5", 1.5),
     "cpu_patches": ("none", "none"),
     "cpu_kernels": ("hotswap", "hotswap"),
+    "lm_head_bits": ("8", 8),
     "reasoning": ("off", "off"),
     "tool_parser": ("hermes", "hermes"),
     "structured_outputs": ("false", False),

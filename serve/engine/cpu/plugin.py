@@ -1,8 +1,8 @@
 """Entry point of the CPU mends: vLLM calls `register` in each of its processes.
 
 Nothing happens unless the environment variable HOTSWAP_CPU_PATCHES names the parts that are wanted (values of
-`CpuPart`, or `all`) and vLLM runs on its CPU platform. The gateway sets the variable before it starts the engine;
-child processes inherit it.
+`CpuPart`, or `all`), or HOTSWAP_LM_HEAD_BITS is 8, and vLLM runs on its CPU platform. The gateway sets both before
+it starts the engine; child processes inherit them.
 
 Version rule: on a vLLM in `VERIFIED_VLLM_VERSIONS` every part is applied as asked. On any other version the
 speed-ups are left out with a warning, and the correctness mend is applied only if it passes `lora_probe`
@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from bases.errors import HotswapError
+from serve.engine.cpu import lm_head_8
 from serve.engine.orphan import follow_parent
 
 PATCHES_VARIABLE = "HOTSWAP_CPU_PATCHES"
@@ -100,7 +101,7 @@ def register() -> None:
     """
     follow_parent()
     parts = requested_parts(os.environ.get(PATCHES_VARIABLE, ""))
-    if not parts:
+    if not parts and not lm_head_8.is_requested():
         return
     from vllm.platforms import current_platform
 
@@ -122,6 +123,10 @@ def register() -> None:
         for part, module in _MODULES.items():
             if part in parts:
                 importlib.import_module(f"serve.engine.cpu.{module}").install()
+        if lm_head_8.is_requested():
+            lm_head_8.install()  # after lm-head-16, whose product it takes the place of
+    elif lm_head_8.is_requested():
+        logger.warning("vLLM %s is not verified with --lm-head-bits; it is left out", vllm.__version__)
     skipped = parts & {CpuPart.LORA_COMPILED, CpuPart.LORA_GROUPED, *_MODULES}
     if skipped and not verified:
         logger.warning(

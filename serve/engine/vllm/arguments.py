@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from bases.processor import AVX2, simulated_isa
 from serve.engine.cpu.isa import AVX2_ENVIRONMENT
 from serve.engine.cpu.kernel_choice import KERNELS_VARIABLE
+from serve.engine.cpu.lm_head_8 import BITS_VARIABLE
 from serve.engine.cpu.plugin import PATCHES_VARIABLE, CpuPart, requested_parts
 from serve.engine.vllm.machine import Machine
 from serve.engine.vllm.quantisation import Quantisation
@@ -88,6 +89,7 @@ class EngineWishes:
     head_size: int | None = None  # of queries and keys; None: not looked at
     quantisation: Quantisation | None = None  # of the base's weights
     cpu_kernels: str = "auto"  # whose kernels compute quantised layers
+    lm_head_bits: int | None = None  # of the output layer; 8 was measured and passed
 
 
 @dataclass(slots=True)
@@ -152,6 +154,11 @@ def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
         _choose_for_cpu(machine, wishes, chosen)
     else:
         # vLLM's choice on a CPU. A fork would take the gateway's sockets along, and miss the plugin.
+        if wishes.lm_head_bits is not None:
+            raise SettingsError(
+                f"--lm-head-bits {wishes.lm_head_bits} is for CPUs, and this machine serves on {machine.device}; "
+                "leave it out, or give a base that is quantised."
+            )
         chosen.variable(
             "VLLM_WORKER_MULTIPROC_METHOD", "spawn", "the engine starts from nothing, each time alike"
         )
@@ -217,6 +224,9 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
     chosen.environment[PATCHES_VARIABLE] = patches
     chosen.notes["cpu-patches"] = f"{patches or 'none'} (mends of vLLM on CPU)"
     chosen.environment[KERNELS_VARIABLE] = wishes.cpu_kernels
+    if wishes.lm_head_bits is not None:
+        chosen.environment[BITS_VARIABLE] = str(wishes.lm_head_bits)
+        chosen.notes["lm-head-bits"] = f"{wishes.lm_head_bits} (asked for; measured on this base)"
     if simulated_isa() == AVX2:
         for name, value in AVX2_ENVIRONMENT.items():
             chosen.environment[name] = value

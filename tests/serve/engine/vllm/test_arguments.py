@@ -336,3 +336,14 @@ def test_a_simulated_processor_is_simulated_for_torch_and_onednn_too(monkeypatch
     chosen = choose_arguments(OLD_CPU, wishes())
     assert chosen.environment["ATEN_CPU_CAPABILITY"] == "avx2"
     assert chosen.environment["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+def test_an_output_layer_in_8_bits_is_for_cpus_and_off_by_itself() -> None:
+    plain = choose_arguments(OLD_CPU, wishes())
+    assert "HOTSWAP_LM_HEAD_BITS" not in plain.environment
+    assert "lm-head-bits" not in plain.notes
+    asked = choose_arguments(OLD_CPU, wishes(lm_head_bits=8))
+    assert asked.environment["HOTSWAP_LM_HEAD_BITS"] == "8"
+    assert asked.notes["lm-head-bits"] == "8 (asked for; measured on this base)"
+    with pytest.raises(SettingsError, match="--lm-head-bits 8 is for CPUs, and this machine serves on"):
+        choose_arguments(GPU, wishes(lm_head_bits=8))
