@@ -26,7 +26,7 @@ _MARK = "_hotswap_lm_head_8"
 
 
 class _Packed:
-    """One output layer's bytes and scales."""
+    """One output layer's bytes and scales. A layer that stays as it is carries the reason in its place."""
 
     __slots__ = ("columns", "packed", "rows", "scales")
 
@@ -63,11 +63,10 @@ def install() -> None:
     @functools.wraps(apply)
     def apply_packed8(self: Any, layer: Any, x: Any, bias: Any = None) -> Any:
         # A model that multiplies by its embedding has no output layer, and is packed when it first does.
-        kept = getattr(layer, _MARK, None)
-        if kept is None:
+        if not hasattr(layer, _MARK):
             pack(layer)
-            kept = getattr(layer, _MARK)
-        return multiply(kept, x, bias) if kept else apply(self, layer, x, bias)
+        kept = getattr(layer, _MARK)
+        return multiply(kept, x, bias) if isinstance(kept, _Packed) else apply(self, layer, x, bias)
 
     setattr(process_weights_after_loading, _MARK, True)
     UnquantizedEmbeddingMethod.process_weights_after_loading = process_weights_after_loading
@@ -87,17 +86,21 @@ def pack(layer: Any) -> bool:
             reason = str(error)
     if reason is not None:
         logger.warning("the output layer is multiplied as it is stored: %s", reason)
-        setattr(layer, _MARK, False)
+        setattr(layer, _MARK, reason)
         return False
     packed = ops.pack_wna16(values, 8, GROUP)
     setattr(layer, _MARK, _Packed(table, packed, scales))
-    logger.info(
-        "output layer of %d x %d in 8 bits: %.0f MiB beside the stored table, computed by %s",
-        *table.shape,
-        (packed.nbytes + scales.nbytes) / 1024**2,
-        ops.available(),
-    )
+    logger.info("the output layer is multiplied by %s", describe(layer))
     return True
+
+
+def describe(layer: Any) -> str | None:
+    """What became of this layer, with the memory that it takes, for a line of the log; None for other layers."""
+    kept = getattr(layer, _MARK, None)
+    if not isinstance(kept, _Packed):
+        return kept and f"output layer as stored, because {kept}"
+    mebibytes = (kept.packed.nbytes + kept.scales.nbytes) / 1024**2
+    return f"output layer in 8 bits ({mebibytes:.1f} MiB beside the stored table)"
 
 
 def multiply(kept: _Packed, x: Any, bias: Any) -> Any:

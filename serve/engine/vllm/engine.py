@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import psutil
 
 from serve.engine.cpu.kernel_report import METHOD as KERNELS_METHOD
+from serve.engine.cpu.lm_head_8 import BITS_VARIABLE
 from serve.engine.cpu.plugin import PATCHES_VARIABLE
 from serve.engine.protocol import AdapterHandle, EngineFacts, EngineOutput, EngineRequest, Sampling
 from serve.engine.vllm.arguments import EngineArguments, EngineWishes, choose_arguments, describe
@@ -169,11 +170,12 @@ class VllmEngine:
     def _tells_of_itself(self) -> bool:
         """Whether the worker has the reports that the plugin gives it."""
         device: str = self._client.vllm_config.device_config.device_type
-        return device == "cpu" and bool(os.environ.get(PATCHES_VARIABLE))
+        return device == "cpu" and bool(os.environ.get(PATCHES_VARIABLE) or os.environ.get(BITS_VARIABLE))
 
     async def _quantised_kernels(self) -> str:
         """Number of quantised layers by kernel, asked of the worker; empty without them, or without the plugin."""
-        if self._wishes.quantisation is None or not self._tells_of_itself():
+        is_rounded = self._wishes.quantisation is not None or self._wishes.lm_head_bits is not None
+        if not is_rounded or not self._tells_of_itself():
             return ""
         counts: dict[str, int] = (await self._client.collective_rpc(KERNELS_METHOD))[0]
         return ", ".join(f"{name} x {number}" for name, number in sorted(counts.items()))

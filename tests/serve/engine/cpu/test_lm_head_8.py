@@ -13,6 +13,7 @@ from vllm.platforms import current_platform
 
 from quantize.lm_head.rounding import GROUP, restore_table, round_table
 from serve.engine.cpu import lm_head_8, plugin
+from serve.engine.cpu.kernel_report import linear_kernels
 from serve.engine.cpu.lora_compiled import CompiledPunicaWrapper
 from serve.engine.cpu.lora_isolation import IsolatedPunicaWrapper
 from tests.serve.engine.cpu.lora_batch import expected_output, make_layer, make_wrapper
@@ -144,10 +145,17 @@ def test_what_cannot_be_rounded_keeps_its_product_and_the_log_says_why(head, rea
     assert reason in caplog.text
 
 
-def test_the_log_says_what_the_copy_takes(caplog):
+def test_the_worker_tells_what_the_copy_takes_or_why_there_is_none(caplog):
+    model = torch.nn.ModuleDict({"tokens": embedding(table()), "head": output(table())})
     with caplog.at_level(logging.INFO):
-        loaded(output(table()))
-    assert "output layer of 320 x 192 in 8 bits: 0 MiB beside the stored table" in caplog.text
+        loaded(*model.values())
+    [(told, number)] = linear_kernels(SimpleNamespace(get_model=lambda: model)).items()
+    assert number == 1
+    assert told.startswith("output layer in 8 bits (0.1 MiB beside the stored table)[")
+    assert "output layer in 8 bits (0.1 MiB beside the stored table)" in caplog.text
+    sharded = output(table(), ranks=2)
+    loaded(sharded)
+    assert lm_head_8.describe(sharded) == "output layer as stored, because it is sharded over 2 ranks"
 
 
 @pytest.mark.parametrize(("bits", "is_rounded"), [(None, False), ("8", True)])
