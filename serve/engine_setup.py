@@ -99,7 +99,7 @@ def _measured_bits(settings: ServeSettings, base: ResolvedBase, passport: Passpo
     if record is None:
         raise SettingsError(
             f"--lm-head-bits {bits}: what it costs {base.name} has not been measured. Run `{measure}` first; it "
-            "takes about a minute for a small base, and changes nothing."
+            "takes a minute or two for a small base, and changes nothing."
         )
     problems = record.problems()
     if problems:
