@@ -195,7 +195,7 @@ def test_what_cannot_be_joined_is_refused_with_the_reason(
         joined([first, second], quantised, out, weights="1")
     with pytest.raises(ExportError, match="expected 2 numbers"):
         joined([first, second], quantised, out, weights="1,0")
-    with pytest.raises(ExportError, match=r"a: .*fingerprint.*b: .*fingerprint"):
+    with pytest.raises(ExportError, match=r"(?s)a: .*fingerprint.*\n  b: .*fingerprint"):
         joined([first, second], original, out)  # adapters of the rounded base do not fit the original
     with pytest.raises(ExportError, match="--out FOLDER, or --name NAME"):
         joined([first, second], quantised, None)
