@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.load.arm_tables import arm_tables
@@ -12,6 +12,9 @@ from benchmarks.load.result_file import Measurement
 from benchmarks.load.server_tables import server_tables
 from benchmarks.load.swap_tables import changes_table
 from benchmarks.load.table import Table
+
+# Runs that are named where something speaks against many of them.
+MOST_NAMES = 4
 
 _FEW_FOR_P99 = 1000
 
@@ -43,14 +46,24 @@ def report_tables(measurement: Measurement) -> list[Table]:
     return tables
 
 
-def findings_of(measurement: Measurement) -> list[tuple[bool, str]]:
-    """(whether the run does not count, what speaks against it), over all runs."""
-    many = len(measurement.runs) > 1
-    return [
-        (finding["invalid"], f"{run['name']}: {finding['message']}" if many else finding["message"])
-        for run in measurement.runs
-        for finding in run["findings"]
-    ]
+def findings_of(
+    measurement: Measurement, name_of: Callable[[Mapping[str, Any]], str] = lambda run: str(run["name"])
+) -> list[tuple[bool, str]]:
+    """(whether runs do not count, what speaks against them): a line for each kind, with one run's words for it."""
+    kinds: dict[tuple[bool, str], list[tuple[str, str]]] = {}
+    for run in measurement.runs:
+        for finding in run["findings"]:
+            kind = (finding["invalid"], finding["code"])
+            kinds.setdefault(kind, []).append((name_of(run), finding["message"]))
+    if len(measurement.runs) == 1:
+        return [(invalid, runs[0][1]) for (invalid, _), runs in kinds.items()]
+    found = []
+    for (invalid, _), runs in sorted(kinds.items(), key=lambda kind: not kind[0][0]):
+        names = "; ".join(name for name, _ in runs[:MOST_NAMES])
+        if len(runs) > MOST_NAMES:
+            names += f" and {len(runs) - MOST_NAMES} more of {len(measurement.runs)} runs"
+        found.append((invalid, f"{names}: {'e.g. ' if len(runs) > 1 else ''}{runs[0][1]}"))
+    return found
 
 
 def comparison_table(differences: Sequence[Difference]) -> Table:

@@ -10,6 +10,7 @@ from benchmarks.load.drawing import Plot, write_pngs
 from benchmarks.load.markdown import table_lines
 from benchmarks.load.page import load_pages
 from benchmarks.load.run import RunResult
+from benchmarks.load.suite.headlines import name_of
 from benchmarks.load.suite.parts import BY_KEY, Part
 from benchmarks.load.suite.plots import part_plots
 from benchmarks.load.suite.result import SuiteResult, write_suite
@@ -18,11 +19,10 @@ from benchmarks.load.suite.tables import (
     headline_table,
     headlines_of,
     missing_lines,
-    part_findings,
     part_tables,
 )
 from benchmarks.load.table import Table
-from benchmarks.load.tables import definitions_table
+from benchmarks.load.tables import definitions_table, findings_of
 
 _TEMPLATE = "suite/page.html.j2"
 
@@ -74,7 +74,9 @@ def render_markdown(result: SuiteResult) -> str:
     for key, measurement in result.parts.items():
         part = BY_KEY[key]
         lines += [f"## {part.title}", "", part.question, ""]
-        lines += [f"- **{'INVALID' if bad else 'Note'}:** {text}" for bad, text in part_findings(measurement)]
+        lines += [
+            f"- **{'INVALID' if bad else 'Note'}:** {text}" for bad, text in findings_of(measurement, name_of)
+        ]
         for table in part_tables(measurement):
             lines += ["", f"### {table.title}", "", *table_lines(table)]
         lines.append("")
@@ -94,7 +96,7 @@ def _sections(
     return [
         Section(
             BY_KEY[key],
-            part_findings(measurement),
+            findings_of(measurement, name_of),
             part_plots(key, BY_KEY[key].plots, measurement, runs.get(key, ()), png=png),
             part_tables(measurement),
         )

@@ -47,20 +47,6 @@ def part_tables(measurement: Measurement) -> list[Table]:
     return tables
 
 
-def part_findings(measurement: Measurement) -> list[tuple[bool, str]]:
-    """(whether runs do not count, what speaks against them): a line for each kind, with one run's words for it."""
-    kinds: dict[tuple[bool, str], list[tuple[str, str]]] = {}
-    for run in measurement.runs:
-        for finding in run["findings"]:
-            kind = (finding["invalid"], finding["code"])
-            kinds.setdefault(kind, []).append((name_of(run), finding["message"]))
-    found = []
-    for (invalid, _), runs in sorted(kinds.items(), key=lambda kind: not kind[0][0]):
-        names = "; ".join(name for name, _ in runs)
-        found.append((invalid, f"{names}: {'e.g. ' if len(runs) > 1 else ''}{runs[0][1]}"))
-    return found
-
-
 def missing_lines(result: SuiteResult) -> list[str]:
     """A sentence for each part that was left out."""
     return [f"Partial: {BY_KEY[key].title!r} is missing: {why}" for key, why in result.left_out.items()]
