@@ -19,6 +19,7 @@ from benchmarks.load.peers.lineup import Lineup
 from benchmarks.load.peers.meter import Meter
 from benchmarks.load.peers.pace import WarmUp, paced
 from benchmarks.load.peers.peer import GATEWAY, Peer
+from benchmarks.load.peers.rest import wait_until_at_rest
 from benchmarks.load.peers.waves import Wave, take_waves
 from benchmarks.load.rounds import Arm, Turn, take_turns
 from benchmarks.load.settings import BenchSettings
@@ -200,6 +201,7 @@ class Contest:
             with self._servers(way.peer) as servers:
                 if not self._together:
                     self._warm_up([way], load)
+                wait_until_at_rest(servers, self._most_seconds, self._say)
                 with meter.turn(servers[way.peer.name]):
                     yield
 
