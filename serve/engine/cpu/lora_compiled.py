@@ -62,12 +62,7 @@ class CompiledPunicaWrapper(GroupedPunicaWrapper):
         """y += x @ A @ B * scale per row: y (num_tokens, sum of output_slices), x (num_tokens, in_size)."""
         plan = self._plan
         if plan is not None and not kwargs:
-            known = self._packed.get(id(lora_a_stacked))
-            factors = (
-                known[1]
-                if known is not None
-                else self._pack(lora_a_stacked, lora_a_stacked, lora_b_stacked, output_slices)
-            )
+            factors = self._packed_of(lora_a_stacked, lora_a_stacked, lora_b_stacked, output_slices)
             if factors is not None and self._added(y, x, factors, plan, self._slots, scale):
                 return
         elif plan is None and self._is_native:
@@ -87,13 +82,8 @@ class CompiledPunicaWrapper(GroupedPunicaWrapper):
         if self._is_native:
             if self._plan is None:
                 return
-            known = self._packed.get(id(lora_a_stacked))
             num_columns = min(y.shape[-1], lora_b_stacked.shape[2])  # vLLM may pad either
-            factors = (
-                known[1]
-                if known is not None
-                else self._pack(lora_a_stacked, (lora_a_stacked,), (lora_b_stacked,), (num_columns,))
-            )
+            factors = self._packed_of(lora_a_stacked, (lora_a_stacked,), (lora_b_stacked,), (num_columns,))
             if factors is not None:
                 if not factors.prepare(self._slots):
                     return
@@ -129,14 +119,17 @@ class CompiledPunicaWrapper(GroupedPunicaWrapper):
                 self._keep(factors)
         return bool(outcome == ADDED)
 
-    def _pack(
+    def _packed_of(
         self,
         key: object,
         a_stacked: Sequence[torch.Tensor],
         b_stacked: Sequence[torch.Tensor],
         output_slices: Sequence[int],
     ) -> PackedFactors | None:
-        """Factors of a layer that is met for the first time; None where its type is not the operator's."""
+        """Factors of the layer whose stacks of A are `key`; None where its type is not the operator's."""
+        known = self._packed.get(id(key))
+        if known is not None:
+            return known[1]
         if any(stack.dtype not in DTYPES for stack in (*a_stacked, *b_stacked)):
             return None
         factors = PackedFactors(a_stacked, b_stacked, output_slices)
