@@ -1,4 +1,4 @@
-"""What can go wrong between a request and its answer. Routes alone map these to HTTP (serve/routes/errors.py).
+"""What can go wrong between a request and its answer. Routes alone map these to HTTP (serve/http/errors.py).
 
 ServeError
 ├── RequestError                the client's request is at fault; `param` names the field
@@ -101,7 +101,7 @@ class ReviewRefusedError(RequestError):
 
 
 class UploadRefusedError(RequestError):
-    """The body of an upload is not an uncompressed tar of one adapter's files."""
+    """The body of an upload is not the tar, plain or in gzip, of one adapter's files."""
 
     code: ClassVar[str] = "upload_refused"
 
