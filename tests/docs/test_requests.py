@@ -12,12 +12,13 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.routing import Match
 
 from serve.app import HttpLimits, create_app
 from serve.http.strict_json import JsonOnlyRoute
-from serve.schemas.generate import GenerateAnswer
+from serve.lifecycle.traffic import Guard, TrafficPlan
+from serve.schemas.generate import GenerateAnswer, GenerateBody
 from tests.docs.page import pages
 from tests.docs.shell import Command, commands_of, mentions_of, parse
 
@@ -193,3 +194,19 @@ def test_the_sample_answer_of_generate_has_the_fields_that_come() -> None:
     (sample,) = (json.loads(block.text) for block in api.blocks if block.language == "json")
     assert set(sample) <= set(GenerateAnswer.model_fields)
     GenerateAnswer.model_validate(sample)
+
+
+FIELDS: tuple[tuple[str, str, type[BaseModel]], ...] = (
+    ("docs/api.md", "| field | values | default |", GenerateBody),
+    ("docs/canary.md", "| field | values | default |", TrafficPlan),
+    ("docs/canary.md", "| field of `guard` | meaning | default |", Guard),
+)
+
+
+@pytest.mark.parametrize(("name", "header", "kind"), FIELDS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_table_of_fields_has_each_of_them(name: str, header: str, kind: type[BaseModel]) -> None:
+    (page,) = (page for page in pages() if page.name == name)
+    table = page.text.split(header)[1].split("\n\n")[0]
+    cells = re.findall(r"^\| (`[^|]*`) \|", table, re.MULTILINE)
+    told = [field for cell in cells for field in re.findall(r"`(\w+)`", cell)]
+    assert sorted(told) == sorted(kind.model_fields)
