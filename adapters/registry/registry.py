@@ -14,18 +14,18 @@ from types import TracebackType
 from typing import Self
 
 from sqlalchemy import Engine, delete, exists, insert, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from adapters.errors import (
     AdapterConflictError,
     AdapterNotFoundError,
     RegistryError,
-    RegistryUnavailableError,
 )
 from adapters.name import AdapterReference, AdapterVersion
 from adapters.registry import desired, events
 from adapters.registry.database import WRITES, connect
+from adapters.registry.explain import explained
 from adapters.registry.migrate import upgrade
 from adapters.registry.models import AliasRow, VersionRow
 from adapters.registry.records import (
@@ -52,7 +52,7 @@ class Registry:
             return
         engine = connect(self._url)
         try:
-            with _explained():
+            with explained():
                 upgrade(engine.execution_options(**{WRITES: True}))
         except RegistryError:
             engine.dispose()
@@ -299,13 +299,13 @@ class Registry:
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Session]:
-        with _explained(), Session(self._opened()) as session:
+        with explained(), Session(self._opened()) as session:
             yield session
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[Session]:
         engine = self._opened().execution_options(**{WRITES: True})
-        with _explained(), Session(engine, expire_on_commit=False) as session, session.begin():
+        with explained(), Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextlib.contextmanager
@@ -378,24 +378,3 @@ def _moved_meanwhile(
         f"Alias {name!r} was changed by somebody else: expected {expected}, found {found}. "
         "Look at it again and repeat what is still wanted."
     )
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what the database says into an error of the registry, without its SQL and its parameters."""
-    try:
-        yield
-    except OperationalError as error:
-        raise RegistryUnavailableError(
-            f"The registry's database does not answer: {_one_line(error.orig or error)}. "
-            "See that it runs and that the URL is right."
-        ) from error
-    except SQLAlchemyError as error:
-        raise RegistryError(
-            f"The registry failed: {_one_line(getattr(error, 'orig', None) or error)}."
-        ) from error
-
-
-def _one_line(error: BaseException) -> str:
-    """What the driver says; some write several lines."""
-    return " ".join(str(error).split()).rstrip(".")
