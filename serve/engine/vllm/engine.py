@@ -11,7 +11,6 @@ import contextlib
 import gc
 import itertools
 import logging
-import multiprocessing
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -33,6 +32,7 @@ from serve.engine.vllm.bring_up import (
     start_fork_server,
 )
 from serve.engine.vllm.codec import RequestCodec
+from serve.engine.vllm.core_processes import core_processes, end_processes
 from serve.engine.vllm.lora_series import bound_lora_series
 from serve.engine.vllm.machine import read_machine
 from serve.engine.vllm.openai import VllmOpenAI
@@ -62,9 +62,6 @@ logger = logging.getLogger("hotswap.engine")
 T = TypeVar("T")
 
 _STOP_SECONDS = 10.0
-_CORE_NAME = (
-    "EngineCore"  # vLLM's name for the processes that it starts, with a number after it if there are more
-)
 _WARM_UP_PROMPT_TOKENS, _WARM_UP_TOKENS = 32, 4
 _URGENT_PRIORITY = -1  # lower goes first; everybody else has 0
 
@@ -124,7 +121,7 @@ class VllmEngine:
         logger.info("starting vLLM; on a CPU this takes half a minute")
         self._client = await asyncio.to_thread(make_client, args)
         bound_lora_series(self._client)
-        self._processes = await asyncio.to_thread(_engine_processes)
+        self._processes = await asyncio.to_thread(core_processes)
         self._tokenizer = self._client.renderer.tokenizer
         self._codec = await asyncio.to_thread(RequestCodec, self._tokenizer)
         self._openai = await VllmOpenAI.create(self._client, args, self._codec)
@@ -205,7 +202,8 @@ class VllmEngine:
 
     async def kill(self) -> None:
         client, self._client = self._client, None
-        await asyncio.to_thread(_kill, self._processes or _engine_processes())
+        processes = self._processes or core_processes()
+        await asyncio.to_thread(end_processes, processes, wait_seconds=_STOP_SECONDS)
         if client is None:
             self._let_go()
             return
@@ -364,25 +362,6 @@ class VllmEngine:
         if self._client.errored:
             raise EngineDeadError("the engine process is gone")
         return self._client
-
-
-def _engine_processes() -> list[psutil.Process]:
-    """The engine core processes that this process has started, and theirs."""
-    found = []
-    for child in multiprocessing.active_children():
-        if child.name.startswith(_CORE_NAME) and child.pid is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                core = psutil.Process(child.pid)
-                found += [core, *core.children(recursive=True)]
-    return found
-
-
-def _kill(processes: Sequence[psutil.Process]) -> None:
-    """End processes that may be stopped, and wait until they are gone."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=_STOP_SECONDS)
 
 
 def _lora_request(adapter: AdapterHandle) -> Any:
