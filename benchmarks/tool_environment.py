@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
+import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from bases.process_lock import only_process
 from benchmarks.closed_loop.errors import ToolInstallError
+from benchmarks.tool_command import output_of
 from scripts.torch_build import choose_torch
 
 _INSTALL_SECONDS = 1800.0
@@ -46,29 +46,17 @@ def tool_environment(
     return folder / "bin"
 
 
-def clean_environment() -> dict[str, str]:
-    """Ours without what points at our own packages."""
-    hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    return {name: value for name, value in os.environ.items() if name not in hidden}
-
-
 def _ask(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment())
-    return done.stdout if done.returncode == 0 else ""
-
-
-def _run(command: list[str]) -> None:
+    """What a command says; nothing where it fails."""
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_INSTALL_SECONDS,
-            env=clean_environment(),
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ToolInstallError(f"{' '.join(command[:4])} did not end well: {error}") from None
-    if done.returncode:
-        reason = "\n".join(done.stderr.strip().splitlines()[-5:])
-        raise ToolInstallError(f"{' '.join(command[-3:])} ended with exit code {done.returncode}:\n{reason}")
+        return _run(command)
+    except ToolInstallError:
+        return ""
+
+
+def _run(command: list[str]) -> str:
+    return output_of(
+        command,
+        timeout_seconds=_INSTALL_SECONDS,
+        error=lambda reason: ToolInstallError(f"{shlex.join(command)} {reason}"),
+    )

