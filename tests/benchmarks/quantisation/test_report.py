@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.closed_loop.errors import PlanError
+from benchmarks.quantisation.by_hand import BEGIN, END
 from benchmarks.quantisation.figures import SCHEMA
 from benchmarks.quantisation.machine_tables import speed_table, tutorial_table
 from benchmarks.quantisation.markdown import markdown
@@ -19,6 +23,7 @@ from benchmarks.quantisation.report import Report
 from benchmarks.quantisation.tables import report_tables
 from benchmarks.quantisation.tutorials import CLAIMS
 from benchmarks.quantisation.verdicts import verdicts
+from benchmarks.surroundings import CHECKOUT
 from tests.benchmarks.quantisation.example_report import (
     INT8,
     W4,
@@ -211,3 +216,65 @@ def test_three_files_are_written(name, tmp_path):
     paths = publish(example_report(), tmp_path / name)
     assert [path.suffix for path in paths] == [".html", ".md", ".json"]
     assert Report.model_validate_json(paths[2].read_text()) == example_report()
+
+
+def test_the_published_page_keeps_its_part_by_hand_when_it_is_made_anew(tmp_path):
+    page = tmp_path / "report.html"
+    old = (CHECKOUT / "docs" / "quantisation-report.md").read_text()
+    page.with_suffix(".md").write_text(old)
+    figures = (CHECKOUT / "docs" / "quantisation-report.json").read_text()
+    publish(Report.model_validate_json(figures), page)
+    new = page.with_suffix(".md").read_text()
+    by_hand = old[old.index(BEGIN) : old.index(END)]
+    assert "## The output layer in 8 bits" in by_hand
+    assert new.count(by_hand) == 1
+    headings = [line for line in new.splitlines() if line.startswith("## ")]
+    assert headings == [line for line in old.splitlines() if line.startswith("## ")]
+
+
+def test_a_part_by_hand_stays_behind_its_section_or_goes_to_the_end(tmp_path):
+    page = tmp_path / "report.html"
+    document = publish(example_report(), page)[1]
+    made = document.read_text()
+    size = "## Size on disk\n"
+    mine = f"{BEGIN}\nMeasured by me.\n{END}\n"
+    document.write_text(made.replace(size, f"{size}\n{mine}\n") + f"\n## Of old\n\n{mine}")
+    for _ in range(2):
+        publish(example_report(), page)
+        text = document.read_text()
+        assert text.count("Measured by me.") == 2
+        assert text.index(size) < text.index("Measured") < text.index("## Quality against the original")
+        assert text.endswith(mine)
+    assert "Of old" not in text
+    assert text.replace(f"{mine}\n", "").replace(mine, "").rstrip() == made.rstrip()
+
+
+@pytest.mark.parametrize(
+    ("old", "wanted"),
+    [
+        (f"# A\n{BEGIN}\nmine\n", "does not end"),
+        (f"# A\nmine\n{END}\n", r"report.md:3: .* ends nothing"),
+        (f"{BEGIN}\nmine\n{BEGIN}\n{END}\n", r"report.md:3: .* within another"),
+    ],
+)
+def test_marks_that_are_no_pair_are_refused_before_anything_is_replaced(old, wanted, tmp_path):
+    (tmp_path / "report.md").write_text(old)
+    with pytest.raises(PlanError, match=wanted):
+        publish(example_report(), tmp_path / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+    assert (tmp_path / "report.md").read_text() == old
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    page = tmp_path / "report.html"
+    publish(example_report(), page)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(PlanError, match="No space left on device; name another place"):
+        publish(example_report(quick=True), page)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
