@@ -68,8 +68,8 @@ def materialise_embedded(
                 _convert(source or find_embedded_gguf(), target, progress)
     except OSError as error:
         raise BaseConversionError(
-            f"The default base cannot be written to {target}: {error}. It needs about 540 MB of free space; "
-            "HOTSWAP_HOME names another place."
+            f"The default base cannot be written to {target}: {error.strerror or error}. It needs about 540 MB of "
+            "free space; HOTSWAP_HOME names another place."
         ) from error
     return target
 

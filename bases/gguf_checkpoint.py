@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bases.disk import disk_errors
 from bases.errors import BaseConversionError
 from bases.progress import Progress, log_progress
 
@@ -51,7 +52,8 @@ _BLOCK_TENSOR = re.compile(r"blk\.(\d+)\.([a-z_]+)\.weight")
 def convert_gguf(source: Path, target: Path, *, progress: Progress = log_progress) -> None:
     """Write the Llama model in `source` into the existing, empty folder `target` (`CHECKPOINT_FILES`).
 
-    Raises BaseConversionError if the file is not a GGUF, not a Llama, or has a tokenizer of another kind.
+    Raises BaseConversionError if the file is not a GGUF, not a Llama, or has a tokenizer of another kind, OSError
+    where `target` cannot be written.
     """
     progress(f"Reading {source.name}")
     from gguf import GGUFReader
@@ -68,20 +70,14 @@ def convert_gguf(source: Path, target: Path, *, progress: Progress = log_progres
     metadata.require("tokenizer.ggml.pre", "smollm")
     tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
 
-    progress("Writing the tokenizer and the configuration")
-    _write_json(target / "config.json", _config(metadata, tied_embeddings=tied))
-    _write_json(target / "generation_config.json", _special_ids(metadata))
-    _write_json(target / "tokenizer_config.json", _tokenizer_config(metadata))
-    (target / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"], encoding="utf-8")
-    _write_tokenizer(metadata, target / "tokenizer.json")
-
-    progress(f"Dequantising {len(reader.tensors)} tensors to float32")
-    tensors = _read_weights(reader, metadata)
-    size_bytes = sum(tensor.nbytes for tensor in tensors.values())
-    progress(f"Writing the weights ({size_bytes / 1e6:.0f} MB)")
-    from safetensors.numpy import save_file
-
-    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    with disk_errors():
+        progress("Writing the tokenizer and the configuration")
+        _write_json(target / "config.json", _config(metadata, tied_embeddings=tied))
+        _write_json(target / "generation_config.json", _special_ids(metadata))
+        _write_json(target / "tokenizer_config.json", _tokenizer_config(metadata))
+        (target / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"], encoding="utf-8")
+        _write_tokenizer(metadata, target / "tokenizer.json")
+        _write_weights(reader, metadata, target / "model.safetensors", progress)
 
 
 class _Metadata:
@@ -176,6 +172,16 @@ def _write_tokenizer(metadata: _Metadata, path: Path) -> None:
     control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL_TOKEN]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in control])
     tokenizer.save(str(path), pretty=False)
+
+
+def _write_weights(reader: GGUFReader, metadata: _Metadata, path: Path, progress: Progress) -> None:
+    from safetensors.numpy import save_file
+
+    progress(f"Dequantising {len(reader.tensors)} tensors to float32")
+    tensors = _read_weights(reader, metadata)
+    size_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    progress(f"Writing the weights ({size_bytes / 1e6:.0f} MB)")
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _read_weights(reader: GGUFReader, metadata: _Metadata) -> dict[str, NDArray[np.float32]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bases.disk import disk_errors, why_unwritten
 from bases.errors import BaseConversionError
 from bases.process_lock import only_process
 from bases.progress import Progress, log_progress
@@ -21,7 +22,7 @@ def made_in_place(
 
     What killed processes left beside it is removed first. With `replace` a folder that exists is replaced, and
     stays as it is where the block raises. Raises BaseConversionError where `folder` exists otherwise, where another
-    process makes it, and where its place cannot be written.
+    process makes it, and where its place cannot be written, the block's own OSErrors included.
     """
     if not replace:
         _refuse_existing(folder)
@@ -34,13 +35,14 @@ def made_in_place(
             partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
             partial.mkdir()
             try:
-                yield partial
+                with disk_errors():
+                    yield partial
                 settle(partial)
                 _move(partial, folder, replace=replace)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        raise BaseConversionError(f"{folder} cannot be written: {error}") from error
+        raise BaseConversionError(f"{folder} cannot be written: {why_unwritten(error)}") from error
 
 
 @contextmanager

@@ -12,9 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+from bases.disk import why_unwritten
+from bases.errors import BaseConversionError
 from bases.folder import read_json_object
 from bases.progress import Progress
 
@@ -26,7 +29,8 @@ _RULES_AS_THEY_ARE = "PreTrainedTokenizerFast"
 def right_tokenizer_class(folder: Path, *, home: Path, progress: Progress) -> Path:
     """`folder`, or where its tokenizer's class is wrong, a folder under `home` with the same files and a right one.
 
-    The other files are links to those of `folder`, which stays as it is.
+    The other files are links to those of `folder`, which stays as it is. Raises BaseConversionError where `home`
+    cannot be written.
     """
     if not _is_misnamed(folder):
         return folder
@@ -62,10 +66,19 @@ def _has_byte_level(rules: Any) -> bool:
 
 def _link(files: dict[str, Path], place: Path) -> None:
     partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    for name, path in files.items():
-        if name != _CONFIG:
-            (partial / name).symlink_to(path.resolve())
     config = {**read_json_object(files[_CONFIG]), "tokenizer_class": _RULES_AS_THEY_ARE}
-    (partial / _CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.rename(place)
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    try:
+        partial.mkdir(parents=True)
+        for name, path in files.items():
+            if name != _CONFIG:
+                (partial / name).symlink_to(path.resolve())
+        (partial / _CONFIG).write_text(text, encoding="utf-8")
+        partial.rename(place)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if place.is_dir():  # another process was first
+            return
+        raise BaseConversionError(
+            f"The base's tokenizer cannot be set right in {place}: {why_unwritten(error)}"
+        ) from error

@@ -6,7 +6,6 @@ is made from it, and its answers are held against the trained model's.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from adapters.export.weights import sync_folder, write_adapter
 from adapters.manifest import build_manifest, write_manifest
 from adapters.probe import write_probe
 from adapters.target import TargetBase, describe_target
+from bases.disk import is_unwritable, why_unwritten
 from bases.hub import HUB_ID
 from bases.passport import Passport
 from bases.resolve import ResolvedBase
@@ -227,11 +227,10 @@ def _unfinished(folder: Path) -> Iterator[Path]:
         made.chmod(0o755)
         yield made
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_unwritable(error):
             raise
         raise ExportError(
-            f"The adapter cannot be written below {folder.parent}: {error.strerror}. Free space there, or name "
-            "another folder."
+            f"The adapter cannot be written below {folder.parent}: {why_unwritten(error)}"
         ) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)

@@ -10,29 +10,23 @@ from typing import Any
 
 from adapters.artefact import WEIGHTS_NAME
 from adapters.config import CONFIG_NAME
-from adapters.errors import ExportError
 from adapters.export.servable import ServableForm
 from adapters.tensor_name import LoraTensorName
+from bases.disk import disk_errors
 
 
 def write_adapter(
     folder: Path, form: ServableForm, *, base_name: str, linear_modules: Collection[str]
 ) -> None:
-    """Write `form` into the existing `folder`. The same form gives the same bytes. Raises ExportError."""
-    from safetensors import SafetensorError
+    """Write `form` into the existing `folder`. The same form gives the same bytes. Raises OSError."""
     from safetensors.torch import save_file
 
     tensors: dict[str, Any] = {}
     for module, factors in sorted(form.factors.items()):
         tensors[str(LoraTensorName(module, "A"))] = factors.a.contiguous()
         tensors[str(LoraTensorName(module, "B"))] = factors.b.contiguous()
-    try:
+    with disk_errors():
         save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
-    except SafetensorError as error:  # what safetensors makes of a full disk
-        raise ExportError(
-            f"The adapter cannot be written below {folder.parent}: {error}. Free space there, or name another "
-            "folder."
-        ) from error
     config = _config(form, base_name, target_names(form.factors, linear_modules))
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for name in (WEIGHTS_NAME, CONFIG_NAME):

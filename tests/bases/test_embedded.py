@@ -14,6 +14,7 @@ from bases import embedded
 from bases.embedded import EMBEDDED_NAME, find_embedded_gguf, materialise_embedded
 from bases.errors import BaseConversionError
 from bases.folder import check_folder
+from tests.full_disk import files_no_larger_than
 
 
 class InterruptedByTestError(Exception):
@@ -143,6 +144,16 @@ def test_a_full_disk_leaves_nothing_and_is_named(tmp_path, tiny_gguf, monkeypatc
     with pytest.raises(BaseConversionError, match=r"No space left on device.*540 MB"):
         materialise_embedded(tmp_path, source=tiny_gguf)
     assert names_beside(tmp_path) == {".lock"}
+
+
+def test_weights_that_find_no_room_are_named_with_the_way_out(tmp_path, tiny_gguf):
+    with (
+        pytest.raises(BaseConversionError, match=r"File too large.*540 MB.*HOTSWAP_HOME"),
+        files_no_larger_than(20_000),
+    ):
+        materialise_embedded(tmp_path, source=tiny_gguf)
+    assert names_beside(tmp_path) == {".lock"}
+    check_folder(materialise_embedded(tmp_path, source=tiny_gguf))
 
 
 def test_the_package_is_found_without_importing_it():

@@ -7,6 +7,7 @@ import pytest
 from bases.errors import BaseConversionError
 from bases.gguf_checkpoint import CHECKPOINT_FILES, convert_gguf
 from tests.bases.tiny_gguf import write_tiny_gguf
+from tests.full_disk import files_no_larger_than
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +134,16 @@ def test_what_cannot_be_converted_rightly_is_refused(tiny_base, tmp_path, change
     target.mkdir()
     with pytest.raises(BaseConversionError, match=message):
         convert_gguf(source, target)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors"])
+def test_a_disk_that_takes_no_more_is_an_error_of_the_disk(tiny_gguf, tmp_path, name):
+    whole, target = tmp_path / "whole", tmp_path / "target"
+    whole.mkdir()
+    target.mkdir()
+    convert_gguf(tiny_gguf, whole)
+    with (
+        pytest.raises(OSError, match="File too large"),
+        files_no_larger_than((whole / name).stat().st_size - 1),
+    ):
+        convert_gguf(tiny_gguf, target)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bases.errors import BaseConversionError
 from bases.place import made_in_place
+from tests.full_disk import files_no_larger_than
 
 
 def test_what_the_block_writes_is_there_when_it_ends_and_readable_by_all(tmp_path: Path) -> None:
@@ -72,3 +74,20 @@ def test_a_folder_is_replaced_in_one_step_and_stays_where_the_block_raises(tmp_p
         assert (folder / "old").exists()
     assert [path.name for path in folder.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_full_disk_is_one_message_and_what_was_there_stays(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "old").touch()
+    with (
+        pytest.raises(
+            BaseConversionError, match=r"made cannot be written: File too large\. Free space there"
+        ),
+        made_in_place(folder, replace=True) as partial,
+        files_no_larger_than(1000),
+    ):
+        save_file({"values": np.zeros(1000)}, partial / "weights")
+    assert [path.name for path in tmp_path.rglob("*")] == ["made", "old"]

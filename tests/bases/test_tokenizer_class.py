@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bases.errors import BaseConversionError
 from bases.passport import read_passport
 from bases.resolve import resolve_base
 from bases.tiny import make_tiny_base
+from tests.full_disk import files_no_larger_than
 
 TEXT = "Hello world, the server\n  loads 東京"
 
@@ -95,3 +97,13 @@ def test_a_tokenizer_that_is_llamas_is_left_alone(misnamed, tmp_path):
     sentencepiece = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"decoder": sentencepiece}))
     assert resolve_base(str(misnamed), home=tmp_path / "home").path == misnamed
+
+
+def test_a_home_that_cannot_be_written_is_named_and_nothing_half_made_is_left(misnamed, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BaseConversionError, match=r"tokenizer cannot be set right in .*file/bases"):
+        resolve_base(str(misnamed), home=tmp_path / "file")
+    with pytest.raises(BaseConversionError, match="Free space there"), files_no_larger_than(10):
+        resolve_base(str(misnamed), home=tmp_path / "home")
+    assert [path for path in (tmp_path / "home").rglob("*") if not path.is_dir()] == []
+    assert resolve_base(str(misnamed), home=tmp_path / "home").path.is_dir()
