@@ -134,11 +134,26 @@ def _run_pass(
                         subgraph.forward(model, **inputs)
                     LifecycleCallbacks.sequential_epoch_end(modules)
                     if kept is not None:
-                        kept.keep(number, index, named)
+                        kept = _keep(kept, number, index, named, context.say)
                     progress.finish_layer()
                 if index < len(subgraphs) - 1 and not all_kept:
                     _hand_on(model, subgraph, activations)
     LifecycleCallbacks.calibration_end()
+
+
+def _keep(
+    kept: KeptLayers, number: int, index: int, named: list[tuple[str, Any]], say: Progress
+) -> KeptLayers | None:
+    """`kept` with one more layer; None where there is no room for it, which is no reason to stop."""
+    try:
+        kept.keep(number, index, named)
+    except OSError as error:
+        say(
+            f"warning: finished layers cannot be kept from here on ({error.strerror}): after an interruption they "
+            "would be made again"
+        )
+        return None
+    return kept
 
 
 def _hand_on(model: Any, subgraph: Any, activations: Any) -> None:

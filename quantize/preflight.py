@@ -13,6 +13,7 @@ from bases.processor import available_memory_bytes
 from bases.resolve import ResolvedBase, made_folder
 from quantize.errors import PreflightError, QuantizeSettingsError
 from quantize.needs import Needs, estimate_needs
+from quantize.placed import PlacedBase
 from quantize.plan import CPU_KERNEL_MULTIPLE, GROUP_SIZES, QuantisationPlan, default_group_size, make_plan
 from quantize.recipe import ResolvedRecipe, read_recipe, recipe_of_scheme
 from quantize.schemes.registry import find_scheme
@@ -33,6 +34,8 @@ class Preflight:
     out: Path
     needs: Needs
     notes: tuple[str, ...]
+    placed_by: str | None = None
+    """Key of the run that put the base in `out` and was interrupted behind it."""
 
 
 def check_run(base: ResolvedBase, settings: QuantizeSettings, *, home: Path) -> Preflight:
@@ -44,9 +47,11 @@ def check_run(base: ResolvedBase, settings: QuantizeSettings, *, home: Path) -> 
     facts = read_architecture(base.path)
     problems = [*_base_problems(base, facts)]
     out = settings.out or made_folder(home) / f"{base.name}-{_name(scheme, settings)}"
-    problems += _place_problems(out, base, settings)
+    placed_by = PlacedBase(home, out).key() if settings.resume and goes_on_behind(settings) else None
+    may_exist = settings.force or placed_by is not None
+    problems += _place_problems(out, base, may_exist=may_exist)
     if settings.layout == "gptq":
-        problems += _place_problems(layout_folder(out), base, settings)
+        problems += _place_problems(layout_folder(out), base, may_exist=may_exist)
     problems += [
         f"The calibration file {path} does not exist." for path in settings.data if not path.exists()
     ]
@@ -68,7 +73,12 @@ def check_run(base: ResolvedBase, settings: QuantizeSettings, *, home: Path) -> 
     problems += _resource_problems(needs, out, home)
     if problems:
         raise PreflightError(base.name, problems)
-    return Preflight(facts, recipe, plan, out, needs, tuple(_notes(recipe, facts, plan, options)))
+    return Preflight(facts, recipe, plan, out, needs, tuple(_notes(recipe, facts, plan, options)), placed_by)
+
+
+def goes_on_behind(settings: QuantizeSettings) -> bool:
+    """Whether something is made of the base after it is in its place."""
+    return settings.recover or settings.layout == "gptq"
 
 
 def layout_folder(out: Path) -> Path:
@@ -93,14 +103,19 @@ def _base_problems(base: ResolvedBase, facts: ArchitectureFacts) -> Iterator[str
         )
 
 
-def _place_problems(out: Path, base: ResolvedBase, settings: QuantizeSettings) -> Iterator[str]:
+def exists(out: Path) -> str:
+    """What is said of an output folder that is there."""
+    return f"{out} exists. Name another place with --out, or replace it with --force."
+
+
+def _place_problems(out: Path, base: ResolvedBase, *, may_exist: bool) -> Iterator[str]:
     if out.exists() or out.is_symlink():
         if not out.is_dir() or out.is_symlink():
             yield f"{out} is in the way and not a folder. Name another place with --out."
         elif out.resolve() == base.path.resolve() or out.resolve() in base.path.resolve().parents:
             yield f"{out} is the base itself or holds it. Name another place with --out."
-        elif not settings.force:
-            yield f"{out} exists. Name another place with --out, or replace it with --force."
+        elif not may_exist:
+            yield exists(out)
         elif any(out.iterdir()) and not (out / "config.json").is_file():
             yield f"{out} is not a base: --force would remove what is in it. Name another place with --out."
     nearest = _nearest(out.parent)

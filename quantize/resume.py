@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bases.disk import disk_errors
+
 _FORMAT = 1  # raise when layers are kept in another way
 _KEPT_SECONDS = 7 * 86_400
 _LIBRARIES = ("llmcompressor", "compressed-tensors", "torch", "transformers")
@@ -56,20 +58,22 @@ class KeptLayers:
         return True
 
     def keep(self, pass_number: int, layer: int, modules: Sequence[tuple[str, Any]]) -> None:
-        """Write a finished layer, in one step."""
+        """Write a finished layer, in one step. Raises OSError where there is no room for it."""
         from safetensors.torch import save_file
 
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(pass_number, layer)
         partial = path.with_suffix(".partial")
-        save_file(
-            {
-                full: getattr(module, name).detach().cpu().contiguous()
-                for full, module, name in _owned(modules)
-            },
-            partial,
-        )
-        partial.replace(path)
+        values = {
+            full: getattr(module, name).detach().cpu().contiguous() for full, module, name in _owned(modules)
+        }
+        try:
+            with disk_errors():
+                self._folder.mkdir(parents=True, exist_ok=True)
+                save_file(values, partial)
+                partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
     def has_all(self, pass_number: int, num_layers: int) -> bool:
         """Whether every layer of a pass is kept: then nothing need be handed from layer to layer."""

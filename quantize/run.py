@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +17,17 @@ from bases.resolve import ResolvedBase
 from quantize.calibration.calibration_set import CalibrationSet, split_rows
 from quantize.calibration.make import make_calibration
 from quantize.compress import compress
-from quantize.errors import QuantizeError
+from quantize.errors import PreflightError, QuantizeError
 from quantize.layout.checkpoint import write_gptq_layout
 from quantize.outcome import QuantizeOutcome
-from quantize.preflight import Preflight, check_run, layout_folder
+from quantize.placed import PlacedBase
+from quantize.preflight import Preflight, check_run, exists, goes_on_behind, layout_folder
 from quantize.progress import quiet_compressor
 from quantize.quality.figures import QualityFigures
 from quantize.quality.measure import measure_quality
 from quantize.quality.served_model import load_as_served
 from quantize.recipe import RECIPE_NAME
-from quantize.recovery.make import make_recovery
+from quantize.recovery.make import check_wishes, make_recovery
 from quantize.recovery.settings import RecoverySettings
 from quantize.resume import KeptLayers, forget_others, run_key
 from quantize.settings import QuantizeSettings
@@ -43,26 +45,46 @@ def quantize_base(
     """Make a quantised form of `base`, measure it against the original, and put it in its place in one step.
 
     Whatever is raised, nothing half-made is left: the output folder is complete or does not exist. An interrupted
-    run (Ctrl-C, a killed process) keeps the layers that it finished in `home`, and the same call goes on from them;
-    a failed one keeps nothing. Raises PreflightError with every problem that can be known beforehand,
-    CompressorError, and the errors of calibration, data and recovery.
+    run (Ctrl-C, a killed process, a full disk) keeps the layers that it finished in `home`, and the same call goes
+    on from them; one that was interrupted behind the finished base, while it wrote the GPTQ layout or made the
+    recovery adapter, goes on behind it. One that failed otherwise keeps no layers. Raises PreflightError with every
+    problem that can be known beforehand, BaseConversionError where the base cannot be written, CompressorError, and
+    the errors of calibration, data and recovery.
     """
+    recovery = recovery or RecoverySettings()
+    if settings.recover:
+        check_wishes(recovery, home=home)
     with quiet_compressor() as heard:
         outcome, rows, held_out = _make(base, settings, home, progress)
     noted = tuple(f"llm-compressor: {text}" for text in heard)
     outcome = replace(outcome, notes=(*outcome.notes, *noted))
-    if not settings.recover:
-        return outcome
-    recovered = make_recovery(
-        _resolved(outcome.folder, outcome.folder.name),
-        base,
-        rows=rows,
-        held_out=held_out,
-        settings=recovery or RecoverySettings(),
-        home=home,
-        progress=progress,
-    )
-    return replace(outcome, recovery=recovered, seconds=outcome.seconds + recovered.seconds)
+    with _standing(outcome.folder, settings, progress):
+        if settings.layout == "gptq":
+            outcome = replace(outcome, layout_folder=_write_layout(outcome.folder, progress))
+        if settings.recover:
+            recovered = make_recovery(
+                _resolved(outcome.folder, outcome.folder.name),
+                base,
+                rows=rows,
+                held_out=held_out,
+                settings=recovery,
+                home=home,
+                progress=progress,
+            )
+            outcome = replace(outcome, recovery=recovered, seconds=outcome.seconds + recovered.seconds)
+    PlacedBase(home, outcome.folder).forget()
+    return outcome
+
+
+@contextlib.contextmanager
+def _standing(folder: Path, settings: QuantizeSettings, progress: Progress) -> Iterator[None]:
+    """Say, where the block does not end well, that the base itself is finished, and how to go on."""
+    try:
+        yield
+    except (HotswapError, KeyboardInterrupt):
+        again = "; the same command goes on behind it" if settings.resume else ""
+        progress(f"Stopped. The quantised base is whole in {folder}{again}")
+        raise
 
 
 def _make(
@@ -92,6 +114,16 @@ def _make(
             progress(f"warning: {warning}")
     rows, held_out = split_rows(calibration, settings.held_out_rows)
     key = run_key(passport.fingerprint, preflight.recipe.text, settings.store_dtype, rows)
+    placed = PlacedBase(home, preflight.out)
+    quality = placed.quality() if preflight.placed_by == key else None
+    if quality is not None:
+        progress(
+            f"{preflight.out} is there, made by this command before it was interrupted: going on behind it"
+        )
+        outcome = _outcome(base, preflight, calibration, quality, started)
+        return outcome, rows, held_out
+    if preflight.out.exists() and not settings.force:
+        raise PreflightError(base.name, [exists(preflight.out)])
     kept = KeptLayers(home, preflight.out, key) if settings.resume and calibrated else None
     with made_in_place(preflight.out, replace=settings.force, progress=progress) as partial:
         forget_others(home, preflight.out, key)
@@ -113,18 +145,45 @@ def _make(
             (partial / RECIPE_NAME).write_text(preflight.recipe.text, encoding="utf-8")
             quality = _measure(base, partial, calibration, held_out, settings, progress)
             _write_lineage(partial, base, passport, preflight, calibration, quality)
-        except (HotswapError, OSError):
+            _note(placed, partial, key, settings, progress)
+        except HotswapError:
             if kept is not None:
                 kept.forget()
             raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError):
             if kept is not None:
                 progress("Stopped. Finished layers are kept: the same command goes on from there")
             raise
     if kept is not None:
         kept.forget()
-    layout = _write_layout(preflight.out, settings, progress)
-    outcome = QuantizeOutcome(
+    outcome = _outcome(base, preflight, calibration, quality, started)
+    taken_over = kept.taken_over if kept is not None else 0
+    return replace(outcome, layers_taken_over=taken_over, notes=(*outcome.notes, *heard)), rows, held_out
+
+
+def _note(placed: PlacedBase, folder: Path, key: str, settings: QuantizeSettings, progress: Progress) -> None:
+    """Write down whose base this is while something is still to be made of it."""
+    try:
+        placed.forget()
+        if settings.resume and goes_on_behind(settings):
+            placed.note(folder, key)
+    except OSError as error:
+        progress(
+            f"warning: an interruption behind the finished base cannot be gone on from ({error.strerror}): "
+            "the base would be made again"
+        )
+
+
+def _outcome(
+    base: ResolvedBase,
+    preflight: Preflight,
+    calibration: CalibrationSet,
+    quality: QualityFigures,
+    started: float,
+) -> QuantizeOutcome:
+    """What is there once the base is in its place."""
+    calibrated = preflight.plan.calibrated_passes > 0
+    return QuantizeOutcome(
         folder=preflight.out,
         scheme=preflight.recipe.name,
         bytes_before=weight_bytes(base.path),
@@ -132,22 +191,18 @@ def _make(
         quality=quality,
         calibration=calibration.stats if calibrated else None,
         recovery=None,
-        layout_folder=layout,
-        layers_taken_over=kept.taken_over if kept is not None else 0,
+        layout_folder=None,
+        layers_taken_over=0,
         seconds=time.monotonic() - started,
-        notes=(*preflight.notes, *heard, *(calibration.warnings if calibrated else ())),
+        notes=(*preflight.notes, *(calibration.warnings if calibrated else ())),
     )
-    return outcome, rows, held_out
 
 
-def _write_layout(out: Path, settings: QuantizeSettings, progress: Progress) -> Path | None:
-    if settings.layout != "gptq":
-        return None
+def _write_layout(out: Path, progress: Progress) -> Path:
     folder = layout_folder(out)
     progress(f"Writing the same numbers in the GPTQ layout to {folder}")
-    if settings.force:
-        shutil.rmtree(folder, ignore_errors=True)
-    write_gptq_layout(out, folder)
+    # Preflight refused one that may not be replaced; what an interrupted run wrote is one that may.
+    write_gptq_layout(out, folder, replace=True, progress=progress)
     return folder
 
 

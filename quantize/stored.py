@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from bases.disk import disk_errors
 from bases.folder import TOKENIZER_FILES
-from quantize.errors import QuantizeError
 from quantize.plan import QuantisationPlan
 
 # What a base is made of besides weights and config. Copied byte for byte, so that the passport's tokenizer is the
@@ -46,10 +46,9 @@ def save_quantised(
     """Write weights, config and everything else that makes a base of them into the empty `folder`.
 
     `model` is what llm-compressor left: float32 with scales. Scales of groups are stored as `store_dtype`, which
-    they were rounded to; scales per output as float32, in which vLLM computes with them.
+    they were rounded to; scales per output as float32, in which vLLM computes with them. Raises OSError.
     """
     import torch
-    from safetensors import SafetensorError
 
     dtype = getattr(torch, store_dtype)
     grouped = {layer.name for layer in plan.layers if layer.group_size is not None}
@@ -64,10 +63,8 @@ def save_quantised(
     model.config.dtype = dtype
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
-        try:
+        with disk_errors():
             model.save_pretrained(folder, save_compressed=True)
-        except SafetensorError as error:  # what safetensors makes of a full disk
-            raise QuantizeError(f"The weights cannot be written to {folder}: {error}") from error
     for name in _COMPANIONS:
         (folder / name).unlink(missing_ok=True)
         if (parent / name).is_file():

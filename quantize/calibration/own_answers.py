@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from adapters.training.base_model import load_training_model
+from bases.disk import why_unwritten
 from bases.passport import read_passport
 from bases.progress import Progress
 from bases.resolve import ResolvedBase
@@ -50,7 +51,7 @@ def own_answers(
         progress(f"{base.name} answers prompts to be calibrated on")
         for more in _more_answers(base, prompts, answers, max_answer_tokens, seed):
             answers = more
-            _keep(answers, kept)
+            _keep(answers, kept, progress)
             made = sum(map(len, answers)) + sum(map(len, prompts[: len(answers)]))
             progress(f"{base.name} has answered {len(answers)} prompts: {made:,} of {num_tokens:,} tokens")
             if (needed := _needed(prompts, answers, num_tokens)) is not None:
@@ -132,8 +133,13 @@ def _load(path: Path) -> list[list[int]]:
         return []
 
 
-def _keep(answers: list[list[int]], path: Path) -> None:
+def _keep(answers: list[list[int]], path: Path, progress: Progress) -> None:
+    """Write them down for the next call; where that fails, this one does not."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(answers), encoding="utf-8")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(answers), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        progress(f"warning: the answers cannot be kept in {path.parent}: {why_unwritten(error)}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bases.folder import read_json_object
+from bases.place import made_in_place
+from bases.progress import Progress, log_progress
 from bases.weights import INDEX_FILE, SINGLE_FILE, read_tensors, weight_files
 from quantize.layout.errors import LayoutError
 from quantize.layout.gptq import GROUPS, PACKED, SCALE, SHAPE, ZERO, has_zero_at_zero, to_gptq
@@ -19,26 +20,22 @@ QUANTIZE_CONFIG = "quantize_config.json"
 _PARTS = (PACKED, SCALE, ZERO, SHAPE, GROUPS)
 
 
-def write_gptq_layout(source: Path, target: Path) -> None:
+def write_gptq_layout(
+    source: Path, target: Path, *, replace: bool = False, progress: Progress = log_progress
+) -> None:
     """Write the compressed-tensors base in `source` to the new folder `target` in the GPTQ layout.
 
     Dequantised weights are equal bit for bit, and what is not quantised is copied. The folder appears whole or not
-    at all. Raises LayoutError for a base that has no exact form in the layout, and for a target that exists.
+    at all; with `replace` one that exists stays until then. Raises LayoutError for a base that has no exact form in
+    the layout and for a target that exists otherwise, BaseConversionError where it cannot be written.
     """
     scheme = read_weight_scheme(source)
-    if target.exists():
+    if target.exists() and not replace:
         raise LayoutError(f"{target} exists; name a new folder for the GPTQ layout.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with made_in_place(target, replace=replace, progress=progress) as partial:
         _copy_other_files(source, partial)
         less_one = _write_weights(source, partial, scheme)
         _write_configs(source, partial, scheme, "gptq" if less_one else "gptq_v2")
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _copy_other_files(source: Path, target: Path) -> None:
@@ -73,7 +70,6 @@ def _write_weights(source: Path, target: Path, scheme: WeightScheme) -> bool:
                 tensors |= {f"{layer}.{name}": tensor for name, tensor in made.items()}
         if tensors:
             save_file(tensors, target / file.name, metadata={"format": "pt"})
-            (target / file.name).chmod(0o644)  # safetensors writes 0600
         index |= dict.fromkeys(tensors, file.name)
         total_bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if [file.name for file in files] != [SINGLE_FILE]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bases.disk import why_unwritten
 from bases.passport import read_passport
 from bases.progress import Progress, log_progress
 from bases.resolve import ResolvedBase
 from quantize.calibration.calibration_set import split_rows
 from quantize.calibration.make import make_calibration
-from quantize.lm_head.record import LmHeadRecord, write_record
+from quantize.errors import QuantizeError
+from quantize.lm_head.record import LmHeadRecord, record_path, write_record
 from quantize.lm_head.rounding import restore_table, round_table
 from quantize.quality.errors import QualityError
 from quantize.quality.measure import measure_quality
@@ -53,7 +55,8 @@ def measure_lm_head(
     """Measure on `settings.held_out_rows` rows and keep the record in `home`, whether it passes or not.
 
     A quantised base is measured as it is served, against itself with the stored output layer. Raises QualityError,
-    BaseInvalidError or CalibrationError for a base or text that cannot be measured, OSError if nothing can be kept.
+    BaseInvalidError or CalibrationError for a base or text that cannot be measured, QuantizeError if nothing can be
+    kept.
     """
     passport = read_passport(base, home=home, progress=progress)
     calibration = make_calibration(
@@ -77,5 +80,10 @@ def measure_lm_head(
         source=calibration.stats.source,
         quality=quality,
     )
-    write_record(record, home)
+    try:
+        write_record(record, home)
+    except OSError as error:
+        raise QuantizeError(
+            f"The figures cannot be kept in {record_path(home, record.fingerprint).parent}: {why_unwritten(error)}"
+        ) from error
     return record

@@ -14,6 +14,7 @@ from adapters.export.factors import Factors, joined
 from adapters.export.publish import publish_adapter
 from adapters.export.trained import oriented
 from adapters.name import parse_alias
+from adapters.published import find_adapter
 from adapters.target import TargetBase, describe_target
 from adapters.training.base_model import load_training_model
 from bases.passport import Passport, read_passport
@@ -57,6 +58,13 @@ def make_recovery(
     cannot be served.
     """
     return _Recovery(quantised, original, rows, held_out, settings, home, name, progress).finish()
+
+
+def check_wishes(settings: RecoverySettings, *, home: Path) -> None:
+    """Look, before the long part, at the names in the settings: raises AdapterNameError, AdapterNotFoundError."""
+    parse_alias(settings.recover_name)
+    if settings.recover_with is not None:
+        find_adapter(settings.recover_with, home=home)
 
 
 @dataclass(frozen=True, slots=True)

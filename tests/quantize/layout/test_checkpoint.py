@@ -14,10 +14,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from adapters.training.base_model import load_training_model
+from bases.errors import BaseConversionError
 from bases.resolve import resolve_base
 from bases.tiny import make_tiny_base
 from quantize.layout.checkpoint import write_gptq_layout
 from quantize.layout.errors import LayoutError
+from tests.full_disk import files_no_larger_than
 
 SCHEMES = {
     "w4-sym-32": {"num_bits": 4, "symmetric": True, "strategy": "group", "group_size": 32},
@@ -192,3 +194,20 @@ def test_a_layer_that_was_left_out_is_refused_by_name(w4: Path, tmp_path: Path, 
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(LayoutError, match=r"1 layers unquantised \(model.layers.0.mlp.down_proj\)"):
         write_gptq_layout(folder, tmp_path / "gptq")
+
+
+def test_a_full_disk_is_named_and_leaves_what_was_there(w4: Path, tmp_path: Path) -> None:
+    target = tmp_path / "gptq"
+    target.mkdir()
+    (target / "old").touch()
+    with (
+        pytest.raises(
+            BaseConversionError, match=r"gptq cannot be written: File too large\. Free space there"
+        ),
+        files_no_larger_than(50_000),
+    ):
+        write_gptq_layout(w4, target, replace=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["gptq", "old"]
+    write_gptq_layout(w4, target, replace=True)
+    assert {"model.safetensors", "quantize_config.json"} < {path.name for path in target.iterdir()}
+    assert (target / "model.safetensors").stat().st_mode & 0o777 == 0o644

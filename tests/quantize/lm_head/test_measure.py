@@ -10,6 +10,7 @@ import torch
 
 from bases.passport import read_passport
 from bases.resolve import resolve_base
+from quantize.errors import QuantizeError
 from quantize.lm_head.measure import RoundedHead, measure_lm_head
 from quantize.lm_head.record import read_record
 from quantize.lm_head.rounding import restore_table, round_table
@@ -48,3 +49,11 @@ def test_an_output_layer_that_cannot_be_rounded_is_an_error() -> None:
     model = SimpleNamespace(get_output_embeddings=lambda: torch.nn.Linear(40, 8))
     with pytest.raises(QualityError, match=r"stays as it is stored: .* 40 columns"):
         RoundedHead(model)
+
+
+def test_figures_that_cannot_be_kept_are_said_to_be_lost(tiny_original: Path, tmp_path: Path) -> None:
+    base = resolve_base(str(tiny_original), home=tmp_path)
+    settings = load_quantize_settings(lm_head_bits=8, row_tokens=64, held_out_rows=2)
+    (tmp_path / "quantize").write_text("in the way")
+    with pytest.raises(QuantizeError, match=r"cannot be kept in .*lm-head-8: "):
+        measure_lm_head(base, settings=settings, home=tmp_path)
