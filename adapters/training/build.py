@@ -25,6 +25,7 @@ from adapters.training.callbacks.best_weights import BestWeights
 from adapters.training.callbacks.cadence import Cadence
 from adapters.training.callbacks.early_stopping import EarlyStopping
 from adapters.training.callbacks.ema import Ema
+from adapters.training.callbacks.interruption import Interruption
 from adapters.training.callbacks.plateau import Plateau
 from adapters.training.callbacks.progress import ProgressBar
 from adapters.training.callbacks.tensorboard import TensorBoardMetrics
@@ -122,12 +123,13 @@ def build_loop(
         callbacks.append(RankAllocation(clock))
     if ema is not None:
         callbacks.append(ema)
-    callbacks += [plateau, best, stopping, cadence, progress]
-    callbacks.append(
-        TensorBoardMetrics(
-            folder / "tensorboard", settings_text=settings.model_dump_json(exclude={"home", "push"})
-        )
+    interruption = Interruption(say)
+    curves = TensorBoardMetrics(
+        folder / "tensorboard",
+        settings_text=settings.model_dump_json(exclude={"home", "push"}),
+        warn=say,
     )
+    callbacks += [plateau, best, stopping, cadence, interruption, progress, curves]
     trainer = AdapterTrainer(
         prepared.model,
         training_arguments(
@@ -176,7 +178,9 @@ def build_loop(
         ema=ema,
         stopping=stopping,
         cadence=cadence,
+        interruption=interruption,
         progress=progress,
+        curves=curves,
         resumption=resumption,
         rebuild=lambda: _prepare_again(base, flight, method, settings, folder),
     )

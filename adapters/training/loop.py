@@ -9,8 +9,10 @@ from adapters.training.callbacks.best_weights import BestWeights
 from adapters.training.callbacks.cadence import Cadence
 from adapters.training.callbacks.early_stopping import EarlyStopping
 from adapters.training.callbacks.ema import Ema
+from adapters.training.callbacks.interruption import Interruption
 from adapters.training.callbacks.parameters import put_parameters, trained_parameters
 from adapters.training.callbacks.progress import ProgressBar
+from adapters.training.callbacks.tensorboard import TensorBoardMetrics
 from adapters.training.methods.method import PreparedModel
 from adapters.training.outcome import EndReason, ValidationScore
 from adapters.training.processes import from_first_process
@@ -34,7 +36,9 @@ class Loop:
         ema: Ema | None,
         stopping: EarlyStopping,
         cadence: Cadence,
+        interruption: Interruption,
         progress: ProgressBar,
+        curves: TensorBoardMetrics,
         resumption: Resumption | None,
         rebuild: Callable[[], PreparedModel],
     ) -> None:
@@ -45,7 +49,9 @@ class Loop:
         self.ema = ema
         self.stopping = stopping
         self.cadence = cadence
+        self.interruption = interruption
         self.progress = progress
+        self.curves = curves
         self.resumption = resumption
         self._rebuild = rebuild
         self.before: ValidationScore | None = None
@@ -54,6 +60,7 @@ class Loop:
     def run(self, *, budget_seconds: float | None, end_seconds: float) -> None:
         """Train to the end and leave the best weights in the model (the averaged or the last without evaluation).
 
+        Ctrl-C and SIGTERM end it when the step is saved, with KeyboardInterrupt or SystemExit.
         `budget_seconds` is what is left for all of it; `end_seconds` of them are for what comes afterwards.
         """
         checkpoint = self.resumption.checkpoint if self.resumption is not None else None
@@ -68,11 +75,13 @@ class Loop:
             self._lay_over_time(budget_seconds - (time.monotonic() - began), end_seconds)
         try:
             if not self.cadence.finished:
-                self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+                with self.interruption.heard(alone=self.trainer.args.world_size == 1):
+                    self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             elif checkpoint is not None:
                 self.trainer.load_finished(checkpoint)
         finally:
             self.progress.close()
+            self.curves.close()
         model = self.trainer.model
         if not self.best.put_into(model) and self.ema is not None:
             self.ema.put_into(model)

@@ -30,8 +30,11 @@ from adapters.training.run_folder import (
     settings_to_resume_with,
 )
 from adapters.training.settings import TrainSettings
+from adapters.training.way_on import way_on_said
+from bases.disk import why_unwritten
 from bases.errors import HotswapError
 from bases.passport import Passport, read_passport
+from bases.place import made_in_place
 from bases.resolve import ResolvedBase, resolve_base
 
 Push = Callable[[Path, str], str]
@@ -115,9 +118,11 @@ class _Run:
         (base, passport, flight), prepared = self._look_before()
         data = self._encode(prepared, base, flight)
         folder = self._open_folder(passport, data)
-        loop = self._build(base, passport, flight, data, folder)
-        self._train(loop)
-        return self._export(base, passport, flight, data, folder, loop)
+        with way_on_said(folder, self.say):
+            loop = self._build(base, passport, flight, data, folder)
+            self._train(loop)
+            outcome = self._export(base, passport, flight, data, folder, loop)
+        return self._push(outcome)
 
     # Stages
 
@@ -264,12 +269,26 @@ class _Run:
         if not self.processes.is_first:
             return outcome
         if not self.method.servable:
-            loop.prepared.model.save_pretrained(folder / "adapter")
+            outcome = replace(outcome, adapter_folder=_unused(folder / "adapter"))
+            with made_in_place(outcome.adapter_folder, progress=self.say) as partial:
+                loop.prepared.model.save_pretrained(partial)
             self.say(f"Not published: {self.method.why_not}")
         else:
             outcome = self._publish(base, passport, data, folder, loop.prepared, outcome)
         outcome = replace(outcome, seconds=time.monotonic() - self.started_at)
-        (folder / "outcome.json").write_text(json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8")
+        self._note(outcome)
+        return outcome
+
+    def _note(self, outcome: TrainOutcome) -> None:
+        """Write the figures down. The adapter is finished: that there is no room for them is no failure."""
+        partial = outcome.run_folder / ".outcome.json.partial"
+        try:
+            partial.write_text(json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8")
+            partial.replace(outcome.run_folder / "outcome.json")
+        except OSError as error:
+            self.say(f"Warning: the figures cannot be kept in {outcome.run_folder}: {why_unwritten(error)}")
+
+    def _push(self, outcome: TrainOutcome) -> TrainOutcome:
         if self.push is None or outcome.digest is None:
             return outcome
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from adapters.errors import TrainingError, TrainingSettingsError
 from adapters.training.checkpoint import newest_whole
 from adapters.training.settings import FREE_ON_RESUME, TrainSettings
+from bases.disk import why_unwritten
 
 RECORD_NAME = "settings.json"
 LATEST = "latest"
@@ -29,9 +31,17 @@ class RunRecord:
     data_settings: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> None:
-        """Write the record into the run's folder."""
+        """Write the record into the run's new folder, which goes if that fails. Raises TrainingError."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        (folder / RECORD_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        partial = folder / f".{RECORD_NAME}.partial"
+        try:
+            partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            partial.replace(folder / RECORD_NAME)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise TrainingError(
+                f"The run's folder {folder} cannot be written: {why_unwritten(error)}"
+            ) from error
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
@@ -79,7 +89,8 @@ def find_resumption(wish: str, *, home: Path, name: str) -> Resumption:
     """The run that `--resume` means and its newest whole checkpoint. Raises TrainingError when there is none."""
     if wish == LATEST:
         root = home / "runs" / name
-        folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+        # A folder without a record is of a run that stopped before it began.
+        folders = sorted(path.parent for path in root.glob(f"*/{RECORD_NAME}"))
         if not folders:
             raise TrainingError(
                 f"--resume latest: there is no run in {root}; leave --resume out to start one."
@@ -107,7 +118,7 @@ def find_resumption(wish: str, *, home: Path, name: str) -> Resumption:
 
 
 def settings_to_resume_with(record: RunRecord, settings: TrainSettings) -> TrainSettings:
-    """The recorded settings with what `settings` may change.
+    """The recorded settings, base and home among them, with what of `settings` was given now and may change.
 
     Raises TrainingSettingsError naming every setting that was given now with another value than the run has.
     """
@@ -125,8 +136,7 @@ def settings_to_resume_with(record: RunRecord, settings: TrainSettings) -> Train
             + "\n".join(changed)
             + "\nLeave them out, or start a new run without --resume."
         )
-    kept = {**record.settings, "home": given["home"], "base": given["base"], **free}
-    return TrainSettings.model_validate(kept)
+    return TrainSettings.model_validate({**record.settings, **free})
 
 
 def expect_same(resumption: Resumption, record: RunRecord) -> None:

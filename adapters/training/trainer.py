@@ -29,6 +29,7 @@ from adapters.training.head import HITS, LOG_PROBS, add_learned_head
 from adapters.training.loss import num_learned_tokens, token_mean_loss
 from adapters.training.pace import Pace
 from adapters.training.schedule import RunClock
+from bases.disk import disk_errors, why_unwritten
 
 WEIGHTS_NAME = "trained.safetensors"
 
@@ -254,10 +255,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def _remedy(self) -> str:
-        return (
-            f"Lower --learning-rate (it was {self.args.learning_rate:g}), or train with --precision fp32; the "
-            "checkpoints before this step are whole."
-        )
+        return f"Start anew with a lower --learning-rate (it was {self.args.learning_rate:g}) or --precision fp32."
 
     # Checkpoints
 
@@ -271,19 +269,26 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         staged = self._staging / f"checkpoint-{self.state.global_step}"
         is_first = self.is_world_process_zero()
         try:
-            if is_first:
-                shutil.rmtree(self._staging, ignore_errors=True)
-                staged.mkdir(parents=True)
-            self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
-            # Each process has its own: of a sharded model it keeps its own shards.
-            torch.save(self._callback_states(), staged / self._state_name)
-            self.accelerator.wait_for_everyone()
-            if is_first:
-                seal_checkpoint(staged)
-                place_checkpoint(staged, root)
-                remove_old(root, keep=self._keep_checkpoints)
-            self.accelerator.wait_for_everyone()
+            with disk_errors():
+                if is_first:
+                    shutil.rmtree(self._staging, ignore_errors=True)
+                    staged.mkdir(parents=True)
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                # Each process has its own: of a sharded model it keeps its own shards.
+                torch.save(self._callback_states(), staged / self._state_name)
+                self.accelerator.wait_for_everyone()
+                if is_first:
+                    seal_checkpoint(staged)
+                    place_checkpoint(staged, root)
+                    remove_old(root, keep=self._keep_checkpoints)
+                self.accelerator.wait_for_everyone()
+        except OSError as error:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            raise TrainingError(
+                f"The checkpoint of step {self.state.global_step} cannot be written below {root}: "
+                f"{why_unwritten(error)}"
+            ) from error
         finally:
             self._staging = None
 

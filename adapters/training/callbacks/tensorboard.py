@@ -4,10 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+
+from adapters.training.callbacks.event_file import EventFile
+from bases.disk import why_unwritten
 
 # Keys of Trainer's logs and the curve each becomes.
 CURVES = {
@@ -23,33 +28,47 @@ CURVES = {
 
 
 class TensorBoardMetrics(TrainerCallback):  # type: ignore[misc]
-    """Writes the logs into `folder`. A resumed run hides what the killed one wrote after the checkpoint."""
+    """Writes the logs into `folder`. A resumed run hides what the killed one wrote after the checkpoint.
 
-    def __init__(self, folder: Path, *, settings_text: str) -> None:
+    Curves are to look at: where they cannot be written, `warn` is told once and training goes on without them.
+    """
+
+    def __init__(self, folder: Path, *, settings_text: str, warn: Callable[[str], None]) -> None:
         self.folder = folder
         self.settings_text = settings_text
-        self._writer: Any = None
+        self.warn = warn
+        self._file: EventFile | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the file."""
         if not state.is_world_process_zero:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(self.folder, purge_step=state.global_step or None)
-        if not state.global_step:
-            self._writer.add_text("settings", self.settings_text)
+        with self._given_up_without_room():
+            self._file = EventFile(self.folder, purge_step=state.global_step or None)
+            if not state.global_step:
+                self._file.add_text("settings", self.settings_text)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         """One point per curve."""
-        if self._writer is None:
-            return
-        for key, curve in CURVES.items():
-            if key in logs:
-                self._writer.add_scalar(curve, logs[key], state.global_step)
+        if self._file is not None:
+            points = {curve: logs[key] for key, curve in CURVES.items() if key in logs}
+            with self._given_up_without_room():
+                self._file.add_points(points, state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self.close()
+
+    @contextmanager
+    def _given_up_without_room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            self.warn(f"Warning: training goes on without curves in {self.folder}: {why_unwritten(error)}")
+
+    def close(self) -> None:
+        """Close the file, after an error too."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -102,6 +102,18 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(
     assert outcome.digest == whole_run[0].digest
 
 
+def test_resuming_knows_base_and_home_of_the_run(killed_home: Path, tiny_base: Path, tmp_path: Path) -> None:
+    from adapters.training.run_folder import find_resumption, settings_to_resume_with
+    from adapters.training.settings import load_train_settings
+
+    resumption = find_resumption(str(_only_run(killed_home)), home=tmp_path, name="risk")
+    resumed = settings_to_resume_with(resumption.record, load_train_settings(resume="latest"))
+    assert (resumed.base, resumed.home, resumed.rank) == (str(tiny_base), killed_home, 4)
+    moved = load_train_settings(resume="latest", base="other", home=tmp_path)
+    resumed = settings_to_resume_with(resumption.record, moved)
+    assert (resumed.base, resumed.home) == ("other", tmp_path)
+
+
 def test_resuming_refuses_changed_settings_and_names_them(killed_home: Path, tiny_base: Path) -> None:
     with pytest.raises(TrainingSettingsError) as caught:
         run(_settings(tiny_base, killed_home, resume="latest", rank=8, seed=5), None)

@@ -143,7 +143,9 @@ def test_a_loss_that_is_no_number_ends_the_run_with_a_message(
     run: Callable[..., TrainOutcome], make_settings: Make
 ) -> None:
     settings = make_settings(learning_rate=1e30, warmup=0.0, clip_norm=0.0)
-    with pytest.raises(TrainingError, match=r"The loss is \S+ at step [0-9]+\. Lower --learning-rate"):
+    with pytest.raises(
+        TrainingError, match=r"The loss is \S+ at step [0-9]+\. Start anew with a lower --learning-rate"
+    ):
         run(settings)
 
 
