@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ import typer
 
 from adapters.errors import EvaluationError
 from adapters.evaluation.settings import EVALUATION_PREFIX, EvaluationSettings, load_evaluation_settings
+from adapters.published import find_adapter
 from bases.settings_options import with_options
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ def _through_transformers(
     from adapters.evaluation.answerers.transformers_answerer import TransformersAnswerer
     from adapters.evaluation.answerers.transformers_model import load_model
 
-    folder = Path(settings.adapter).expanduser() if settings.adapter is not None else None
+    folder = _adapter_folder(settings)
     resolved = _resolved_base(settings)
     if folder is not None:
         _check_base(folder, resolved, settings.home_folder)
@@ -164,6 +166,16 @@ def _through_transformers(
     dtype = str(loaded.model.dtype).removeprefix("torch.")
     how = f"transformers, {dtype} on {loaded.model.device.type}, batches of {settings.batch_size}"
     return base, adapter, [("through", how)]
+
+
+def _adapter_folder(settings: EvaluationSettings) -> Path | None:
+    """What --adapter means without a gateway: a folder, or a name that was published on this machine."""
+    if settings.adapter is None:
+        return None
+    folder = Path(settings.adapter).expanduser()
+    if folder.exists() or folder.is_absolute() or settings.adapter.startswith("."):
+        return folder
+    return find_adapter(settings.adapter, home=settings.home_folder).folder
 
 
 def _resolved_base(settings: EvaluationSettings) -> ResolvedBase:
@@ -216,7 +228,7 @@ def report_paths(page: Path) -> tuple[Path, Path, Path]:
 
 
 def write_report(report: EvaluationReport, page: Path, *, force: bool) -> tuple[Path, Path, Path]:
-    """Write the three files. Raises EvaluationError when one is there and may not be overwritten."""
+    """Write the three files, each in one step. Raises EvaluationError for one that is there, unless `force`."""
     from adapters.evaluation.page import render_page
     from adapters.evaluation.report_text import markdown
 
@@ -225,10 +237,14 @@ def write_report(report: EvaluationReport, page: Path, *, force: bool) -> tuple[
     if not force:
         _check_free(page, force=False)
     for path, text in zip(paths, texts, strict=True):
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(text)
+            partial.write_bytes(text)
+            partial.replace(path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise EvaluationError(
                 f"the report {str(path)!r} cannot be written: {error.strerror}; name another place with --report"
             ) from None

@@ -30,7 +30,9 @@ class EvaluationSettings(BaseSettings):
     )
     base_revision: str | None = Field(None, description="Hub revision of the base.")
     adapter: str | None = Field(
-        None, description="Folder of a PEFT adapter; with --url an alias or pinned version. None: the base."
+        None,
+        description="Folder of a PEFT adapter, or a name published on this machine such as risk/ca967498; with "
+        "--url an alias or pinned version. None: the base.",
     )
     url: str | None = Field(None, description="Ask the gateway at this address instead of transformers.")
     compare_base: bool = Field(True, description="Ask the base too, and give the difference.")
@@ -156,5 +158,5 @@ def load_evaluation_settings(**given: Any) -> EvaluationSettings:
     try:
         return EvaluationSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        faults = settings_faults(error, as_flags=False)
+        faults = settings_faults(error, as_flags=True)
         raise EvaluationError(f"these settings cannot be used:\n{faults}") from None

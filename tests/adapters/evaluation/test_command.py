@@ -11,12 +11,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from adapters.errors import DataError, EvaluationError
+from adapters.errors import AdapterNotFoundError, DataError, EvaluationError
 from adapters.evaluation.command import evaluate
 from adapters.evaluation.report import EvaluationReport
 from adapters.manifest import build_manifest, write_manifest
 from bases.errors import BaseNotFoundError
 from tests.adapters.evaluation.conftest import PATTERN
+from tests.full_disk import files_no_larger_than
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -73,6 +74,27 @@ def test_an_adapter_of_another_base_is_refused_by_its_manifest(tiny_base, tiny_a
     assert "'risk/3f2a91c0' was trained on 'another'" in str(result.exception)
 
 
+def test_an_adapter_is_found_by_the_name_it_was_published_under(tiny_base, tiny_adapter, risk_file, tmp_path):
+    shutil.copytree(tiny_adapter, tmp_path / "home" / "adapters" / "risk" / "3f2a91c0")
+    given = ["--base", tiny_base, "--home", tmp_path / "home", "--metrics", "bleu"]
+    for name in ("risk", "risk/3f2a91c0"):
+        result = call(risk_file, *given, "--adapter", name)
+        assert result.exit_code == 0, result.exception
+        assert "adapter" in result.stdout
+
+
+def test_a_report_that_finds_no_room_leaves_the_old_one(tiny_base, risk_file, tmp_path):
+    page = tmp_path / "report.html"
+    given = [risk_file, "--base", tiny_base, "--metrics", "bleu", "--report", page, "--force"]
+    assert call(*given).exit_code == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with files_no_larger_than(100):
+        result = call(*given)
+    assert isinstance(result.exception, EvaluationError)
+    assert "cannot be written: File too large; name another place" in str(result.exception)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("threshold", "code"),
     [("accuracy:0.95", 1), ("accuracy:0", 0), ("unreadable:0.5", 1), ("unreadable:1", 0), ("auc:0.1", 1)],
@@ -94,6 +116,7 @@ def test_a_threshold_of_something_not_measured_is_refused(tiny_base, risk_file):
     [
         (["--metrics", "accuracy"], EvaluationError, "--label-pattern"),
         (["--adapter", "/no/such/folder"], EvaluationError, "there is no adapter folder"),
+        (["--adapter", "no-such-one"], AdapterNotFoundError, "no adapter 'no-such-one'"),
         (["--label-pattern", r"Level: (\d)"], EvaluationError, "finds none"),
         (["--label-pattern", "("], EvaluationError, "no regular expression"),
         (["--url", "http://127.0.0.1:9"], EvaluationError, "start one with `hotswap serve`"),

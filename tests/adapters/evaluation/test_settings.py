@@ -32,12 +32,12 @@ def test_lists_may_be_repeated_or_separated_by_commas():
     [
         ({"label_pattern": "Risk: \\d"}, "0 groups"),
         ({"label_pattern": "(a)(b)"}, "2 groups"),
-        ({"label_pattern": "(a"}, "no regular expression"),
+        ({"label_pattern": "(a"}, "--label-pattern: '(a' is no regular expression"),
         ({"labels": ["a", "a"]}, "names a label twice"),
         ({"fail_under": ["accuracy"]}, "not `metric:value`"),
         ({"report": Path("report.txt")}, "does not end in .html"),
         ({"compare_base": False}, "nobody to ask"),
-        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"max_new_tokens": 0}, "--max-new-tokens"),
         ({"unknown": 1}, "unknown"),
     ],
 )
