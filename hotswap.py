@@ -22,6 +22,7 @@ from adapters.merge.settings import MergeSettings
 from adapters.training.command import SKIPPED_DATA_SETTINGS
 from adapters.training.settings import ENV_PREFIX as TRAIN_PREFIX
 from adapters.training.settings import TrainSettings
+from bases.disk import is_unwritable, why_unwritten
 from bases.errors import HotswapError
 from bases.settings_options import with_options
 from benchmarks.load.commands.app import bench_app
@@ -301,12 +302,32 @@ def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def _forget_output() -> None:
+    """Send what still waits for standard output nowhere: Python would try again at its end, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
 def main() -> None:
     """Run the command line; errors that are messages to the user are one line, without a traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where what it runs into is an error like any other
     except HotswapError as error:
         _say(f"hotswap: {error}")
+        sys.exit(1)
+    except BrokenPipeError:  # whoever read it has seen enough
+        _forget_output()
+        sys.exit(1)
+    except OSError as error:
+        # What no room has put into words: mostly standard output, in a file on a full disk.
+        if not is_unwritable(error):
+            raise
+        _say(f"hotswap: {error.filename or 'standard output'} cannot be written: {why_unwritten(error)}")
+        _forget_output()
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

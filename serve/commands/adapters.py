@@ -119,7 +119,9 @@ def push_adapter(
     from serve.push import push
 
     columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # Where there is nothing to draw on, rich would leave an empty line.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as bar:
         task = bar.add_task(name, total=None)
         said = push(
             folder,

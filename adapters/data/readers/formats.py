@@ -42,6 +42,12 @@ def read_rows(path: Path, bad: BadLines, limits: ReadLimits) -> dict[Split | Non
         raise DataError(f"{path}: there is no such file or folder{hint}")
     if path.is_file():
         return {None: _read_files((path,), bad, limits)}
+    if not path.is_dir():
+        # The reader looks at the first bytes before it goes through the rows, and the ending names the kind.
+        raise DataError(
+            f"{path}: this is a pipe or a device, not a file or a folder; write the examples into a file first, "
+            "such as data.jsonl."
+        )
     if is_saved_dataset(path):
         return read_saved_dataset(path)
     return {split: _read_files(files, bad, limits) for split, files in _find_files(path).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,12 @@ def test_a_missing_file_is_named_with_what_is_there(write):
         rows_of(there.parent / "note.jsonl")
     with pytest.raises(DataError, match="check the path"):
         rows_of(there.parent / "else" / "nothing.csv")
+
+
+def test_a_pipe_is_refused_as_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "notes.jsonl")
+    with pytest.raises(DataError, match="this is a pipe or a device, not a file or a folder"):
+        rows_of(tmp_path / "notes.jsonl")
 
 
 def splits_of(path: Path) -> dict[str | None, list[str]]:
