@@ -46,10 +46,10 @@ def explained() -> Iterator[None]:
             text = f"cannot be used now: {said}. {way_out}"
         raise RegistryUnavailableError(f"The registry's database {text}") from error
     except SQLAlchemyError as error:
-        said = getattr(error, "orig", None) or error
-        way_out = _way_out(said)
+        cause = getattr(error, "orig", None) or error
+        way_out = _way_out(cause)
         raise RegistryError(
-            f"The registry failed: {_one_line(said)}." + (f" {way_out}" if way_out else "")
+            f"The registry failed: {_one_line(cause)}." + (f" {way_out}" if way_out else "")
         ) from error
 
 

@@ -21,6 +21,7 @@ from quantize.recovery.settings import RecoverySettings
 from quantize.resume import KeptLayers
 from quantize.run import quantize_base
 from quantize.settings import load_quantize_settings
+from quantize.stored import save_quantised
 from tests.full_disk import files_no_larger_than
 from tests.quantize.test_run import kept_layers, weights
 
@@ -138,7 +139,7 @@ def test_a_base_that_was_put_in_its_place_is_not_taken_for_it(
     ],
 )
 def test_names_of_the_recovery_are_looked_at_before_the_long_part(
-    run: Callable[..., QuantizeOutcome], tmp_path: Path, wishes: dict[str, str], error: type[Exception]
+    run: Callable[..., QuantizeOutcome], tmp_path: Path, wishes: dict[str, Any], error: type[Exception]
 ) -> None:
     said: list[str] = []
     with pytest.raises(error):
@@ -157,7 +158,7 @@ def test_a_full_disk_at_the_end_keeps_the_layers_that_were_made(
     given = {"scheme": "gptq-w4a16", "group_size": 64, "held_out_rows": 2}
     whole = tiny_quantised("gptq-w4a16")
     said: list[str] = []
-    save = stages.save_quantised
+    save = save_quantised
 
     def save_on_a_full_disk(*arguments: Any, **given: Any) -> None:
         with files_no_larger_than(len(weights(whole)) - 1):

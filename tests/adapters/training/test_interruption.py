@@ -17,6 +17,7 @@ from adapters.training.checkpoint import checkpoints
 from adapters.training.outcome import TrainOutcome
 from adapters.training.run import train_adapter
 from adapters.training.settings import TrainSettings
+from tests.adapters.training.conftest import quiet
 
 Make = Callable[..., TrainSettings]
 WISHES: dict[str, Any] = {"max_steps": 6, "eval_every_steps": 3, "save_every_steps": 100}
@@ -103,7 +104,7 @@ def test_a_second_signal_stops_at_once(
 
 
 def test_beside_other_processes_signals_do_what_they_always_do() -> None:
-    interruption = Interruption([].append)
+    interruption = Interruption(quiet)
     before = signal.getsignal(signal.SIGTERM)
     with interruption.heard(alone=False):
         assert signal.getsignal(signal.SIGTERM) is before
