@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.docs.page import Page, pages
+from tests.docs.page import PROJECT, Page, pages
 from tests.docs.sources import folders_of, is_the_described_vllm, others_files, tree
 
 PAGES = pages()
@@ -63,6 +63,15 @@ def test_every_folder_is_there(page: Page) -> None:
         if _FOLDER.fullmatch(span) and not re.match(r"\.|HOME/|HOTSWAP_HOME/", span):
             is_there = any(folder == span or folder.endswith(f"/{span}") for folder in folders)
             assert is_there or f'"{span.rstrip("/")}"' in code, f"{page.name}: {span}"
+
+
+def test_every_page_that_the_code_sends_a_reader_to_is_there() -> None:
+    files, code = tree()
+    deployed = [path for path in (PROJECT / "deploy").rglob("*.*") if path.is_file()]
+    deploy = "".join(path.read_text(encoding="utf-8") for path in deployed)
+    named = set(re.findall(r"\bdocs/[a-z-]+\.md\b", code + deploy))
+    assert len(named) > 8
+    assert named <= files
 
 
 def test_the_pages_name_files() -> None:
