@@ -3,6 +3,9 @@
 uvicorn has none: its keep-alive timer starts anew with each byte, so that one byte every few seconds holds a
 connection for ever (uvicorn#157); a head may grow without end; and a connection is only closed once its last
 byte is read. The body's limits are in serve/http/body.py.
+
+A process that was held up (stopped, or without a processor) fires its timers before it looks at its sockets, and
+would close connections whose requests have long been there. So before it closes one it looks at the socket again.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from serve.http.errors import error_body
 from serve.http.request_id import new_request_id
 
 MAX_HEAD_BYTES = 64 * 1024
+LAST_LOOK_SECONDS = 0.05  # longer than one turn of the loop
 
 
 class _HeadTooLargeError(Exception):
@@ -86,6 +90,12 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
             self._disarm_write()
             super().resume_writing()
 
+        def timeout_keep_alive_handler(self) -> None:
+            """Called by uvicorn when nothing came for its keep-alive time, as far as the loop has looked."""
+            self.timeout_keep_alive_task = self.loop.call_later(
+                LAST_LOOK_SECONDS, super().timeout_keep_alive_handler
+            )
+
         def _refuse_head(self) -> None:
             message = f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"
             self._refuse(431, "head_too_large", message)
@@ -103,7 +113,7 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
 
         def _arm(self) -> None:
             self._disarm()
-            self._deadline = self.loop.call_later(receive_seconds, self._expire)
+            self._deadline = self.loop.call_later(receive_seconds, self._expire_after_a_look)
 
         def _disarm(self) -> None:
             if self._deadline is not None:
@@ -114,6 +124,9 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
             if self._write_deadline is not None:
                 self._write_deadline.cancel()
                 self._write_deadline = None
+
+        def _expire_after_a_look(self) -> None:
+            self._deadline = self.loop.call_later(LAST_LOOK_SECONDS, self._expire)
 
         def _expire(self) -> None:
             self._deadline = None
