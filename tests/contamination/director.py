@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from tests.contamination.admin import Admin
 from tests.contamination.cast import DAMAGED, Cast, Version
 from tests.contamination.history import Answerers, History
 from tests.contamination.judge import Judge
@@ -30,7 +31,7 @@ ENGINE_GONE = frozenset(
 class Director:
     """Moves one name."""
 
-    def __init__(self, client: httpx.AsyncClient, cast: Cast, name: str, judge: Judge, *, seed: int) -> None:
+    def __init__(self, client: Admin, cast: Cast, name: str, judge: Judge, *, seed: int) -> None:
         self.standing = Standing()
         self.verbs: Counter[str] = Counter()
         self.cut_off: Counter[str] = Counter()  # verbs that an engine's death ended
@@ -47,11 +48,18 @@ class Director:
         await self._load(self._versions[0])
 
     async def run(self, stop: asyncio.Event, *, pause_seconds: float) -> None:
-        """One verb after another until `stop` is set; the last one is done when this returns."""
+        """One verb after another until `stop` is set; the last one is done when this returns.
+
+        A verb that gets no answer is a fault, and the last one: nobody knows what it did.
+        """
         while not stop.is_set():
             weights, verbs = zip(*self._verbs(), strict=True)
             [verb] = self._drawn.choices(verbs, weights)
-            await verb()
+            try:
+                await verb()
+            except httpx.TransportError as error:
+                self._judge.fault("admin", f"{self.name} got no answer: {error!r}; {'; '.join(self.trace)}")
+                return
             try:
                 async with asyncio.timeout(self._drawn.expovariate(1 / pause_seconds)):
                     await stop.wait()
@@ -231,8 +239,8 @@ class Director:
         return f"/{self.name}/versions/{version.digest[:12]}{rest}"
 
     async def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        url, headers = f"/admin/adapters{path}", {"Content-Type": "application/json"}
-        answer = await self._client.request(method, url, json=body, headers=headers, timeout=VERB_SECONDS)
+        url = f"/admin/adapters{path}"
+        answer = await self._client.request(method, url, body=body, seconds=VERB_SECONDS)
         failed = answer.status_code >= 400
         code = answer.json()["error"]["code"] if failed else ""
         self.trace.append(f"{method} {path} {body or ''} {answer.status_code} {code}".replace("  ", " "))

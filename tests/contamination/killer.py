@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-import httpx
-
+from tests.contamination.admin import Admin
 from tests.contamination.judge import Judge
 from tests.contamination.servers import ServerUnderTest
 
@@ -17,7 +16,7 @@ _POLL_SECONDS = 0.02
 class Killer:
     """Kills as often as it is told, evenly spread over a round."""
 
-    def __init__(self, server: ServerUnderTest, client: httpx.AsyncClient, judge: Judge) -> None:
+    def __init__(self, server: ServerUnderTest, client: Admin, judge: Judge) -> None:
         self.restart_seconds: list[float] = []
         self._server = server
         self._client = client

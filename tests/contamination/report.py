@@ -27,6 +27,7 @@ class Report:
     verbs_cut_off: dict[str, int]  # by the end of the engine under them
     restart_seconds: list[float]  # from each kill of the engine until the server was ready again
     memory_mib: list[float]  # of the gateway's process, after each round
+    requests_repeated: int  # of the admin API, whose kept connection was closed under them
     faults: dict[str, int]
     examples: list[str]  # of the faults
 
@@ -41,6 +42,7 @@ class Report:
         seed: int,
         memory_mib: list[float],
         restart_seconds: list[float],
+        requests_repeated: int,
     ) -> Self:
         """From what was heard."""
         return cls(
@@ -58,6 +60,7 @@ class Report:
             verbs_cut_off=dict(sorted(verbs_cut_off.items())),
             restart_seconds=[round(seconds, 2) for seconds in restart_seconds],
             memory_mib=[round(mib, 1) for mib in memory_mib],
+            requests_repeated=requests_repeated,
             faults=dict(judge.fault_kinds),
             examples=[str(fault) for fault in judge.faults],
         )
@@ -79,6 +82,7 @@ class Report:
             f"engine killed {len(self.restart_seconds)} times, ready after: {self.restart_seconds} s",
             _counts("verbs that a kill ended", self.verbs_cut_off),
             f"memory after each round, MiB: {self.memory_mib}",
+            f"admin requests whose kept connection was closed under them: {self.requests_repeated}",
             _counts("faults", self.faults) if self.faults else "no fault",
             *self.examples,
         ]

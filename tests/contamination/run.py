@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from tests.contamination.admin import Admin
 from tests.contamination.cast import NAMES
 from tests.contamination.clients import BASE_TOP, Clients
 from tests.contamination.dialects import ALL, GENERATE, Ask
@@ -55,9 +56,7 @@ class Plan:
 class Run:
     """One server under traffic and verbs, every answer judged."""
 
-    def __init__(
-        self, server: ServerUnderTest, plan: Plan, client: httpx.AsyncClient, admin: httpx.AsyncClient
-    ):
+    def __init__(self, server: ServerUnderTest, plan: Plan, client: httpx.AsyncClient, admin: Admin):
         self.judge = Judge(server.cast, History())
         self._server = server
         self._plan = plan
@@ -90,6 +89,7 @@ class Run:
             seed=self._plan.seed,
             memory_mib=memory_mib,
             restart_seconds=self._killer.restart_seconds,
+            requests_repeated=self._admin.repeated,
         )
 
     def _over(self, seconds: float) -> bool:
@@ -141,10 +141,10 @@ async def contaminate(server: ServerUnderTest, plan: Plan) -> Report:
         httpx.AsyncClient(base_url=server.url, timeout=None, limits=limits) as client,
         httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as admin,
     ):
-        return await Run(server, plan, client, admin).run()
+        return await Run(server, plan, client, Admin(admin)).run()
 
 
-async def not_at_rest(client: httpx.AsyncClient, directors: Sequence[Director]) -> list[str]:
+async def not_at_rest(client: Admin, directors: Sequence[Director]) -> list[str]:
     """What is not as it should be when nobody asks for anything."""
     wrong = []
     for line in (await client.get("/metrics")).text.splitlines():
