@@ -12,7 +12,7 @@ from adapters.registry.keys import KeyTable
 from adapters.registry.operations import OperationTable
 from adapters.registry.records import Event
 from adapters.registry.registry import Registry
-from adapters.store import AdapterStore
+from adapters.store.store import AdapterStore
 from adapters.target import TargetBase, describe_target
 from bases.errors import HotswapError
 from bases.passport import read_passport
@@ -99,6 +99,7 @@ class GatewayLife:
         self._instance: Instance | None = None
         self._keys: KeyRing | None = None
         self._files: FileWork | None = None
+        self._store: AdapterStore | None = None
         self._grammars: GrammarGuard | None = None
         self._watcher: FolderWatcher | None = None
         self._tracing: Tracing | None = None
@@ -137,7 +138,7 @@ class GatewayLife:
             outage_seconds=settings.key_outage_seconds,
         )
         await keys.open()
-        store = AdapterStore(settings.home / "store")
+        store = self._store = AdapterStore(settings.home / "store")
         await asyncio.to_thread(store.clean)
         note_stage("registry open")
         files = self._files = FileWork(in_process=settings.engine == "vllm" and self._given is None)
@@ -305,6 +306,9 @@ class GatewayLife:
         files, self._files = self._files, None
         if files is not None:
             await files.close()
+        store, self._store = self._store, None
+        if store is not None:
+            await asyncio.to_thread(store.close)  # the engine that read from it has ended
         keys, self._keys = self._keys, None
         if keys is not None:
             await keys.close()

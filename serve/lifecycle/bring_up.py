@@ -12,7 +12,7 @@ from pathlib import Path
 from adapters.name import AdapterVersion
 from adapters.probe import Probe, read_probe
 from adapters.registry.records import Event, VersionRecord
-from adapters.store import AdapterStore
+from adapters.store.store import AdapterStore
 from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle, Engine
 from serve.errors import EngineDeadError, EngineNotReadyError, LifecycleError, ProbeFailedError
@@ -105,6 +105,7 @@ class BringUp:
         try:
             with managed.timed("total"):
                 with managed.timed("verify"):
+                    await self.files.hold(managed)
                     path = await self.files.find(record)
                 managed.handle = AdapterHandle(str(record.version), managed.handle.engine_id, path)
                 managed.advance(AdapterState.CHECKED)
@@ -230,6 +231,8 @@ class BringUp:
         logger.info("adapter %s: %s -> %s%s", managed.version, came_from, managed.state, reason)
         self._metrics.adapter_transitions.labels(str(managed.state)).inc()
         self._board.stepped(managed, came_from)
+        if managed.state in (AdapterState.FAILED, AdapterState.UNLOADED):
+            self.files.let_go(managed)
         self._note(managed)
         self.count_states()
 

@@ -11,11 +11,13 @@ from adapters.name import AdapterVersion, parse_reference
 from adapters.registry.records import NameRecord, NewVersion, VersionRecord
 from adapters.registry.registry import Registry
 from serve.errors import AdapterMissingError
+from serve.events import STATE_ACTION
 from serve.lifecycle.traffic import TrafficPlan
 
 logger = logging.getLogger("hotswap.adapters")
 
 NOTHING_LIVE = "none"  # as `expected_live`: the name means nothing yet
+_LOADS = ("load", STATE_ACTION)  # what leaves a trace of content that a name has had
 
 
 def read_plan(record: NameRecord) -> TrafficPlan | None:
@@ -108,6 +110,10 @@ class DesiredState:
         """Names that the registry knows."""
         return self._names.keys()
 
+    def contents(self) -> set[str]:
+        """Digests of all versions as last read."""
+        return {kept.version.digest for record in self._names.values() for kept in record.versions}
+
     async def read_all(self) -> None:
         """Read everything. Raises RegistryError."""
         snapshot = await asyncio.to_thread(self._registry.snapshot)
@@ -181,6 +187,11 @@ class DesiredState:
         await self.read(version.name)
         return removed
 
-    async def holds_content(self, digest: str) -> bool:
-        """Whether any name has a version of that content. Raises RegistryError."""
-        return await asyncio.to_thread(self._registry.holds_digest, digest)
+    def holds_content(self, digest: str) -> bool:
+        """Whether any name has a version of that content. Blocks: for threads. Raises RegistryError."""
+        return self._registry.holds_digest(digest)
+
+    def held_content(self, digest: str) -> bool:
+        """Whether any name has had a version of that content, or has. Blocks: for threads. Raises RegistryError."""
+        traces = (self._registry.list_events(digest=digest, action=action, limit=1) for action in _LOADS)
+        return any(traces) or self.holds_content(digest)

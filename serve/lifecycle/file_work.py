@@ -97,6 +97,6 @@ def _get_ready() -> None:
     import numpy
 
     import adapters.check
-    import adapters.store
+    import adapters.store.store
 
-    _: Any = (numpy, adapters.check, adapters.store)
+    _: Any = (numpy, adapters.check, adapters.store.store)

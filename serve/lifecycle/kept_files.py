@@ -1,10 +1,14 @@
-"""The files of versions: checked before they are kept, verified before they are loaded, fetched again when lost."""
+"""The files of versions: checked before they are kept, verified before they are loaded, fetched again when lost.
+
+What this gateway has on its board it holds in the store, from before the files are looked for until the version has
+failed or left the engine: other gateways may serve from the same store.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -13,10 +17,12 @@ from adapters.errors import AdapterError, AdapterNotFoundError
 from adapters.registry.records import VersionRecord
 from adapters.report import CheckReport
 from adapters.source import resolve_source
-from adapters.store import AdapterStore
+from adapters.store.holds import Hold
+from adapters.store.store import AdapterStore, Removal
 from serve.errors import LifecycleError
 from serve.lifecycle.file_work import FileWork
 from serve.lifecycle.rules import AdapterRules
+from serve.lifecycle.version import ManagedVersion
 
 logger = logging.getLogger("hotswap.adapters")
 
@@ -40,12 +46,36 @@ class KeptFiles:
     def __init__(
         self, store: AdapterStore, rules: AdapterRules, open_source: OpenSource, work: FileWork
     ) -> None:
-        # Two names may share one folder of the store: none is written while another's leftovers are removed.
-        self.lock = asyncio.Lock()
         self._store = store
         self._rules = rules
         self._open_source = open_source
         self._work = work
+        self._letting_go: set[asyncio.Task[None]] = set()
+        self._removing = asyncio.Lock()  # one after the other: two at once would take each other for holders
+
+    async def hold(self, managed: ManagedVersion) -> None:
+        """Let the files of a version stay, or come to stay, until `let_go`. Raises AdapterStoreError."""
+        [managed.hold] = await self.hold_all([managed.version.digest])
+
+    async def hold_all(self, digests: Sequence[str]) -> list[Hold]:
+        """A hold on the files of each. Raises AdapterStoreError."""
+        taking = asyncio.ensure_future(asyncio.to_thread(self._hold_all, digests))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._not_wanted)
+            raise
+
+    def let_go(self, managed: ManagedVersion) -> None:
+        """The files of a version are not needed any more, or nothing was held of them."""
+        hold, managed.hold = managed.hold, None
+        if hold is not None:
+            self._release([hold])
+
+    async def all_let_go(self) -> None:
+        """Return when nothing is held any more that was let go of."""
+        while self._letting_go:
+            await asyncio.wait(self._letting_go)
 
     async def check(self, folder: Path) -> CheckReport:
         """All that is wrong with the adapter in `folder`."""
@@ -61,21 +91,28 @@ class KeptFiles:
 
     async def publish(self, folder: Path, digest: str) -> Path:
         """Copy a checked version into the store. Raises AdapterChangedError, AdapterStoreError."""
-        async with self.lock:
-            return await self._work.run(self._store.publish, folder, digest)
+        return await self._work.run(self._store.publish, folder, digest)
 
     async def renew(self, folder: Path, digest: str) -> None:
         """Let the stored manifest and probe be those of `folder`."""
-        async with self.lock:
-            await self._work.run(self._store.renew, folder, digest)
+        await self._work.run(self._store.renew, folder, digest)
 
     async def verify(self, digest: str) -> bool:
         """Whether a version is in the store, and undamaged."""
         return await self._work.run(self._store.verify, digest)
 
-    async def remove(self, digest: str) -> None:
-        """Delete a version's files. Called while the lock is held."""
-        await self._work.run(self._store.remove, digest)
+    async def remove(self, digest: str, *, wanted: Callable[[], bool]) -> Removal:
+        """Delete a version's files unless any gateway holds them, or `wanted`, which blocks, says so.
+
+        Raises AdapterStoreError, and what `wanted` raises.
+        """
+        async with self._removing:
+            await self.all_let_go()
+            return await asyncio.to_thread(self._store.remove, digest, wanted=wanted)
+
+    async def digests(self) -> list[str]:
+        """Digests of what the store has. Raises AdapterStoreError."""
+        return await asyncio.to_thread(self._store.list)
 
     async def find(self, record: VersionRecord) -> Path:
         """The folder of a registered version in this store, its bytes verified.
@@ -118,9 +155,33 @@ class KeptFiles:
         logger.info("adapter %s: fetched from %a", record.version, record.source)
         return path
 
+    def _hold_all(self, digests: Sequence[str]) -> list[Hold]:
+        holds: list[Hold] = []
+        try:
+            holds.extend(map(self._store.hold, digests))
+        except BaseException:
+            for hold in holds:
+                hold.release()
+            raise
+        return holds
+
+    def _not_wanted(self, taking: asyncio.Task[list[Hold]]) -> None:
+        if not taking.cancelled() and taking.exception() is None:
+            self._release(taking.result())
+
+    def _release(self, holds: Sequence[Hold]) -> None:
+        task = asyncio.create_task(asyncio.to_thread(_release_all, holds), name="let go of files")
+        self._letting_go.add(task)
+        task.add_done_callback(self._letting_go.discard)
+
     def _describe_loss(self, digest: str) -> str:
         try:
             self._store.path(digest)
         except AdapterNotFoundError:
             return "its files are not in this server's store"
         return "its files in the store are damaged"
+
+
+def _release_all(holds: Sequence[Hold]) -> None:
+    for hold in holds:
+        hold.release()

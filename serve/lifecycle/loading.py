@@ -129,6 +129,7 @@ class Loading:
         managed = self._bring_up.manage(version, facts, folder)
         try:
             with managed.timed("store"):
+                await self._bring_up.files.hold(managed)
                 path = await self._keep(version, facts, folder)
         except (HotswapError, asyncio.CancelledError) as error:
             managed.fail(error)

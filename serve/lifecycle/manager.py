@@ -17,7 +17,7 @@ from adapters.probe import read_probe
 from adapters.registry.records import NameRecord
 from adapters.registry.registry import Registry
 from adapters.report import CheckReport
-from adapters.store import AdapterStore
+from adapters.store.store import AdapterStore
 from serve.engine.protocol import Engine
 from serve.events import EventLog
 from serve.lifecycle.board import AdapterBoard
@@ -250,6 +250,7 @@ class AdapterManager(VersionVerbs):
         await self._verbs.close()
         await self._retirement.close()
         await self._housekeeping.close()
+        await self._bring_up.files.all_let_go()
 
     @property
     def busy(self) -> int:

@@ -11,10 +11,10 @@ import logging
 import time
 from pathlib import Path
 
-from adapters.errors import AdapterNotFoundError
+from adapters.errors import AdapterNotFoundError, AdapterStoreError
 from adapters.name import AdapterVersion
 from adapters.registry.records import NameRecord, VersionRecord
-from adapters.store import AdapterStore
+from adapters.store.store import AdapterStore
 from bases.errors import HotswapError
 from serve.errors import LifecycleError, RequestAbortedError
 from serve.lifecycle.board import AdapterBoard
@@ -84,12 +84,14 @@ class Reconciler:
         for record in records:
             self.settle(record)
         self.note_names()
+        await self._housekeeping.sweep()
 
     async def converge(self) -> None:
         """Take over what other gateways changed, and try again what failed. Raises RegistryError."""
         self._pending |= await self._desired.read_changes()
         self._pending |= self._retries.keys()
         await self._work_off()
+        await self._housekeeping.look_again()
 
     def follow(self, poll_seconds: float) -> None:
         """From now on look for changes by other gateways every so many seconds."""
@@ -184,6 +186,7 @@ class Reconciler:
                 now = time.monotonic()
                 self._pending |= {name for name, (when, _) in self._retries.items() if when <= now}
                 await self._work_off()
+                await self._housekeeping.look_again()
             except Exception as error:  # the background boundary: what serves goes on serving
                 if not isinstance(error, HotswapError):
                     logger.exception("changes by other gateways could not be taken over")
@@ -216,7 +219,7 @@ class Reconciler:
             if self.is_settled(record):
                 self._retries.pop(name, None)
             for gone in before.versions:
-                if record.get(gone.version.digest) is None and self._board.get(gone.version) is None:
+                if record.get(gone.version.digest) is None:
                     await self._housekeeping.drop_files(gone.version.digest)
             if not record.known:
                 self._forget_failures(name)
@@ -235,17 +238,25 @@ class Reconciler:
                 self._board.forget(managed)
 
     async def _list_unread(self, versions: list[VersionRecord]) -> None:
+        files = self._bring_up.files
+        try:
+            holds = await files.hold_all([version.version.digest for version in versions])
+        except AdapterStoreError as error:
+            for version in versions:
+                self._bring_up.manage_unread(version, self._bring_up.nowhere).fail(error)
+                self.retry_at_once(version.version.name)
+            return
         paths = await asyncio.to_thread(self._find, versions)
-        for version, path in zip(versions, paths, strict=True):
+        for version, hold, path in zip(versions, holds, paths, strict=True):
+            managed = self._bring_up.manage_unread(version, path or self._bring_up.nowhere)
+            managed.hold = hold
             try:
-                self._bring_up.files.check_fits(version)
+                files.check_fits(version)
                 if path is None:
                     raise LifecycleError("its files are not in this server's store")
             except LifecycleError as error:
-                self._bring_up.manage_unread(version, self._bring_up.nowhere).fail(error)
+                managed.fail(error)
                 self.retry_at_once(version.version.name)
-            else:
-                self._bring_up.manage_unread(version, path)
 
     def _find(self, versions: list[VersionRecord]) -> list[Path | None]:
         paths: list[Path | None] = []

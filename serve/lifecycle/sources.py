@@ -28,7 +28,8 @@ from adapters.source import (
     resolve_remote,
     resolve_source,
 )
-from adapters.store import AdapterStore, store_errors
+from adapters.store.disk import store_errors
+from adapters.store.store import AdapterStore
 from bases.errors import HotswapError
 from serve.errors import BodyTooLargeError, BusyError
 from serve.lifecycle.adapter_tar import file_limits

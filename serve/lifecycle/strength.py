@@ -17,7 +17,8 @@ from pathlib import Path
 
 from adapters.artefact import WEIGHTS_NAME
 from adapters.config import CONFIG_NAME, MAX_CONFIG_BYTES, AdapterConfig, parse_config
-from adapters.store import AdapterStore, store_errors
+from adapters.store.disk import store_errors
+from adapters.store.store import AdapterStore
 from serve.engine.protocol import AdapterHandle, Engine
 from serve.lifecycle.uploads import run_whole
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from adapters.store import AdapterStore, store_errors
+from adapters.store.disk import store_errors
+from adapters.store.store import AdapterStore
 from serve.errors import BodyTimeoutError, BodyTooLargeError, BusyError
 from serve.lifecycle.adapter_tar import MAX_FRAME_BYTES, AdapterTarReader, file_limits
 from serve.lifecycle.gunzip import Gunzip

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from adapters.name import AdapterVersion
+from adapters.store.holds import Hold
 from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle
 from serve.lifecycle.state import AdapterState, check_step
@@ -42,6 +43,7 @@ class ManagedVersion:
     proven: bool = False  # read, verified and probed; versions beyond the memory are when they are first used
     proof: asyncio.Task[None] | None = None  # proves it, because somebody uses it
     returning: bool = False  # on its way back into an engine that was started again
+    hold: Hold | None = None  # on its files, until it has failed or is unloaded
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from adapters.name import parse_alias
 from adapters.registry.records import Event
 from adapters.registry.registry import Registry
 from adapters.source import resolve_source
-from adapters.store import digest_of
+from adapters.store.store import digest_of
 from bases.errors import HotswapError
 from serve.errors import DrainingError
 from serve.events import EventLog

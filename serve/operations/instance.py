@@ -50,12 +50,7 @@ def take_instance(home: Path) -> Instance:
             except Timeout:
                 continue
             if place:
-                logger.warning(
-                    "this is gateway %d of those that serve from %s: files of what one unloads are gone for all; "
-                    "with homes of their own and a common registry each keeps its files",
-                    place + 1,
-                    home,
-                )
+                logger.info("this is gateway %d of those that serve from %s", place + 1, home)
             return Instance(instance_name(home, place), lock)
     except OSError as error:
         logger.warning("no place can be taken in %s: %s", folder, error.strerror or error)

@@ -32,7 +32,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from adapters.store import digest_of
+from adapters.store.store import digest_of
 from adapters.tiny import make_tiny_adapter
 from serve.app import HttpLimits, create_app
 from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine

@@ -161,7 +161,7 @@ async def test_b5_24_a_loaded_version_serves_on_without_its_files_and_a_restart_
     first = await running_server()
     v1 = (await load(first, first.make_adapter("v1", seed=1))).json()["adapter"]["live"]
     store = first.server.settings.home / "store"
-    for version in store.iterdir():
+    for version in filter(Path.is_dir, store.iterdir()):
         version.chmod(0o700)
         shutil.rmtree(version)
     shutil.rmtree(first.server.settings.adapter_folder / "v1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from adapters.registry.registry import Registry
-from adapters.store import AdapterStore
+from adapters.store.store import AdapterStore
 from adapters.target import NOT_ROUNDED, RoundedBase
 from serve.engine.scripted import SCRIPTED_TARGET, ScriptedEngine
 from serve.lifecycle.board import AdapterBoard
@@ -60,11 +61,18 @@ class Bench:
         while any(managed.state is AdapterState.DRAINING for managed in self.board.versions()):
             await asyncio.sleep(0)
 
+    def lose(self, digest: str) -> None:
+        """Take a version's files away as no gateway would."""
+        folder = self.store.path(digest)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+
     async def close(self) -> None:
         """End the manager as a shutdown does."""
         for managed in self.board.versions():
             assert managed.in_flight == 0
         await self.manager.close()
+        self.store.close()
 
 
 def make_bench(

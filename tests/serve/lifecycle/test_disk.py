@@ -20,6 +20,7 @@ from adapters.errors import (
 )
 from adapters.manifest import build_manifest, write_manifest
 from adapters.name import AdapterReference
+from adapters.store.store import Removal
 from serve.engine.scripted import SCRIPTED_TARGET
 from serve.errors import LifecycleError
 from serve.lifecycle.state import AdapterState
@@ -97,7 +98,7 @@ async def test_a_loaded_version_serves_on_without_its_files_and_its_reload_says_
 ) -> None:
     made = bench()
     version = await made.load("risk", 0)
-    made.store.remove(made.registry.get(AdapterReference("risk")).version.digest)
+    made.lose(made.registry.get(AdapterReference("risk")).version.digest)
     (made.root / "seed-0").rename(made.root / "gone")
     assert made.speaker() == version
     newer = await made.load("risk", 1)
@@ -137,7 +138,7 @@ async def test_files_that_cannot_be_removed_do_not_fail_the_verb(
 ) -> None:
     made = bench(keep_versions=1)
 
-    def refuse(digest: str) -> bool:
+    def refuse(digest: str, **_: object) -> Removal:
         raise AdapterStoreReadOnlyError(f"{digest[:8]} stays")
 
     with monkeypatch.context() as broken:

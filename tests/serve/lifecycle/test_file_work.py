@@ -12,7 +12,7 @@ import pytest
 
 from adapters.check import check_adapter
 from adapters.errors import AdapterChangedError
-from adapters.store import AdapterStore
+from adapters.store.store import AdapterStore
 from serve.engine.scripted import SCRIPTED_TARGET
 from serve.lifecycle.file_work import NICENESS, FileWork
 from tests.serve.conftest import make_source

@@ -135,7 +135,7 @@ async def test_a_version_that_does_not_come_back_is_failed_and_the_others_serve(
     fresh = ScriptedEngine()
     genuine = fresh.load_adapter
     if fault == "files gone":
-        made.store.remove(digest)
+        made.lose(digest)
     elif fault == "bytes changed":
         weights = made.store.path(digest) / WEIGHTS_NAME
         weights.chmod(0o644)

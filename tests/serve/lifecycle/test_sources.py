@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from adapters.artefact import WEIGHTS_NAME
 from adapters.config import CONFIG_NAME
 from adapters.errors import AdapterFetchError, AdapterSourceError
-from adapters.store import AdapterStore
+from adapters.store.store import AdapterStore
 from adapters.tiny import make_tiny_adapter
 from bases.errors import HotswapError
 from serve.engine.scripted import SCRIPTED_TARGET
@@ -54,7 +54,7 @@ def make(tmp_path: Path) -> Callable[..., Sources]:
 
 
 def left_behind(tmp_path: Path) -> list[Path]:
-    return list((tmp_path / "store").iterdir())
+    return [path for path in (tmp_path / "store").iterdir() if path.is_dir()]
 
 
 async def refused(sources: Sources, url: str = URL) -> Exception:

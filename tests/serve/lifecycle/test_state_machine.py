@@ -282,13 +282,31 @@ class Versions(RuleBasedStateMachine):
         for request in gateway.requests:
             assert after[request.version] is before[request.version]
 
-    @rule(at=GATEWAY)
-    def gateway_restarts(self, at: int) -> None:
+    @rule(at=GATEWAY, killed=st.booleans())
+    def gateway_restarts(self, at: int, killed: bool) -> None:
         gateway = self.gateways[at]
         for request in list(gateway.requests):
             self.end(gateway, request)
+        if killed:
+            gateway.bench.store.close()  # as the kernel does; what it would have removed stays
         self.run(gateway.bench.close())
         self.gateways[at] = Gateway(self.run(self.make()))
+
+    @precondition(lambda self: not any(gateway.requests for gateway in self.gateways))
+    @rule()
+    def rest(self) -> None:
+        """Both follow; then what nobody wants goes, whoever held it, as soon as threads have removed it."""
+
+        async def nothing_is_left() -> None:
+            async with asyncio.timeout(30):
+                while {*self.gateways[0].bench.store.list()} != known:
+                    for gateway in self.gateways:
+                        await gateway.bench.manager.converge()
+
+        known = {kept.version.digest for kept in self.registry.list_versions()}
+        for at in range(2):
+            self.converge(at)
+        self.run(nothing_is_left())
 
     @rule(at=GATEWAY, name=NAME, content=st.none() | CONTENT)
     def begin(self, at: int, name: str, content: int | None) -> None:
@@ -385,6 +403,16 @@ class Versions(RuleBasedStateMachine):
             assert len(bench.running) == len(gateway.requests)
 
     @invariant()
+    def what_any_gateway_may_need_is_in_their_store(self) -> None:
+        if not hasattr(self, "gateways"):
+            return
+        needed = {kept.version.digest for kept in self.registry.list_versions()}
+        for gateway in self.gateways:
+            up = (m for m in gateway.bench.board.versions() if m.state is not AdapterState.FAILED)
+            needed |= {managed.version.digest for managed in up}
+        assert needed <= {*self.gateways[0].bench.store.list()}
+
+    @invariant()
     def each_gateway_lists_what_is_there_now(self) -> None:
         """Although it makes anew only what has changed since the list before."""
         if not hasattr(self, "gateways"):
@@ -409,8 +437,8 @@ class Versions(RuleBasedStateMachine):
             self.run(self.loop.shutdown_default_executor())
             self.loop.close()
             self.registry.close()
-            for version in (self.folder / "store").iterdir():
-                version.chmod(0o700)
+            for version in self.gateways[0].bench.store.list():
+                (self.folder / "store" / version).chmod(0o700)
             shutil.rmtree(self.folder)
 
     def the_audit_has_every_verb(self) -> None:

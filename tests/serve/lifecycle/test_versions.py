@@ -86,7 +86,7 @@ async def test_whatever_fails_leaves_what_was_live_serving(
     elif fault == "probe":
         made.engine.script.no_effect, kind = True, ProbeFailedError
     elif fault == "files":
-        made.store.remove(made.registry.get(AdapterReference("risk", old.partition("@")[2])).version.digest)
+        made.lose(made.registry.get(AdapterReference("risk", old.partition("@")[2])).version.digest)
         (made.root / "seed-0").rename(made.root / "gone")
     else:
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,14 +25,15 @@ from adapters.errors import (
     AdapterStoreReadOnlyError,
 )
 from adapters.manifest import build_manifest, write_manifest
-from adapters.store import AdapterStore
+from adapters.store.store import LOCK_FILE, AdapterStore, Removal
 from adapters.tiny import make_tiny_adapter
 from tests.adapters.conftest import LINEAR_MODULES
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> AdapterStore:
-    return AdapterStore(tmp_path / "deep" / "store")
+def store(tmp_path: Path) -> Iterator[AdapterStore]:
+    with contextlib.closing(AdapterStore(tmp_path / "deep" / "store")) as store:
+        yield store
 
 
 def digest_of(folder: Path) -> str:
@@ -142,7 +145,7 @@ def test_a_reader_never_sees_half_a_version(store, tmp_path):
 def test_two_processes_publish_one_version(store, adapter, tmp_path):
     digest = digest_of(adapter)
     code = (
-        "import sys; from pathlib import Path; from adapters.store import AdapterStore; "
+        "import sys; from pathlib import Path; from adapters.store.store import AdapterStore; "
         "AdapterStore(Path(sys.argv[1])).publish(Path(sys.argv[2]), sys.argv[3])"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path / "deep" / "store"), str(adapter), digest]
@@ -154,8 +157,8 @@ def test_two_processes_publish_one_version(store, adapter, tmp_path):
 def test_a_removed_version_is_gone_and_can_be_published_again(store, adapter, tmp_path):
     digest = digest_of(adapter)
     store.publish(adapter, digest)
-    assert store.remove(digest)
-    assert not store.remove(digest)
+    assert store.remove(digest) is Removal.GONE
+    assert store.remove(digest) is Removal.ABSENT
     assert store.list() == []
     assert leftovers(tmp_path) == []
     with pytest.raises(AdapterNotFoundError, match=digest[:8]):
@@ -175,14 +178,15 @@ def test_cleaning_removes_what_died_and_leaves_what_may_be_alive(store, adapter,
     digest = digest_of(adapter)
     store.publish(adapter, digest)
     root = tmp_path / "deep" / "store"
-    for name, age_seconds in ((".unfinished-old", 7200), (".unfinished-new", 10), ("somebody-elses", 7200)):
+    for name in (".unfinished-old", "somebody-elses"):
         (root / name / "inner").mkdir(parents=True)
-        then = (root / name).stat().st_mtime - age_seconds
-        os.utime(root / name, (then, then))
-    assert store.clean(stale_after_seconds=3600) == 1
-    assert sorted(entry.name for entry in root.iterdir()) == sorted(
-        [".unfinished-new", digest, "somebody-elses"]
-    )
+    alive = store.open_staging()
+    os.utime(alive, (0, 0))  # however long it takes
+    assert AdapterStore(root).clean() == 1
+    assert {entry.name for entry in root.iterdir()} == {alive.name, digest, "somebody-elses", LOCK_FILE}
+    store.close()  # as the end of its process does
+    assert AdapterStore(root).clean() == 1
+    assert not alive.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Where the files of versions are kept, and who still needs them."""
