@@ -24,7 +24,6 @@ ServeError
 │   └── DrainingError           the server is shutting down
 ├── LifecycleError              an adapter verb failed
 │   ├── AdapterMissingError     no such adapter
-│   ├── AdapterBusyError        another verb on the same adapter is running
 │   ├── ProbeFailedError        the loaded adapter does not do what it should
 │   └── UnloadFailedError       the engine still holds the adapter
 ├── EngineError
@@ -210,12 +209,6 @@ class AdapterMissingError(LifecycleError):
     """No adapter of that name is registered."""
 
     code: ClassVar[str] = "adapter_not_found"
-
-
-class AdapterBusyError(LifecycleError):
-    """Another verb on the same adapter has not finished."""
-
-    code: ClassVar[str] = "adapter_busy"
 
 
 class ProbeFailedError(LifecycleError):

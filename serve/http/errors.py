@@ -57,7 +57,6 @@ _STATUS: tuple[tuple[type[HotswapError], int], ...] = (
     (errors.RateLimitedError, 429),
     (errors.BusyError, 503),
     (errors.AdapterMissingError, 404),
-    (errors.AdapterBusyError, 409),
     (errors.ProbeFailedError, 422),
     (TransitionError, 500),
     (errors.LifecycleError, 502),

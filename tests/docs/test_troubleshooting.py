@@ -7,6 +7,8 @@ import re
 from serve.server import EXIT_ENGINE_DIED, EXIT_START_FAILED
 from tests.docs.error_codes import check_codes, http_codes, probe_causes
 from tests.docs.page import PROJECT, Page
+from tests.docs.sources import tree
+from tests.serve.http.test_errors import all_errors
 
 PAGE = Page(PROJECT / "docs" / "troubleshooting.md")
 
@@ -43,3 +45,13 @@ def test_every_cause_of_a_probe_is_explained() -> None:
 def test_every_exit_code_of_a_start_is_explained() -> None:
     codes = {int(code) for code in re.findall(r"^\| (\d) \|", section("It does not start"), re.MULTILINE)}
     assert codes == {1, 2, EXIT_START_FAILED, EXIT_ENGINE_DIED}
+
+
+def test_every_code_that_is_explained_can_come() -> None:
+    """Each error that is nobody's parent is made somewhere."""
+    _, code = tree()
+    parents = {parent for kind in all_errors().values() for parent in kind.__mro__[1:]}
+    for name, kind in all_errors().items():
+        if kind not in parents and kind.code in http_codes():
+            made = re.findall(rf"(?<!class )\b{name}\b\(", code)
+            assert made, f"{name} is never raised: no client can get {kind.code}"

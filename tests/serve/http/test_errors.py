@@ -69,7 +69,6 @@ STATUSES = {
     # verbs on adapters
     "LifecycleError": 502,
     "AdapterMissingError": 404,
-    "AdapterBusyError": 409,
     "ProbeFailedError": 422,
     "ProbeRefusedError": 422,
     "UnloadFailedError": 502,
