@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Sequence
 
-from benchmarks.closed_loop.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError
 
 _SHOWN_LINES = 5
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bases.process_lock import only_process
-from benchmarks.closed_loop.errors import ToolInstallError
+from benchmarks.errors import ToolInstallError
 from benchmarks.tool_command import output_of
 from scripts.torch_build import choose_torch
 

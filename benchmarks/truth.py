@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.agreement.known_server import known_server
-from benchmarks.closed_loop.entry import run_app
-from benchmarks.closed_loop.server import running
+from benchmarks.entry import run_app
 from benchmarks.load.bench import prepare
 from benchmarks.load.comparison import METRICS, figure_of
 from benchmarks.load.run import GENERATOR, RunResult
 from benchmarks.load.settings import load_bench_settings
+from benchmarks.server import running
 from serve.build import RUNNING_AHEAD
 
 TOLERANCE = 0.02

@@ -19,14 +19,14 @@ from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.processes import Look, look
 from benchmarks.adapter_churn.report import Outcome, markdown
 from benchmarks.adapter_churn.verbs import Churn, Paced
-from benchmarks.closed_loop.entry import run_app
-from benchmarks.closed_loop.server import Server
+from benchmarks.entry import run_app
 from benchmarks.load.own_gateway import own_gateway
 from benchmarks.load.verbs import Admin
+from benchmarks.server import Server
 from benchmarks.steady.client import Order
 from benchmarks.steady.load import START_SECONDS, Load
-from benchmarks.steady.versions import ATTENTION
 from benchmarks.surroundings import CHECKOUT, read_surroundings
+from benchmarks.versions import ATTENTION
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -20,12 +20,12 @@ from benchmarks.agreement.guidellm import GUIDELLM
 from benchmarks.agreement.known_server import known_server
 from benchmarks.agreement.report import markdown
 from benchmarks.agreement.workload import Workload
-from benchmarks.closed_loop.entry import run_app
-from benchmarks.closed_loop.errors import PlanError
-from benchmarks.closed_loop.server import running
+from benchmarks.entry import run_app
+from benchmarks.errors import PlanError
+from benchmarks.gateway import find_base, gateway_spec
 from benchmarks.load.arrivals import Arrivals, parse_arrivals
 from benchmarks.load.target import read_target
-from benchmarks.steady.gateway import find_base, gateway_spec
+from benchmarks.server import running
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 from benchmarks.tool_environment import tool_environment
 

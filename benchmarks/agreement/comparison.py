@@ -10,10 +10,10 @@ from typing import Any
 
 from benchmarks.agreement.tool import Tool
 from benchmarks.agreement.workload import Reading, Workload
-from benchmarks.closed_loop.plan import rotated
 from benchmarks.load.bench import prepare
 from benchmarks.load.settings import load_bench_settings
 from benchmarks.statistics import Spread, paired_ratios, spread
+from benchmarks.turns import rotated
 
 ALLOWED = 0.10  # share by which medians may differ
 METRICS = ("ttft_seconds", "tpot_seconds")

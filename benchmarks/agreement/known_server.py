@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.closed_loop.server import ServerSpec
+from benchmarks.server import ServerSpec
 
 
 def known_server(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psutil
 
 from benchmarks.closed_loop.block import Cost
-from benchmarks.closed_loop.server import Server
+from benchmarks.server import Server
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.closed_loop.block import Block
+from benchmarks.load.disturbance import MAX_NOISY_BLOCKS, MOST_SHARE
 from benchmarks.statistics import (
     Spread,
     paired_differences,
@@ -13,11 +14,6 @@ from benchmarks.statistics import (
     percentile,
     spread,
 )
-
-# More of the machine than this taken by others, and a block says little.
-NOISY_SHARE = 0.05
-# With more noisy blocks than this among those compared, nothing is said about targets.
-MAX_NOISY_BLOCKS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +84,7 @@ def compare(ours: Sequence[Block], theirs: Sequence[Block]) -> Comparison:
 
 def is_noisy(block: Block) -> bool:
     """True when something else used the machine during the block."""
-    return block.cost.foreign_cpu_share > NOISY_SHARE
+    return block.cost.foreign_cpu_share > MOST_SHARE
 
 
 def group(blocks: Sequence[Block]) -> Mapping[tuple[str, int], list[Block]]:

@@ -15,12 +15,13 @@ from typing import IO, Any
 from benchmarks.closed_loop.block import Block, Cost, measure_block
 from benchmarks.closed_loop.client import BlockOrder, BlockOutcome
 from benchmarks.closed_loop.clock import Clock
-from benchmarks.closed_loop.errors import ClientFailedError, NoAnswerError
 from benchmarks.closed_loop.part import Contender, Part
-from benchmarks.closed_loop.plan import Plan, rotated
+from benchmarks.closed_loop.plan import Plan
 from benchmarks.closed_loop.prompts import make_prompts
-from benchmarks.closed_loop.server import Server, running
+from benchmarks.errors import ClientFailedError, NoAnswerError
+from benchmarks.server import Server, running
 from benchmarks.surroundings import CHECKOUT
+from benchmarks.turns import rotated
 
 CLIENT_MODULE = "benchmarks.closed_loop.client"
 _CLIENT_GRACE_SECONDS = 120.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.closed_loop.dialect import Dialect
-from benchmarks.closed_loop.server import ServerSpec
+from benchmarks.server import ServerSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from benchmarks.closed_loop.errors import PlanError
-
-T = TypeVar("T")
+from benchmarks.errors import PlanError
 
 # Below three requests a worker, the span in which every worker has a request under way gets too short.
 MIN_REQUESTS_PER_WORKER = 3
@@ -58,9 +54,3 @@ class Plan:
             problems.append(f"{self.max_tokens} tokens per answer; a time per token needs at least 2")
         if problems:
             raise PlanError("nothing can be measured like this: " + "; ".join(problems))
-
-
-def rotated(items: Sequence[T], by: int) -> list[T]:
-    """The items in turn order, another one first in each round, so that drift meets all alike."""
-    start = by % len(items) if items else 0
-    return [*items[start:], *items[:start]]

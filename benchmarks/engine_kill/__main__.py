@@ -13,10 +13,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.closed_loop.entry import run_app
 from benchmarks.engine_kill.plan import Plan
 from benchmarks.engine_kill.report import markdown, verdicts
 from benchmarks.engine_kill.trial import Trial, run_trial
+from benchmarks.entry import run_app
 from benchmarks.load.own_gateway import own_gateway
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 

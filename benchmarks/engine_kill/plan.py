@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.closed_loop.errors import PlanError
+from benchmarks.errors import PlanError
 
 
 @dataclass(frozen=True, slots=True)

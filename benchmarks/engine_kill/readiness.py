@@ -8,7 +8,7 @@ from types import TracebackType
 
 import httpx
 
-from benchmarks.closed_loop.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError
 
 POLL_SECONDS = 0.02
 _TIMEOUT_SECONDS = 30.0

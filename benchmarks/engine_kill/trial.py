@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.closed_loop.errors import BenchmarkError
-from benchmarks.closed_loop.server import Server
 from benchmarks.engine_kill.outcome import Outcome, outcome_of
 from benchmarks.engine_kill.plan import Plan
 from benchmarks.engine_kill.readiness import Readiness
+from benchmarks.errors import BenchmarkError
+from benchmarks.server import Server
 from benchmarks.steady.client import Order
 from benchmarks.steady.load import START_SECONDS, Load
 

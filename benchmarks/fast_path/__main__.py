@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.closed_loop.entry import run_app
-from benchmarks.closed_loop.errors import PlanError
+from benchmarks.entry import run_app
+from benchmarks.errors import PlanError
 from benchmarks.fast_path.comparison import Outcome, compare, tie_bound
 from benchmarks.fast_path.errors import ReferenceFileError
 from benchmarks.fast_path.judge import Judge
@@ -22,8 +22,8 @@ from benchmarks.fast_path.questions import Question, make_questions
 from benchmarks.fast_path.reference import ReferenceFile
 from benchmarks.fast_path.report import Row, report
 from benchmarks.fast_path.trial import OFF_PATCHES, ON_PATCHES, Trial, ask, identify, make_adapters
+from benchmarks.gateway import find_base
 from benchmarks.load.own_gateway import parse_ranks
-from benchmarks.steady.gateway import find_base
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 from benchmarks.training_throughput.data import read_conversations
 

@@ -20,9 +20,9 @@ from benchmarks.fast_path.errors import AnswerLostError
 from benchmarks.fast_path.questions import Question
 from benchmarks.fast_path.reference import Answered, Identity
 from benchmarks.fidelity.answers import Gateway
+from benchmarks.gateway import ServedBase
 from benchmarks.load.own_gateway import own_gateway
-from benchmarks.steady.gateway import ServedBase
-from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
+from benchmarks.versions import ALL_LINEAR, VersionMaker
 from serve.settings import load_settings
 
 # With these alone vLLM's own operators compute, as far as they keep base and adapters apart at all.

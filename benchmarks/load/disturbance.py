@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from benchmarks.steady.machine import MachineTime
+from benchmarks.machine_time import MachineTime
 
 MOST_SHARE = 0.05  # of the machine; beyond it figures are read with care
+MAX_NOISY_BLOCKS = 0.2  # with more of those compared beyond that, nothing is said about targets
 
 
 def read_use(url: str) -> MachineTime | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bases.errors import BaseNotFoundError
-from benchmarks.closed_loop.sigterm import ending_on_sigterm
+from benchmarks.gateway import find_base
 from benchmarks.load.bench import Bench
 from benchmarks.load.churn import Changes, parse_churn, plan_churn
 from benchmarks.load.errors import LoadOptionError
@@ -19,8 +19,8 @@ from benchmarks.load.own_gateway import parse_ranks
 from benchmarks.load.run import Beside
 from benchmarks.load.settings import BenchSettings
 from benchmarks.load.target import Target
-from benchmarks.steady.gateway import find_base
-from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
+from benchmarks.sigterm import ending_on_sigterm
+from benchmarks.versions import ALL_LINEAR, VersionMaker
 from serve.client import GatewayClient
 from serve.settings import load_settings
 

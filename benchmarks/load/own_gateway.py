@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from benchmarks.closed_loop.server import Server, running
-from benchmarks.closed_loop.sigterm import ending_on_sigterm
+from benchmarks.gateway import ServedBase, find_base, gateway_spec
 from benchmarks.load.errors import LoadOptionError
-from benchmarks.steady.gateway import ServedBase, find_base, gateway_spec
-from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
+from benchmarks.server import Server, running
+from benchmarks.sigterm import ending_on_sigterm
+from benchmarks.versions import ALL_LINEAR, VersionMaker
 from serve.client import GatewayClient
 from serve.settings import ServeSettings
 

@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.closed_loop.prompts import WORDS
 from benchmarks.load.errors import LoadOptionError
+from benchmarks.load.words import WORDS
 
 _TEXT_FIELDS = ("prompt", "text", "question", "instruction", "input")
 

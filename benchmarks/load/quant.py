@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from benchmarks.closed_loop.plan import rotated
 from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import Bench, prepare
 from benchmarks.load.quant_bases import QuantBase
@@ -16,6 +15,7 @@ from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns, duration_line
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import BenchSettings
 from benchmarks.quantisation.figures import MemoryFigures
+from benchmarks.turns import rotated
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from bases.lineage import BaseStep, read_lineage
 from bases.weights import weight_files
+from benchmarks.gateway import ServedBase, find_base
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.quantisation.served import server_bytes
-from benchmarks.steady.gateway import ServedBase, find_base
 from quantize.quality.figures import QualityFigures
 from serve.settings import ServeSettings
 

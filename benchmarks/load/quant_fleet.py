@@ -11,7 +11,7 @@ from pathlib import Path
 from adapters.check import check_adapter
 from adapters.published import FoundAdapter, find_adapter
 from bases.processor import available_memory_bytes
-from benchmarks.closed_loop.server import Server, ServerSpec, running
+from benchmarks.gateway import gateway_spec
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.own_gateway import slot_rank
 from benchmarks.load.quant_bases import AUTO, QuantBase
@@ -19,7 +19,7 @@ from benchmarks.quantisation.figures import MemoryFigures
 from benchmarks.quantisation.memory import plugin_folder, read_memory
 from benchmarks.quantisation.memory_plugin import MEMORY_VARIABLE
 from benchmarks.quantisation.served import groups_that_fit
-from benchmarks.steady.gateway import gateway_spec
+from benchmarks.server import Server, ServerSpec, running
 from serve.client import GatewayClient, GatewayRefusedError
 
 Say = Callable[[str], None]

@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.closed_loop.plan import rotated
 from benchmarks.load.arrivals import Arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.comparison import METRICS, figure_of
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import BenchSettings
 from benchmarks.statistics import Spread, paired_ratios, spread
+from benchmarks.turns import rotated
 
 _START_SECONDS = 4.0  # of the client's process, before each run
 

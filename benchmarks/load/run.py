@@ -31,7 +31,7 @@ from benchmarks.load.stages import stage_split
 from benchmarks.load.target import Target
 from benchmarks.load.validity import Finding, findings
 from benchmarks.load.verbs import Verb
-from benchmarks.steady.machine import MachineTime
+from benchmarks.machine_time import MachineTime
 from benchmarks.surroundings import CHECKOUT
 
 GENERATOR = "benchmarks.load.generator"

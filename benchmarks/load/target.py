@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.closed_loop.prompts import WORDS
 from benchmarks.load.errors import TargetError
 from benchmarks.load.wire import PATHS, Dialect, read_payload, request_body
+from benchmarks.load.words import WORDS
 
 _DEFAULT_CONTEXT_TOKENS = 4096
 _PROBE_WORDS = 16

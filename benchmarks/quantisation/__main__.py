@@ -13,8 +13,8 @@ from rich.console import Console
 
 from bases.processor import NATIVE_BF16_FLAGS, read_cpuinfo
 from bases.settings import BasesSettings
-from benchmarks.closed_loop.entry import run_app
-from benchmarks.closed_loop.errors import PlanError
+from benchmarks.entry import run_app
+from benchmarks.errors import PlanError
 from benchmarks.quantisation.plan import PARTS, ReportPlan, quick
 from benchmarks.surroundings import CHECKOUT
 

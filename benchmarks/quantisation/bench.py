@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.closed_loop.server import Server
 from benchmarks.quantisation.figures import (
     CapitalAnswer,
     EqualityFigures,
@@ -22,6 +21,7 @@ from benchmarks.quantisation.plan import ReportPlan
 from benchmarks.quantisation.record import Record
 from benchmarks.quantisation.served import Served
 from benchmarks.quantisation.task import Task, ask_task, read_task
+from benchmarks.server import Server
 from benchmarks.surroundings import read_surroundings
 
 MACHINES = "machines"

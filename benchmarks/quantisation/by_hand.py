@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.closed_loop.errors import PlanError
+from benchmarks.errors import PlanError
 
 BEGIN = "<!-- by hand: this part stays when the report is made anew -->"
 END = "<!-- end of what was written by hand -->"

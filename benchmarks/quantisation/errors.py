@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from benchmarks.closed_loop.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError
 
 
 class MadeBaseError(BenchmarkError):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.closed_loop.errors import ServerStartError
-from benchmarks.closed_loop.server import Server, running
+from benchmarks.errors import ServerStartError
 from benchmarks.quantisation.figures import CapitalAnswer, SubjectName
 from benchmarks.quantisation.plan import ReportPlan
 from benchmarks.quantisation.served import Served, memory_file, spec_of
+from benchmarks.server import Server, running
 
 Say = Callable[[str], None]
 

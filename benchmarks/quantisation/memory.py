@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.closed_loop.server import Server
 from benchmarks.quantisation.figures import MemoryFigures
+from benchmarks.server import Server
 
 _ENTRY_POINTS = """[vllm.general_plugins]
 hotswap_bench_memory = benchmarks.quantisation.memory_plugin:register

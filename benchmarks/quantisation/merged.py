@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bases.processor import available_memory_bytes
-from benchmarks.closed_loop.server import Server
 from benchmarks.quantisation.bench import Bench, item_name, rank_for
 from benchmarks.quantisation.figures import Made
 from benchmarks.quantisation.memory import read_memory
 from benchmarks.quantisation.served import Served, groups_that_fit, memory_file, servers_of
 from benchmarks.quantisation.speed import measure_apart, measure_together
+from benchmarks.server import Server
 
 
 def measure_merged(bench: Bench, made: Made) -> None:

@@ -6,11 +6,11 @@ import gc
 
 from bases.processor import available_memory_bytes
 from bases.resolve import resolve_base
-from benchmarks.closed_loop.server import Server
 from benchmarks.quantisation.bench import Bench, adapter_folder, item_name, rank_for
 from benchmarks.quantisation.equality import BaseReference
 from benchmarks.quantisation.figures import Made, MadeAdapter
 from benchmarks.quantisation.served import Served, groups_that_fit, servers_of
+from benchmarks.server import Server
 from serve.client import GatewayClient
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.closed_loop.errors import PlanError
 from benchmarks.closed_loop.plan import Plan as LoadPlan
+from benchmarks.errors import PlanError
 
 PARTS = ("make", "quality", "memory", "task", "equality", "speed", "report")
 DTYPES = ("float32", "bfloat16")

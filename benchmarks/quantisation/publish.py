@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks.closed_loop.errors import PlanError
+from benchmarks.errors import PlanError
 from benchmarks.quantisation.by_hand import with_kept_parts
 from benchmarks.quantisation.markdown import markdown
 from benchmarks.quantisation.page import render_page

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from benchmarks.closed_loop.server import ServerSpec
 from benchmarks.quantisation.figures import MadeForm
 from benchmarks.quantisation.memory import plugin_folder
 from benchmarks.quantisation.memory_plugin import MEMORY_VARIABLE
 from benchmarks.quantisation.plan import ReportPlan
+from benchmarks.server import ServerSpec
 
 _OWN_PREFIXES = ("VLLM_", "HOTSWAP_", "OMP_", "KMP_")
 # What a server takes besides its weights: Python, torch and vLLM in two processes.

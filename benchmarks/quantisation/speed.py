@@ -11,11 +11,11 @@ from benchmarks.closed_loop.block import Block
 from benchmarks.closed_loop.comparison import Cell, cell, compare, group, is_noisy
 from benchmarks.closed_loop.measurement import Measurement, Progress
 from benchmarks.closed_loop.part import Contender, Part
-from benchmarks.closed_loop.server import Server
 from benchmarks.quantisation.figures import Measured, SpeedCell, SpeedFigures
 from benchmarks.quantisation.fleet import Say
 from benchmarks.quantisation.plan import ReportPlan
 from benchmarks.quantisation.served import Served, spec_of
+from benchmarks.server import Server
 from benchmarks.statistics import Spread, paired_ratios, spread
 
 

@@ -17,7 +17,7 @@ from adapters.evaluation.judging import judging_of
 from adapters.evaluation.labels import LabelRule
 from adapters.evaluation.plan import EvaluationPlan
 from adapters.evaluation.question import Question, question_of
-from benchmarks.closed_loop.errors import PlanError
+from benchmarks.errors import PlanError
 from benchmarks.quantisation.figures import Measured, SubjectName, TaskFigures
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from benchmarks.closed_loop.errors import ClientFailedError
+from benchmarks.errors import ClientFailedError
 from benchmarks.steady.client import Order
 from benchmarks.steady.record import Record, read_records
 from benchmarks.surroundings import CHECKOUT

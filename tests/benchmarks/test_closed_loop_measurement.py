@@ -12,11 +12,11 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.closed_loop.client import BlockOrder
-from benchmarks.closed_loop.errors import NoAnswerError, ServerStartError
 from benchmarks.closed_loop.measurement import Measurement, Progress, run_client
 from benchmarks.closed_loop.part import Contender, Part
 from benchmarks.closed_loop.plan import Plan
-from benchmarks.closed_loop.server import Server, ServerSpec, running
+from benchmarks.errors import NoAnswerError, ServerStartError
+from benchmarks.server import Server, ServerSpec, running
 
 GENERATE = Contender("gateway-generate", "the gateway's own dialect", "gateway", "generate")
 COMPLETIONS = Contender("gateway-completions", "OpenAI's", "gateway", "completions")

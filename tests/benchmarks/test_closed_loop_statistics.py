@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.closed_loop.errors import PlanError
-from benchmarks.closed_loop.plan import Plan, rotated
+from benchmarks.closed_loop.plan import Plan
 from benchmarks.closed_loop.prompts import make_prompts
+from benchmarks.errors import PlanError
 from benchmarks.statistics import paired_differences, paired_ratios, percentile, spread
+from benchmarks.turns import rotated
 
 FLOATS = st.floats(-1e6, 1e6)
 

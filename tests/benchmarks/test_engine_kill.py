@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from benchmarks.closed_loop.errors import BenchmarkError, PlanError
 from benchmarks.engine_kill.outcome import outcome_of
 from benchmarks.engine_kill.plan import Plan
 from benchmarks.engine_kill.readiness import Readiness
 from benchmarks.engine_kill.report import markdown, verdicts
 from benchmarks.engine_kill.trial import Trial
+from benchmarks.errors import BenchmarkError, PlanError
 from benchmarks.steady.record import Record
 from benchmarks.surroundings import Surroundings
 from tests.serve.conftest import (  # noqa: F401 - fixtures

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks.closed_loop.errors import BenchmarkError, ToolInstallError
+from benchmarks.errors import BenchmarkError, ToolInstallError
 from benchmarks.load.errors import PeerUnavailableError
 from benchmarks.tool_command import output_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tool_environment as environment
-from benchmarks.closed_loop.errors import ToolInstallError
+from benchmarks.errors import ToolInstallError
 
 
 def test_it_is_installed_once_after_the_cpu_build_of_torch(

@@ -64,7 +64,6 @@ def quant(
     from pathlib import Path
 
     from bases.settings import BasesSettings
-    from benchmarks.closed_loop.sigterm import ending_on_sigterm
     from benchmarks.load.arrivals import MAX_WORKERS
     from benchmarks.load.bench import check_options
     from benchmarks.load.numbers_text import whole_numbers
@@ -72,6 +71,7 @@ def quant(
     from benchmarks.load.quant_bases import find_bases, parse_bases
     from benchmarks.load.quant_fleet import Fleet, find_adapters
     from benchmarks.load.rates import check_attainment
+    from benchmarks.sigterm import ending_on_sigterm
     from serve.engine.vllm.machine import read_machine
 
     settings = load_bench_settings(**given)

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.closed_loop.errors import BenchmarkError
-from benchmarks.closed_loop.server import Server, free_port, running
-from benchmarks.closed_loop.sigterm import ending_on_sigterm
+from benchmarks.errors import BenchmarkError
 from benchmarks.load.arrivals import Arrivals
 from benchmarks.load.bench import Bench, prepare
 from benchmarks.load.errors import NothingMeasuredError
@@ -24,6 +22,8 @@ from benchmarks.load.peers.waves import Wave, take_waves
 from benchmarks.load.rounds import Arm, Turn, take_turns
 from benchmarks.load.settings import BenchSettings
 from benchmarks.load.wire import PATHS, Dialect
+from benchmarks.server import Server, free_port, running
+from benchmarks.sigterm import ending_on_sigterm
 from serve.client import GatewayClient
 
 _READY_SECONDS = 900.0

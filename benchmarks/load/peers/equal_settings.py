@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.steady.gateway import ServedBase
+from benchmarks.gateway import ServedBase
 
 _GPU_SHARE = 0.84  # of its memory, for all vLLM servers that are up at once
 

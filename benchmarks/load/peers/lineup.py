@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.closed_loop.server import ServerSpec
+from benchmarks.gateway import ServedBase, find_base, gateway_spec
 from benchmarks.load.errors import LoadOptionError, PeerUnavailableError
 from benchmarks.load.peers.equal_settings import EqualSettings, equal_settings
 from benchmarks.load.peers.llama_server import find_gguf, find_program, gguf_of, llama_peer
@@ -15,8 +15,8 @@ from benchmarks.load.peers.tutorial import tutorial_peer
 from benchmarks.load.peers.vllm_server import vllm_peer
 from benchmarks.load.quant_bases import AUTO, parse_base
 from benchmarks.load.wire import Dialect
-from benchmarks.steady.gateway import ServedBase, find_base, gateway_spec
-from benchmarks.steady.versions import ALL_LINEAR, VersionMaker
+from benchmarks.server import ServerSpec
+from benchmarks.versions import ALL_LINEAR, VersionMaker
 
 ADAPTER_RANK = 8
 

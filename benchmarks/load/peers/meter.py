@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from benchmarks.closed_loop.server import Server
 from benchmarks.load.run import RunResult
+from benchmarks.server import Server
 
 HTTP_CPU = "http_cpu_ms_per_token"  # in a run's figures
 

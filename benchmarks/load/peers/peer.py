@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.closed_loop.server import ServerSpec
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.wire import Dialect
+from benchmarks.server import ServerSpec
 
 GATEWAY = "gateway"
 LLAMA = "llamacpp"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from benchmarks.closed_loop.server import Server
+from benchmarks.server import Server
 
 LOOK_SECONDS = 0.5
 MOST_SHARE = 0.2  # of one core, by all processes of a server: an engine that waits uses a few hundredths

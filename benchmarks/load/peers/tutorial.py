@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.closed_loop.server import ServerSpec
 from benchmarks.load.peers.peer import KINDS, Peer
+from benchmarks.server import ServerSpec
 
 MODULE = "benchmarks.load.peers.tutorial_service"
 NOTE = (

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.closed_loop.server import ServerSpec
 from benchmarks.load.peers.equal_settings import EqualSettings
 from benchmarks.load.peers.peer import KINDS, Peer
 from benchmarks.load.wire import Dialect
+from benchmarks.server import ServerSpec
 
 MODULE = "vllm.entrypoints.openai.api_server"
 # Whatever of these is set was set for our gateway, or for a measurement of it.

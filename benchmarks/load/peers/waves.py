@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from scipy import stats  # type: ignore[import-untyped]
 
-from benchmarks.closed_loop.plan import rotated
 from benchmarks.load.arrivals import Arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.errors import NothingMeasuredError
 from benchmarks.load.peers.confidence import SHARE, Interval
 from benchmarks.load.schedule import Arrival
 from benchmarks.load.wire import PATHS, read_event, request_body
+from benchmarks.turns import rotated
 
 if TYPE_CHECKING:
     import aiohttp

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.closed_loop.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError
 from benchmarks.load.suite.budget import Budget
 from benchmarks.load.suite.parts import Part, capacity_of
 from benchmarks.load.suite.stage import Measured, Stage

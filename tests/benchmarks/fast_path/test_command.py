@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from benchmarks.closed_loop.errors import PlanError
+from benchmarks.errors import PlanError
 from benchmarks.fast_path import __main__
 from benchmarks.fast_path.errors import AnswerLostError, ReferenceFileError, StaleReferenceError
 from benchmarks.fast_path.questions import Question

@@ -10,7 +10,7 @@ from benchmarks.fast_path import trial
 from benchmarks.fast_path.errors import AnswerLostError
 from benchmarks.fast_path.questions import make_questions
 from benchmarks.fast_path.trial import CANDIDATES, Trial, as_answered, ask, identify, make_adapters
-from benchmarks.steady.gateway import find_base
+from benchmarks.gateway import find_base
 
 QUESTIONS = make_questions(["a few words of a question"], 5, 2)
 SMALL = Trial("scripted", "float32", adapters=2, ranks=(4, 8), num_tokens=3, concurrency=4)

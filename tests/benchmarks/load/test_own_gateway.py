@@ -8,9 +8,9 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks.gateway import find_base, gateway_spec
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.own_gateway import own_gateway, parse_ranks
-from benchmarks.steady.gateway import find_base, gateway_spec
 from serve.client import GatewayClient
 
 

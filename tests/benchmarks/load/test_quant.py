@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from adapters.tiny import make_tiny_adapter
-from benchmarks.closed_loop.errors import ServerStartError
+from benchmarks.errors import ServerStartError
+from benchmarks.gateway import ServedBase
 from benchmarks.load.commands.app import bench_app
 from benchmarks.load.prompt_source import PromptSource
 from benchmarks.load.quant import QuantPlan, measure_bases
@@ -24,7 +25,6 @@ from benchmarks.load.quant_fleet import Fleet
 from benchmarks.load.quant_tables import base_tables
 from benchmarks.load.settings import BenchSettings, load_bench_settings
 from benchmarks.quantisation.figures import MemoryFigures
-from benchmarks.steady.gateway import ServedBase
 from serve.engine.scripted import SCRIPTED_TARGET
 
 BASES = "scripted:float32,scripted:bfloat16"

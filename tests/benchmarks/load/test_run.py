@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.agreement.known_server import known_server
-from benchmarks.closed_loop.server import Server, running
 from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import prepare
 from benchmarks.load.commands.app import bench_app
@@ -20,6 +19,7 @@ from benchmarks.load.figures import DEFINITIONS
 from benchmarks.load.record import Record
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import load_bench_settings
+from benchmarks.server import Server, running
 from benchmarks.truth import run_stalled
 
 TTFT_SECONDS, TPOT_SECONDS, TOKENS = 0.4, 0.1, 9

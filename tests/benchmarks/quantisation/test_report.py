@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.closed_loop.errors import PlanError
+from benchmarks.errors import PlanError
 from benchmarks.quantisation.by_hand import BEGIN, END
 from benchmarks.quantisation.figures import SCHEMA
 from benchmarks.quantisation.machine_tables import speed_table, tutorial_table

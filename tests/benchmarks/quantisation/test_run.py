@@ -18,8 +18,7 @@ from bases.lineage import BaseStep, Lineage, ParentBase, write_lineage
 from bases.passport import Passport, read_passport
 from bases.resolve import resolve_base
 from bases.tiny import make_tiny_base
-from benchmarks.closed_loop.errors import PlanError
-from benchmarks.closed_loop.server import ServerSpec
+from benchmarks.errors import PlanError
 from benchmarks.quantisation import commands, fleet, made
 from benchmarks.quantisation.__main__ import app
 from benchmarks.quantisation.errors import MadeBaseError, RecordError
@@ -28,6 +27,7 @@ from benchmarks.quantisation.plan import ReportPlan
 from benchmarks.quantisation.run import run_report
 from benchmarks.quantisation.served import Served
 from benchmarks.quantisation.task import kept_share, read_task
+from benchmarks.server import ServerSpec
 from tests.benchmarks.quantisation.example_report import W4, task
 
 NOTES = Path(__file__).parents[3] / "examples" / "risk" / "test.jsonl"

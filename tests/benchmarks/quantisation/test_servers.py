@@ -13,8 +13,7 @@ import psutil
 import pytest
 import typer
 
-from benchmarks.closed_loop.errors import ServerStartError
-from benchmarks.closed_loop.server import ServerSpec, running
+from benchmarks.errors import ServerStartError
 from benchmarks.quantisation import fleet
 from benchmarks.quantisation.bench import rank_for
 from benchmarks.quantisation.figures import MadeAdapter
@@ -24,6 +23,7 @@ from benchmarks.quantisation.memory_plugin import MEMORY_VARIABLE, anonymous_byt
 from benchmarks.quantisation.plan import ReportPlan
 from benchmarks.quantisation.served import Served, groups_that_fit, memory_file, servers_of, spec_of
 from benchmarks.quantisation.speed import measure_together
+from benchmarks.server import ServerSpec, running
 from serve.settings import load_settings
 from tests.benchmarks.quantisation.example_report import INT8, W4, form
 
@@ -181,8 +181,8 @@ def test_a_server_that_dies_of_its_first_request_is_named(tmp_path):
 def test_a_measurement_that_is_told_to_end_takes_its_servers_with_it(tmp_path):
     program = (
         "import os, sys, time; from pathlib import Path\n"
-        "from benchmarks.closed_loop.server import ServerSpec, running\n"
-        "from benchmarks.closed_loop.sigterm import end_on_sigterm\n"
+        "from benchmarks.server import ServerSpec, running\n"
+        "from benchmarks.sigterm import end_on_sigterm\n"
         "end_on_sigterm()\n"
         "command = [sys.executable, '-c', sys.argv[1], '{port}']\n"
         "spec = ServerSpec('w4', 'w4', 'm', '/readyz', command, dict(os.environ))\n"

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import pytest
 
-from benchmarks.closed_loop.server import ServerSpec
 from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.figures import Window
@@ -16,6 +15,7 @@ from benchmarks.load.peers.findings import adapter_lines, cpu_lines, gateway_lin
 from benchmarks.load.peers.peer import GATEWAY, Peer
 from benchmarks.load.rounds import Arm, Turn
 from benchmarks.load.run import RunResult
+from benchmarks.server import ServerSpec
 
 NO_BENCH = cast(Bench, None)  # nothing is run
 

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 
 from bases.errors import HotswapError
-from benchmarks.closed_loop.errors import PlanError
-from benchmarks.closed_loop.sigterm import end_on_sigterm
+from benchmarks.errors import PlanError
+from benchmarks.sigterm import end_on_sigterm
 
 
 def run_app(app: typer.Typer, name: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks.closed_loop.errors import ServerStartError
+from benchmarks.errors import ServerStartError
 from benchmarks.surroundings import CHECKOUT
 
 _POLL_SECONDS = 0.5

@@ -11,7 +11,7 @@ from pathlib import Path
 from bases.architecture import read_architecture
 from bases.resolve import resolve_base
 from bases.tiny import make_tiny_base
-from benchmarks.closed_loop.server import ServerSpec
+from benchmarks.server import ServerSpec
 
 
 @dataclass(frozen=True, slots=True)
