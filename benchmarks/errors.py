@@ -25,18 +25,6 @@ class ServerStartError(BenchmarkError):
     code: ClassVar[str] = "benchmark_server_start"
 
 
-class NoAnswerError(BenchmarkError):
-    """Not one request of a block was answered, so that there is nothing to compare."""
-
-    code: ClassVar[str] = "benchmark_no_answer"
-
-
-class ClientFailedError(BenchmarkError):
-    """The load client ended without a result."""
-
-    code: ClassVar[str] = "benchmark_client_failed"
-
-
 class ToolInstallError(BenchmarkError):
     """An outside tool could not be installed."""
 

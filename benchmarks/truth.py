@@ -25,7 +25,8 @@ from benchmarks.agreement.known_server import known_server
 from benchmarks.entry import run_app
 from benchmarks.load.bench import prepare
 from benchmarks.load.comparison import METRICS, figure_of
-from benchmarks.load.run import GENERATOR, RunResult
+from benchmarks.load.run import RunResult
+from benchmarks.load.sending import GENERATOR
 from benchmarks.load.settings import load_bench_settings
 from benchmarks.server import running
 from serve.build import RUNNING_AHEAD

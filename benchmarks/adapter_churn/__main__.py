@@ -15,18 +15,22 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.adapter_churn.company import Company
 from benchmarks.adapter_churn.plan import Plan
-from benchmarks.adapter_churn.processes import Look, look
 from benchmarks.adapter_churn.report import Outcome, markdown
-from benchmarks.adapter_churn.verbs import Churn, Paced
 from benchmarks.entry import run_app
 from benchmarks.load.own_gateway import own_gateway
+from benchmarks.load.prompt_source import PromptSource
+from benchmarks.load.record import write_records
+from benchmarks.load.schedule import in_turn
+from benchmarks.load.sending import RunPlan, send
+from benchmarks.load.target import read_target
 from benchmarks.load.verbs import Admin
 from benchmarks.server import Server
-from benchmarks.steady.client import Order
-from benchmarks.steady.load import START_SECONDS, Load
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 from benchmarks.versions import ATTENTION
+
+_TELL_SECONDS = 60.0
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -126,46 +130,37 @@ def measure(
 def _run(
     server: Server, plan: Plan, spares: list[str], folder: Path, registering: Admin, console: Console
 ) -> Outcome:
-    start_at = time.monotonic() + START_SECONDS
-    order = Order(
-        url=server.url,
-        lanes=plan.lanes,
-        start_at_seconds=start_at,
-        seconds=60.0 * plan.minutes,
-        prompt_words=plan.prompt_words,
-        max_tokens=plan.max_tokens,
-        seed=str(plan.seed),
-        request_timeout_seconds=plan.request_timeout_seconds,
+    company = Company(server, plan, spares)
+    told = 0.0
+
+    def tell(now: dict[str, float]) -> None:
+        nonlocal told
+        if company.looks and now["seconds"] - told >= _TELL_SECONDS:
+            told = now["seconds"]
+            console.print(f"{told / 60:.0f} min: {company.told}")
+
+    sent = send(
+        read_target(server.url, "generate", adapters=()),
+        in_turn(
+            plan.asked,
+            workers=plan.concurrency,
+            prompt_tokens=plan.prompt_words,
+            max_tokens=plan.max_tokens,
+            seed=plan.seed,
+        ),
+        PromptSource(plan.seed),
+        RunPlan(
+            warmup_seconds=0.0,
+            seconds=60.0 * plan.minutes,
+            timeout_seconds=plan.request_timeout_seconds,
+            out_of_step=True,
+        ),
+        progress=tell,
+        beside=company.running,
     )
-    looks: list[Look] = []
-
-    def watch() -> None:
-        looks.append(look(load.now_seconds, server.process_ids()))
-
-    with (
-        Admin(server.url, start_at) as changing,
-        Admin(server.url, start_at) as listing,
-        Load(order, folder, "requests") as load,
-    ):
-        churn = Churn(changing, plan, spares)
-        with (
-            Paced(churn.act, plan.churn_seconds),
-            Paced(listing.list, plan.list_seconds),
-            Paced(watch, plan.sample_seconds),
-        ):
-            told = 0.0
-            while load.now_seconds < order.seconds:
-                time.sleep(min(1.0, max(0.0, order.seconds - load.now_seconds)))
-                load.check()
-                if looks and load.now_seconds - told >= 60.0:
-                    told = load.now_seconds
-                    now = looks[-1]
-                    console.print(
-                        f"{told / 60:.0f} min: gateway {now.gateway_mib:.0f} MiB, engine {now.engine_mib:.0f} MiB, "
-                        f"{len(changing.done)} verbs, {len(listing.done)} listings"
-                    )
-        records = load.wait()
-    return Outcome(registering.done, [*changing.done, *listing.done], looks, records)
+    records = [record for record in sent.records if sent.window.holds(record.sent_seconds)]
+    write_records(folder / "requests.jsonl", records)
+    return Outcome(registering.done, [*company.changes, *company.listings], company.looks, records)
 
 
 if __name__ == "__main__":

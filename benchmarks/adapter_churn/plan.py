@@ -37,11 +37,6 @@ class Plan:
         step = self.registered / self.active
         return [self.names[int(number * step)] for number in range(self.active)]
 
-    @property
-    def lanes(self) -> list[list[str | None]]:
-        """Each lane asks its share of the active adapters in turn."""
-        return [list(self.asked[lane :: self.concurrency]) for lane in range(self.concurrency)]
-
     def check(self) -> None:
         """Raise PlanError with everything that cannot be measured."""
         problems = []

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.processes import Growth, Look, growth
+from benchmarks.load.record import Record
 from benchmarks.load.verbs import Verb
 from benchmarks.statistics import percentile
-from benchmarks.steady.record import Record
 from benchmarks.surroundings import Surroundings
 
 LIST_TARGET_SECONDS = 0.050  # p99 of GET /admin/adapters
@@ -39,7 +39,7 @@ class Outcome:
     def errors(self) -> list[str]:
         """What failed, each with its number."""
         told = Counter(verb.error for verb in (*self.registration, *self.verbs) if verb.error is not None)
-        told.update(record.error for record in self.records if record.error is not None)
+        told.update(record.failure for record in self.records if record.failure is not None)
         return [f"{count} x {error}" for error, count in told.most_common()]
 
     @property
@@ -81,7 +81,7 @@ def markdown(
         surroundings.line() + ".",
         "",
         f"{engine}; {plan.registered} registered adapters of rank {plan.rank}, {plan.active} asked in turns by "
-        f"{plan.concurrency} lanes (closed loop, {plan.prompt_words} words, {plan.max_tokens} tokens), a verb "
+        f"{plan.concurrency} workers (closed loop, {plan.prompt_words} words, {plan.max_tokens} tokens), a verb "
         f"every {plan.churn_seconds:g} s for {plan.minutes:g} minutes.",
         "",
         f"{len(answered)} of {len(outcome.records)} requests answered, by {asked} adapters"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.steady.record import Record
+from benchmarks.load.record import Record
 
-REFUSED = "HTTP 503"
+REFUSED_STATUS = 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ def outcome_of(records: Sequence[Record], live: dict[str, str], *, struck_second
         for r in records
         if r.sent_seconds < struck_seconds and (r.done_seconds is None or r.done_seconds >= struck_seconds)
     ]
-    begun = [r for r in in_flight if r.first_seconds is not None and r.first_seconds < struck_seconds]
-    waiting = [r for r in in_flight if r.first_seconds is None or r.first_seconds >= struck_seconds]
+    begun = [r for r in in_flight if _begun(r, struck_seconds)]
+    waiting = [r for r in in_flight if not _begun(r, struck_seconds)]
     later = [r for r in records if r.sent_seconds >= struck_seconds]
-    refused = [r for r in later if r.error is not None and r.error.startswith(REFUSED)]
+    refused = [r for r in later if r.status == REFUSED_STATUS]
     return Outcome(
         in_flight=len(in_flight),
         begun=len(begun),
@@ -57,3 +57,7 @@ def outcome_of(records: Sequence[Record], live: dict[str, str], *, struck_second
         ),
         answered=sum(r.ok for r in records),
     )
+
+
+def _begun(record: Record, struck_seconds: float) -> bool:
+    return bool(record.event_seconds) and record.event_seconds[0] < struck_seconds

@@ -32,10 +32,9 @@ class Plan:
         return [f"adapter-{number}" for number in range(self.adapters)]
 
     @property
-    def lanes(self) -> list[list[str | None]]:
-        """Every lane asks all adapters and the base in turn, each beginning with another."""
-        who: list[str | None] = [*self.names, None]
-        return [who[n % len(who) :] + who[: n % len(who)] for n in range(self.concurrency)]
+    def asked(self) -> list[str | None]:
+        """All adapters and the base, which are asked in turn."""
+        return [*self.names, None]
 
     def check(self) -> None:
         """Raise PlanError with everything that cannot be measured."""

@@ -32,16 +32,21 @@ class Readiness:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
+        with self._news:
+            self._news.notify_all()
         self._thread.join()
 
     def wait(self, ready: bool, *, after_seconds: float, limit_seconds: float) -> tuple[float, str]:
-        """When it became so after `after_seconds`, and the reason it gave. Raises BenchmarkError."""
+        """When it became so after `after_seconds`, and the reason it gave.
+
+        Raises BenchmarkError when it does not within the limit, or before the `with` statement ends.
+        """
 
         def found() -> tuple[float, str] | None:
             return next((c[::2] for c in self._changes if c[0] >= after_seconds and c[1] is ready), None)
 
         with self._news:
-            self._news.wait_for(lambda: found() is not None, limit_seconds)
+            self._news.wait_for(lambda: found() is not None or self._over.is_set(), limit_seconds)
         change = found()
         if change is None:
             word = "ready" if ready else "not ready"

@@ -34,7 +34,7 @@ def markdown(
             "",
             surroundings.line() + ".",
             "",
-            f"Closed loop, streaming: {plan.concurrency} lanes over {plan.adapters} adapters of rank {plan.rank} "
+            f"Closed loop, streaming: {plan.concurrency} workers over {plan.adapters} adapters of rank {plan.rank} "
             f"and the base, prompts of {plan.prompt_words} words, answers of {plan.max_tokens} tokens, greedy. The "
             f"engine's process gets its signal after {plan.before_seconds:g} s. Ready again counts from the kill, "
             "or from SIGCONT.",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +12,14 @@ import psutil
 
 from benchmarks.engine_kill.outcome import Outcome, outcome_of
 from benchmarks.engine_kill.plan import Plan
-from benchmarks.engine_kill.readiness import Readiness
+from benchmarks.engine_kill.strike import Strike
 from benchmarks.errors import BenchmarkError
+from benchmarks.load.prompt_source import PromptSource
+from benchmarks.load.record import write_records
+from benchmarks.load.schedule import in_turn
+from benchmarks.load.sending import RunPlan, send
+from benchmarks.load.target import read_target
 from benchmarks.server import Server
-from benchmarks.steady.client import Order
-from benchmarks.steady.load import START_SECONDS, Load
 
 CORE_NAME = "EngineCore"
 CHECK_PROMPT = "The letter that came this morning says"
@@ -58,44 +59,43 @@ def engine_core(server: Server) -> psutil.Process:
 
 
 def run_trial(server: Server, plan: Plan, folder: Path, *, name: str, stop_seconds: float = 0.0) -> Trial:
-    """Kill the engine's process, or stop it for `stop_seconds`. Raises BenchmarkError, ClientFailedError."""
+    """Kill the engine's process, or stop it for `stop_seconds`. Raises BenchmarkError."""
     with httpx.Client(base_url=server.url, timeout=plan.request_timeout_seconds) as client:
         versions, answers, retried = _live(client), _ask(client, plan.names), _retried(client)
         core = engine_core(server)
-        order = Order(
-            url=server.url,
-            lanes=plan.lanes,
-            start_at_seconds=time.monotonic() + START_SECONDS,
-            seconds=plan.before_seconds + stop_seconds + plan.after_seconds,
-            prompt_words=plan.prompt_words,
-            max_tokens=plan.max_tokens,
-            seed=f"{plan.seed}/{name}",
-            request_timeout_seconds=plan.request_timeout_seconds,
-            refused_seconds=plan.refused_seconds,
+        strike = Strike(core, server.url, plan, stop_seconds)
+        sent = send(
+            read_target(server.url, "generate", adapters=()),
+            in_turn(
+                plan.asked,
+                workers=plan.concurrency,
+                prompt_tokens=plan.prompt_words,
+                max_tokens=plan.max_tokens,
+                seed=plan.seed,
+            ),
+            PromptSource(plan.seed, salt=f"/{name}"),
+            RunPlan(
+                warmup_seconds=0.0,
+                seconds=plan.before_seconds + stop_seconds + plan.after_seconds,
+                timeout_seconds=plan.request_timeout_seconds,
+                out_of_step=True,
+                refused_seconds=plan.refused_seconds,
+            ),
+            beside=strike.running,
         )
-        with Load(order, folder, f"requests-{name}") as load, Readiness(server.url) as readiness:
-            time.sleep(max(0.0, plan.before_seconds - load.now_seconds))
-            load.check()
-            struck = time.monotonic()
-            core.send_signal(signal.SIGSTOP if stop_seconds else signal.SIGKILL)
-            back = struck
-            if stop_seconds:
-                time.sleep(stop_seconds)
-                back = time.monotonic()
-                core.send_signal(signal.SIGCONT)
-            off, why = readiness.wait(False, after_seconds=struck, limit_seconds=plan.back_seconds)
-            ready, _ = readiness.wait(True, after_seconds=max(off, back), limit_seconds=plan.back_seconds)
-            records = load.wait()
+        records = [record for record in sent.records if sent.window.holds(record.sent_seconds)]
+        write_records(folder / f"requests-{name}.jsonl", records)
+        blow = strike.blow
         return Trial(
             what="SIGSTOP" if stop_seconds else "kill -9",
-            off_seconds=off - struck,
-            why=why,
-            ready_seconds=ready - back,
+            off_seconds=blow.off_seconds,
+            why=blow.why,
+            ready_seconds=blow.ready_seconds,
             retried=_retried(client) - retried,
             same_versions=_live(client) == versions,
             same_answers=_ask(client, plan.names) == answers,
             same_process=engine_core(server).pid == core.pid,
-            outcome=outcome_of(records, versions, struck_seconds=struck - order.start_at_seconds),
+            outcome=outcome_of(records, versions, struck_seconds=blow.struck_seconds),
         )
 
 

@@ -12,8 +12,9 @@ from benchmarks.load.churn import parse_churn
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.lengths import parse_lengths
 from benchmarks.load.prompt_source import PromptSource, read_prompts
-from benchmarks.load.run import Beside, RunPlan, RunResult, run_load
+from benchmarks.load.run import RunResult, run_load
 from benchmarks.load.schedule import Load, Schedule, make_schedule
+from benchmarks.load.sending import Beside, RunPlan
 from benchmarks.load.settings import BenchSettings
 from benchmarks.load.slo import Slo, parse_slo
 from benchmarks.load.target import Target, read_target
@@ -33,7 +34,9 @@ class Bench:
     prompts: PromptSource
     slo: Slo
     beside: Callable[[int], Beside] | None = None  # changes of adapters during a run of that seed
-    tail_seconds: float | None = None  # as in RunPlan
+    tail_seconds: float | None = None  # as in RunPlan; so are the next two
+    requests: int | None = None
+    out_of_step: bool = False
 
     def shown_as(self, arrivals: str) -> Bench:
         """The same, for the report of a measurement that had other arrivals than `--arrivals`."""
@@ -76,6 +79,8 @@ class Bench:
             keep_alive=settings.keep_alive,
             tail_seconds=self.tail_seconds,
             metrics_every_seconds=settings.metrics_every_seconds,
+            requests=self.requests,
+            out_of_step=self.out_of_step,
         )
         seed = settings.seed if seed is None else seed
         schedule = self.schedule(arrivals, seed=seed)

@@ -74,9 +74,7 @@ def run_figures(records: Sequence[Record], window: Window, slo: Slo) -> dict[str
             "unfinished": len(due) - len(measured),
             "failed": sum(record.outcome not in _NO_FAILURE for record in measured),
         },
-        "failures": dict(
-            Counter(f"{r.outcome}: {r.code}" if r.code else r.outcome for r in measured if not r.ok)
-        ),
+        "failures": dict(Counter(record.failure for record in measured if record.failure is not None)),
         "offered_req_s": round(len(measured) / window.seconds, 4),
         "req_s": round(sum(r.ok and window.holds(r.done_seconds) for r in records) / window.seconds, 4),
         "output_tok_s": round(tokens / window.seconds, 2),

@@ -19,6 +19,7 @@ from locust.env import Environment
 
 from benchmarks.load.line import Line
 from benchmarks.load.order import Order, Outcome
+from benchmarks.load.record import FAILED, write_records
 from benchmarks.load.users import ScheduledUser
 
 _TICK_SECONDS = 0.05
@@ -46,15 +47,16 @@ def main(path: Path) -> None:
         runner.quit()
         if page is not None:
             page.stop()
-        with order.records_path.open("w", encoding="utf-8") as out:
-            for record in line.records:
-                out.write(json.dumps(record.to_dict()) + "\n")
+        write_records(order.records_path, line.records)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     outcome = Outcome(
         sent=len(line.records),
         late_for_a_sender=line.late_for_a_sender,
         cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
         seconds=round(time.monotonic() - began, 3),
+        # As coarse as the records: what began at one end of a window is to be on its right side.
+        window_start_seconds=round(line.window_start, 6),
+        window_end_seconds=round(line.window_end, 6),
     )
     print(json.dumps({"outcome": asdict(outcome)}), flush=True)
 
@@ -77,10 +79,8 @@ def _progress(line: Line) -> dict[str, float]:
         "running": sum(1 for r in records[-4096:] if r.done_seconds is None),
         "ok_per_second": round(sum(1 for r in recent if r.ok) / 5.0, 2),
         "tokens_per_second": round(sum(r.completion_tokens or 0 for r in recent) / 5.0, 1),
-        "rejected": sum(1 for r in records if r.outcome == "rejected"),
-        "failed": sum(
-            1 for r in records if r.outcome in ("error", "timeout", "connect", "cut", "wrong_length")
-        ),
+        "rejected": line.outcomes["rejected"],
+        "failed": sum(line.outcomes[outcome] for outcome in FAILED),
     }
 
 

@@ -16,7 +16,7 @@ from benchmarks.load.bench import Bench
 from benchmarks.load.churn import Changes, parse_churn, plan_churn
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.own_gateway import parse_ranks
-from benchmarks.load.run import Beside
+from benchmarks.load.sending import Beside
 from benchmarks.load.settings import BenchSettings
 from benchmarks.load.target import Target
 from benchmarks.sigterm import ending_on_sigterm

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
+from dataclasses import replace
 
+from benchmarks.load.arrivals import MAX_ARRIVALS
 from benchmarks.load.order import Order
-from benchmarks.load.record import Record
+from benchmarks.load.record import Outcome, Record
 from benchmarks.load.schedule import Arrival
 
 
@@ -17,9 +21,16 @@ class Line:
         self.order = order
         self.start_at_seconds = start_at_seconds
         self.records: list[Record] = []
+        self.outcomes: Counter[Outcome] = Counter()  # of those that have ended
         self.late_for_a_sender = 0
+        # Of a window in requests both ends are known when they come.
+        counted = order.requests is not None
+        self.window_start = math.inf if counted else order.measure_from_seconds
+        self.window_end = math.inf if counted else order.measure_to_seconds
         self._next = 0
         self._open_measured = 0
+        self._begun_measured = 0
+        self._first_open = order.schedule.closed_workers or 0  # workers that have no answer yet
         self._last_due = max((a.at_seconds or 0.0 for a in order.schedule.arrivals), default=0.0)
 
     def now(self) -> float:
@@ -30,9 +41,7 @@ class Line:
         """The next request; None when there is none. A closed loop begins again when its list ends."""
         arrivals = self.order.schedule.arrivals
         if self.order.schedule.closed_workers is not None:
-            arrival = arrivals[self._next % len(arrivals)]
-            self._next += 1
-            return arrival
+            return self._take_again()
         if self._next >= len(arrivals):
             return None
         arrival = arrivals[self._next]
@@ -44,36 +53,57 @@ class Line:
             self._open_measured += 1
         return arrival
 
+    def _take_again(self) -> Arrival:
+        arrivals, workers = self.order.schedule.arrivals, self.order.schedule.closed_workers or 1
+        lap, place = divmod(self._next, len(arrivals))
+        arrival = arrivals[place]
+        if lap:  # the same requests with other texts, which no prefix cache knows
+            arrival = replace(arrival, number=arrival.number + lap * MAX_ARRIVALS)
+        elif self.order.out_of_step and place < workers:
+            # In step with each other all would send in the same instant, again and again.
+            arrival = replace(arrival, max_tokens=1 + (place + 1) * (arrival.max_tokens - 1) // workers)
+        self._next += 1
+        return arrival
+
     def begin(self, record: Record) -> None:
         """A request is being sent."""
         self.records.append(record)
-        if self.order.schedule.closed_workers is not None and self._counts(record.scheduled_seconds):
-            self._open_measured += 1
+        if self.order.schedule.closed_workers is None or not self._counts(record.scheduled_seconds):
+            return
+        if self._begun_measured == self.order.requests:
+            self.window_end = record.scheduled_seconds
+            return
+        self._begun_measured += 1
+        self._open_measured += 1
 
     def end(self, record: Record) -> None:
         """It has ended."""
+        self.outcomes[record.outcome] += 1
         if self._counts(record.scheduled_seconds):
             self._open_measured -= 1
+        if self.order.requests is not None and record.number < (self.order.schedule.closed_workers or 0):
+            self._first_open -= 1
+            if not self._first_open:
+                self.window_start = self.now()
+                self.window_end = self.window_start + self.order.measure_to_seconds
 
     @property
     def complete(self) -> bool:
         """Whether every request that counts has been sent and has ended, or the time for it is over."""
         tail = self.order.tail_seconds
-        if tail is not None and self.now() >= self.order.measure_to_seconds + tail:
+        if tail is not None and self.now() >= self.window_end + tail:
             return True
-        if self._open_measured or self.now() < min(self.order.measure_to_seconds, self._end):
+        if self._open_measured or self.now() < min(self.window_end, self._end):
             return False
         arrivals = self.order.schedule.arrivals
         if self.order.schedule.closed_workers is not None or self._next >= len(arrivals):
             return True
-        return (arrivals[self._next].at_seconds or 0.0) >= self.order.measure_to_seconds
+        return (arrivals[self._next].at_seconds or 0.0) >= self.window_end
 
     @property
     def _end(self) -> float:
         closed = self.order.schedule.closed_workers is not None
-        return (
-            self.order.measure_to_seconds if closed else max(self._last_due, self.order.measure_from_seconds)
-        )
+        return self.window_end if closed else max(self._last_due, self.window_start)
 
     def _counts(self, due: float) -> bool:
-        return self.order.measure_from_seconds <= due < self.order.measure_to_seconds
+        return self.window_start <= due < self.window_end

@@ -11,6 +11,8 @@ from benchmarks.load.prompt_source import PromptSource
 from benchmarks.load.schedule import Schedule
 from benchmarks.load.wire import Dialect
 
+REFUSED_SECONDS = 0.05  # a closed loop does not hammer a server that refuses at once
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -33,6 +35,9 @@ class Order:
         None  # after the window requests are waited for so long; None: until they end
     )
     keep_alive: bool = True  # False: a connection for each request
+    requests: int | None = None  # as in RunPlan; so are the next two
+    out_of_step: bool = False
+    refused_seconds: float = REFUSED_SECONDS
 
     def to_json(self) -> str:
         """The inverse of `from_json`."""
@@ -59,3 +64,5 @@ class Outcome:
     late_for_a_sender: int  # requests that were due while every sender was busy
     cpu_seconds: float
     seconds: float
+    window_start_seconds: float  # what was measured
+    window_end_seconds: float

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal
 
 # `cut`: the stream ended without its last event. `unfinished`: still running when the run was ended.
+# `wrong_adapter`: complete, and by the server's word from an adapter that was not asked.
 # `unloaded`: 404 for an adapter that the measurement itself had unloaded.
 Outcome = Literal[
     "ok",
@@ -16,11 +20,15 @@ Outcome = Literal[
     "connect",
     "cut",
     "wrong_length",
+    "wrong_adapter",
     "cancelled",
     "unfinished",
     "unloaded",
 ]
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+# What is neither an answer nor a refusal, nor an end that the measurement itself made.
+FAILED: frozenset[Outcome] = frozenset(
+    {"error", "timeout", "connect", "cut", "wrong_length", "wrong_adapter"}
+)
 
 
 @dataclass(slots=True)
@@ -49,6 +57,13 @@ class Record:
     def ok(self) -> bool:
         """A complete answer of the length that was asked for."""
         return self.outcome == "ok"
+
+    @property
+    def failure(self) -> str | None:
+        """Why it was not answered in full, in a few words; None for one that was."""
+        if self.ok:
+            return None
+        return f"{self.outcome}: {self.code}" if self.code else self.outcome
 
     @property
     def dispatch_delay_seconds(self) -> float:
@@ -104,6 +119,19 @@ class Record:
     def from_dict(cls, fields: dict[str, Any]) -> Record:
         """The inverse of `to_dict`."""
         return cls(**fields)
+
+
+def write_records(path: Path, records: Iterable[Record], *, append: bool = False, **head: Any) -> None:
+    """One JSON object a line, each with the fields of `head` before its own."""
+    with path.open("a" if append else "w", encoding="utf-8") as out:
+        for record in records:
+            out.write(json.dumps({**head, **record.to_dict()}) + "\n")
+
+
+def read_records(path: Path) -> list[Record]:
+    """The inverse of `write_records` without a head."""
+    with path.open(encoding="utf-8") as lines:
+        return [Record.from_dict(json.loads(line)) for line in lines]
 
 
 def _rounded(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.load.errors import ResultFileError
 from benchmarks.load.figures import DEFINITIONS
+from benchmarks.load.record import write_records
 from benchmarks.load.run import RunResult
 from benchmarks.load.slo import Slo
 from benchmarks.load.target import Target
@@ -70,10 +71,8 @@ def measurement_of(
 def write_measurement(measurement: Measurement, runs: Sequence[RunResult], folder: Path) -> None:
     """`result.json` and `requests.jsonl` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / RECORDS_NAME).open("w", encoding="utf-8") as out:
-        for run in runs:
-            for record in run.records:
-                out.write(json.dumps({"run": run.name, **record.to_dict()}) + "\n")
+    for place, run in enumerate(runs):
+        write_records(folder / RECORDS_NAME, run.records, append=place > 0, run=run.name)
     text = json.dumps(measurement.to_dict(), indent=1, allow_nan=False)
     (folder / RESULT_NAME).write_text(text + "\n", encoding="utf-8")
 

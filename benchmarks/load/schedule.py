@@ -16,6 +16,7 @@ from benchmarks.load.lengths import Lengths
 
 # Streams of one seed, so that another mix of adapters leaves the arrival times as they are.
 _TIMES, _PROMPTS, _ANSWERS, _ADAPTERS, _CANCELS = range(5)
+_CLOSED_REQUESTS = 4096  # of a closed loop, before it begins again
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,9 @@ class Load:
     context_tokens: int = 4096  # prompt and answer together stay below it
 
 
-def make_schedule(load: Load, *, seconds: float, seed: int, closed_requests: int = 4096) -> Schedule:
+def make_schedule(
+    load: Load, *, seconds: float, seed: int, closed_requests: int = _CLOSED_REQUESTS
+) -> Schedule:
     """A schedule over `seconds`; of a closed loop `closed_requests` requests.
 
     Raises LoadOptionError when nothing would be sent.
@@ -108,3 +111,14 @@ def make_schedule(load: Load, *, seconds: float, seed: int, closed_requests: int
             )
         )
     return Schedule(tuple(arrivals), load.arrivals.workers if closed else None, seed)
+
+
+def in_turn(
+    who: Sequence[str | None], *, workers: int, prompt_tokens: int, max_tokens: int, seed: int
+) -> Schedule:
+    """A closed loop whose requests ask everybody of `who` in turn; None is the base."""
+    count = len(who) * -(-_CLOSED_REQUESTS // len(who))
+    arrivals = (
+        Arrival(number, None, prompt_tokens, max_tokens, who[number % len(who)]) for number in range(count)
+    )
+    return Schedule(tuple(arrivals), workers, seed)

@@ -14,15 +14,15 @@ from benchmarks.load.churn import Changes, plan_swaps
 from benchmarks.load.errors import NothingMeasuredError
 from benchmarks.load.figures import run_figures
 from benchmarks.load.guests import Guests
+from benchmarks.load.record import FAILED
 from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns
-from benchmarks.load.run import Beside
+from benchmarks.load.sending import Beside
 from benchmarks.load.slo import Slo
 
 SWAPPED = "bench-swapped"
 AT_REST, SWAPPING = "at rest", "with swaps"
 MAX_VERSIONS = 1000
 _RESAMPLES = 2000
-_FAILED = frozenset({"error", "timeout", "connect", "cut", "wrong_length"})
 
 
 def swap_arms(bench: Bench, brought: Guests, *, every_seconds: float, admin_key: str | None) -> list[Arm]:
@@ -61,10 +61,10 @@ def swap_conclusion(
     others = [_others(turn, slo) for turn in turns]
     verbs = [verb for turn in turns for verb in turn.run.swaps]
     failures: Counter[str] = Counter(
-        f"{record.outcome}: {record.code}" if record.code else record.outcome
+        record.failure
         for turn in turns
         for record in turn.run.records
-        if record.outcome in _FAILED
+        if record.outcome in FAILED and record.failure is not None
     )
     failures.update(f"swap: {verb.error}" for verb in verbs if verb.error is not None)
     rest, swapping = (

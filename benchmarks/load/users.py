@@ -5,6 +5,7 @@ Import this in a process that Locust may patch (gevent) alone: benchmarks/load/g
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
@@ -19,7 +20,6 @@ from benchmarks.load.record import Outcome, Record
 from benchmarks.load.schedule import Arrival
 from benchmarks.load.wire import PATHS, Event, read_event, read_payload, request_body
 
-_REFUSED_SECONDS = 0.05  # a closed loop does not hammer a server that refuses at once
 _REJECTED = frozenset({429, 503})
 
 
@@ -67,7 +67,7 @@ class ScheduledUser(User):  # type: ignore[misc]  # Locust has no types
             self.line.end(record)
             self._report(record)
         if arrival.at_seconds is None and record.outcome in ("rejected", "connect", "error"):
-            gevent.sleep(_REFUSED_SECONDS)
+            gevent.sleep(self.line.order.refused_seconds)
 
     def _exchange(self, arrival: Arrival, record: Record) -> None:
         order = self.line.order
@@ -108,11 +108,8 @@ class ScheduledUser(User):  # type: ignore[misc]  # Locust has no types
 
     def _read_stream(self, arrival: Arrival, record: Record, response: HTTPSocketPoolResponse) -> None:
         finished = False
-        while True:
-            block = response.readline(b"\n\n")
+        for block in _blocks(response):
             now = self.line.now()
-            if not block:
-                break
             event = read_event(block)
             if event is None:
                 continue
@@ -144,6 +141,18 @@ class ScheduledUser(User):  # type: ignore[misc]  # Locust has no types
         )
 
 
+def _blocks(response: HTTPSocketPoolResponse) -> Iterator[bytes]:
+    """The events of a stream as they come, each up to its empty line. All lines of a stream end in the same way."""
+    line = block = response.readline(b"\n")
+    newline = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+    while line not in (b"", newline):
+        line = response.readline(newline)
+        block += line
+    while block:
+        yield block
+        block = response.readline(2 * newline)
+
+
 def _note(record: Record, event: Event) -> None:
     if event.prompt_tokens is not None:
         record.prompt_tokens = event.prompt_tokens
@@ -163,8 +172,15 @@ def _end(record: Record, outcome: Outcome | None, code: str | None, now: float) 
     record.code = record.code or code
     if outcome is None:
         whole = record.completion_tokens in (None, record.max_tokens)
-        outcome = "ok" if whole else "wrong_length"
+        outcome = "wrong_adapter" if _of_another(record) else "ok" if whole else "wrong_length"
     record.outcome = outcome
+
+
+def _of_another(record: Record) -> bool:
+    """Whether an adapter of another name answered, by the server's word."""
+    if record.adapter is None or record.version is None:
+        return False
+    return record.version.partition("@")[0] != record.adapter.partition("@")[0]
 
 
 def _refused(record: Record, response: HTTPSocketPoolResponse, now: float) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.closed_loop.plan import Plan as LoadPlan
 from benchmarks.errors import PlanError
+from benchmarks.load.arrivals import MAX_WORKERS
 
 PARTS = ("make", "quality", "memory", "task", "equality", "speed", "report")
 DTYPES = ("float32", "bfloat16")
 ISAS = ("avx2",)
+# Below three requests a worker, the span in which every worker has a request under way gets too short.
+MIN_REQUESTS_PER_WORKER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class ReportPlan:
     concurrency: tuple[int, ...] = (1, 8, 32)
     rounds: int = 3
     requests: int = 8
+    prompt_tokens: int = 32
     max_tokens: int = 32
     speed_seconds: float = 600.0
     task_examples: int = 500
@@ -49,16 +53,16 @@ class ReportPlan:
     quick: bool = False
 
     @property
-    def load(self) -> LoadPlan:
-        """The load of the speed part."""
-        return LoadPlan(
-            concurrency=self.concurrency,
-            rounds=self.rounds,
-            requests=self.requests,
-            max_tokens=self.max_tokens,
-            settle_seconds=self.settle_seconds,
-            ready_seconds=self.ready_seconds,
+    def load(self) -> str:
+        """What the speed part sends, in words: figures of another load are other figures."""
+        return (
+            f"{self.rounds} rounds at {self.concurrency}, {self.requests} requests of {self.prompt_tokens} and "
+            f"{self.max_tokens} tokens, by hotswap bench"
         )
+
+    def measured_requests(self, concurrency: int) -> int:
+        """Of one block of the speed part: every worker has its share, and never fewer than three."""
+        return concurrency * max(MIN_REQUESTS_PER_WORKER, math.ceil(self.requests / concurrency))
 
     def check(self) -> None:
         """Raise PlanError with everything that cannot be measured, before anything starts."""
@@ -76,9 +80,28 @@ class ReportPlan:
             for name, folder in self.made.items()
             if not folder.is_dir()
         ]
+        problems += self._problems_of_speed()
         if problems:
             raise PlanError("no report can be made like this: " + "; ".join(problems))
-        self.load.check()
+
+    def _problems_of_speed(self) -> list[str]:
+        problems = []
+        if not self.concurrency:
+            problems.append("no concurrency is given; e.g. --concurrency 1,8,32")
+        problems += [
+            f"concurrency {number} is not between 1 and {MAX_WORKERS}"
+            for number in self.concurrency
+            if not 1 <= number <= MAX_WORKERS
+        ]
+        if len(set(self.concurrency)) != len(self.concurrency):
+            problems.append(f"concurrency {list(self.concurrency)} names a number twice")
+        if self.rounds < 1:
+            problems.append(f"{self.rounds} rounds; at least 1 is needed, 5 for a spread worth reading")
+        if self.requests < 1:
+            problems.append(f"{self.requests} requests; at least 1 is needed")
+        if self.max_tokens < 2:
+            problems.append(f"{self.max_tokens} tokens per answer; a time per token needs at least 2")
+        return problems
 
 
 def quick(plan: ReportPlan) -> ReportPlan:

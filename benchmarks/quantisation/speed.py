@@ -4,42 +4,77 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.closed_loop.block import Block
-from benchmarks.closed_loop.comparison import Cell, cell, compare, group, is_noisy
-from benchmarks.closed_loop.measurement import Measurement, Progress
-from benchmarks.closed_loop.part import Contender, Part
+from benchmarks.load.arrivals import parse_arrivals
+from benchmarks.load.bench import Bench, prepare
+from benchmarks.load.disturbance import MOST_SHARE
+from benchmarks.load.lengths import parse_lengths
+from benchmarks.load.record import Record, write_records
+from benchmarks.load.rounds import ArmFigure, Turn, arm_figures
+from benchmarks.load.run import RunResult
+from benchmarks.load.settings import load_bench_settings
 from benchmarks.quantisation.figures import Measured, SpeedCell, SpeedFigures
 from benchmarks.quantisation.fleet import Say
-from benchmarks.quantisation.plan import ReportPlan
+from benchmarks.quantisation.plan import MIN_REQUESTS_PER_WORKER, ReportPlan
 from benchmarks.quantisation.served import Served, spec_of
-from benchmarks.server import Server
-from benchmarks.statistics import Spread, paired_ratios, spread
+from benchmarks.server import Server, running
+from benchmarks.statistics import Spread, percentile
+from benchmarks.turns import rotated
+
+RECORDS_NAME = "requests-speed.jsonl"
+_MOST_SECONDS = 3600.0  # of one block, for a server that hardly answers
+_TIMEOUT_SECONDS = 900.0  # without a byte of an answer
+_WARM_UP_TOKENS = 8
+_WARM_UP_SEED = 1_000_000  # its texts are not sent again
+_THROUGHPUT, _TTFT = "output_tok_s", "ttft_p50"
 
 
 def measure_together(
     served: Sequence[Served], servers: Mapping[str, Server], plan: ReportPlan, *, folder: Path, say: Say
 ) -> SpeedFigures:
-    """All servers are up, one under load at a time. Whole rounds alone, as many as fit in the time."""
-    part = _part(served, plan, folder, together=True)
-    progress, started = _Pace(plan, len(served), say), datetime.now(UTC)
-    measurement = Measurement(part, plan.load, out=folder, progress=Progress(say, progress.block_done))
-    blocks = measurement.run_on(servers, deadline=time.monotonic() + plan.speed_seconds)
-    return figures_of(blocks, served, plan, started=started, together=True)
+    """All servers are up, one under load at a time. Whole rounds alone, as many as fit in the time.
+
+    Raises BenchmarkError.
+    """
+    blocks, started = _Blocks(served, plan, folder, say), datetime.now(UTC)
+    deadline = time.monotonic() + plan.speed_seconds
+    benches = {each.name: blocks.warmed_up(each, servers[each.name]) for each in served}
+    round_seconds = 0.0
+    for number in range(plan.rounds):
+        began = time.monotonic()
+        if number and began + round_seconds > deadline:
+            say(f"speed: no time for the last {plan.rounds - number} of {plan.rounds} rounds")
+            break
+        for concurrency in plan.concurrency:
+            for each in rotated(served, number):
+                blocks.measure(each, benches[each.name], concurrency, number)
+        round_seconds = time.monotonic() - began
+    return figures_of(blocks.turns, served, plan, started=started, together=True)
 
 
 def measure_apart(served: Sequence[Served], plan: ReportPlan, *, folder: Path, say: Say) -> SpeedFigures:
-    """One server at a time, each started anew in every round: where memory does not hold them all."""
-    part = _part(served, plan, folder, together=False)
-    progress, started = _Pace(plan, len(served), say), datetime.now(UTC)
-    measurement = Measurement(part, plan.load, out=folder, progress=Progress(say, progress.block_done))
-    return figures_of(measurement.run(), served, plan, started=started, together=False)
+    """One server at a time, each started anew in every round: where memory does not hold them all.
+
+    Raises BenchmarkError.
+    """
+    (folder / RECORDS_NAME).unlink(missing_ok=True)
+    blocks, started = _Blocks(served, plan, folder, say), datetime.now(UTC)
+    for number in range(plan.rounds):
+        for each in rotated(served, number):
+            spec = spec_of(each, plan, folder=folder, adapter_rank=8)
+            say(f"speed: starting {each.title}")
+            with running([spec], logs=folder, ready_seconds=plan.ready_seconds) as servers:
+                bench = blocks.warmed_up(each, servers[each.name])
+                for concurrency in plan.concurrency:
+                    blocks.measure(each, bench, concurrency, number)
+    return figures_of(blocks.turns, served, plan, started=started, together=False)
 
 
 def figures_of(
-    blocks: Sequence[Block],
+    turns: Sequence[Turn],
     served: Sequence[Served],
     plan: ReportPlan,
     *,
@@ -47,20 +82,34 @@ def figures_of(
     together: bool,
 ) -> SpeedFigures:
     """Cells by concurrency and server, with ratios of pairs in the same round."""
-    groups, baseline = group(blocks), served[0].name
+    baseline = served[0].name
+    against = {
+        arm_name(each.name, number): arm_name(baseline, number)
+        for each in served
+        for number in plan.concurrency
+    }
+    by_arm: dict[str, dict[str, ArmFigure]] = {}
+    for figure in arm_figures(turns, "", (_THROUGHPUT, _TTFT), against=against):
+        by_arm.setdefault(figure.arm, {})[figure.metric] = figure
     cells = [
-        _cell(found, groups.get((baseline, concurrency)))
+        _cell(each.name, concurrency, runs, by_arm[name])
         for concurrency in plan.concurrency
         for each in served
-        if (found := groups.get((each.name, concurrency)))
+        if (name := arm_name(each.name, concurrency)) in by_arm
+        and (runs := [turn.run for turn in turns if turn.arm == name])
     ]
-    prompt_tokens = sorted({number for block in blocks for number in block.prompt_tokens})
+    prompt_tokens = [
+        record.prompt_tokens
+        for turn in turns
+        for record in _answered(turn.run)
+        if record.prompt_tokens is not None
+    ]
     return SpeedFigures(
         started=started.isoformat(timespec="seconds"),
-        rounds=len({block.round for block in blocks}),
+        rounds=len({turn.round for turn in turns}),
         rounds_wanted=plan.rounds,
         max_tokens=plan.max_tokens,
-        prompt_tokens=tuple(prompt_tokens),
+        prompt_tokens=tuple(sorted({min(prompt_tokens), max(prompt_tokens)})) if prompt_tokens else (),
         baseline=baseline,
         together=together,
         cells=tuple(cells),
@@ -68,42 +117,116 @@ def figures_of(
     )
 
 
-def _part(served: Sequence[Served], plan: ReportPlan, folder: Path, *, together: bool) -> Part:
-    return Part(
-        name="speed",
-        title="Speed",
-        servers=tuple(spec_of(each, plan, folder=folder, adapter_rank=8) for each in served),
-        contenders=tuple(Contender(each.name, each.title, each.name, "generate") for each in served),
-        baseline=served[0].name,
-        together=together,
-    )
+def arm_name(served: str, concurrency: int) -> str:
+    """Of one server under one load."""
+    return f"{served} @{concurrency}"
 
 
-def _cell(blocks: Sequence[Block], baseline: Sequence[Block] | None) -> SpeedCell:
-    found: Cell = cell(blocks)
-    throughput = ttft = None
-    if baseline is not None and baseline is not blocks:
-        throughput = compare(blocks, baseline).throughput_ratio
-        ratios = paired_ratios(_ttft_by_round(blocks), _ttft_by_round(baseline))
-        ttft = spread(ratios) if ratios else None
+class _Blocks:
+    """The blocks of one measurement: each is a load on one server, and a line of progress."""
+
+    def __init__(self, served: Sequence[Served], plan: ReportPlan, folder: Path, say: Say) -> None:
+        self.turns: list[Turn] = []
+        self._plan, self._say = plan, say
+        self._records_path = folder / RECORDS_NAME
+        self._total = plan.rounds * len(plan.concurrency) * len(served)
+        self._started = time.monotonic()
+
+    def warmed_up(self, served: Served, server: Server) -> Bench:
+        """A server made ready: kernels and caches have had their first use by load that nobody counts."""
+        plan = self._plan
+        settings = load_bench_settings(
+            url=server.url,
+            seconds=_MOST_SECONDS,
+            warmup_seconds=0.0,
+            timeout_seconds=_TIMEOUT_SECONDS,
+            prompt_tokens=str(plan.prompt_tokens),
+            answer_tokens=str(plan.max_tokens),
+            adapters="none",
+            metrics_every_seconds=0.0,
+        )
+        bench = prepare(settings)
+        self._say(f"speed: warming up {served.title}")
+        most = max(plan.concurrency)
+        short = parse_lengths(str(_WARM_UP_TOKENS), option="--answer-tokens")
+        warm_up = replace(
+            bench, load=replace(bench.load, answers=short), requests=MIN_REQUESTS_PER_WORKER * most
+        )
+        warm_up.run(
+            f"warm-up of {served.name}",
+            parse_arrivals(f"closed:{most}"),
+            seed=settings.seed + _WARM_UP_SEED,
+        )
+        return bench
+
+    def measure(self, served: Served, bench: Bench, concurrency: int, number: int) -> None:
+        """One block; its requests are added to the file."""
+        time.sleep(self._plan.settle_seconds)
+        # All servers get the same texts; the loads of one server get others, for its prefix cache.
+        bench = replace(
+            bench,
+            prompts=replace(bench.prompts, salt=f"@{concurrency}"),
+            requests=self._plan.measured_requests(concurrency),
+            out_of_step=True,
+        )
+        name = arm_name(served.name, concurrency)
+        run = bench.run(
+            f"{name}, round {number + 1}",
+            parse_arrivals(f"closed:{concurrency}"),
+            seed=bench.settings.seed + number,
+        )
+        write_records(
+            self._records_path,
+            run.records,
+            append=True,
+            contender=served.name,
+            concurrency=concurrency,
+            round=number,
+        )
+        self.turns.append(Turn(name, number, run))
+        self._tell(served.name, concurrency, number, run)
+
+    def _tell(self, served: str, concurrency: int, number: int, run: RunResult) -> None:
+        """How far the speed part is, and about how long it still takes."""
+        done = len(self.turns)
+        left_seconds = (time.monotonic() - self._started) / done * (self._total - done)
+        share = run.client["foreign_cpu_share"]
+        busy = f", {share:.0%} of the machine taken by others" if _is_noisy(run) else ""
+        self._say(
+            f"speed {done}/{self._total}: round {number + 1} c={concurrency} {served}: "
+            f"{run.figures[_THROUGHPUT]:.1f} tok/s{busy}; {left_seconds / 60:.1f} min left"
+        )
+
+
+def _cell(
+    served: str, concurrency: int, runs: Sequence[RunResult], figures: Mapping[str, ArmFigure]
+) -> SpeedCell:
+    answered = [record for run in runs for record in _answered(run)]
+    ttft = [seconds for record in answered if (seconds := record.ttft_seconds) is not None]
+    tpot = [seconds for record in answered if (seconds := record.tpot_seconds) is not None]
+    throughput, to_first = figures.get(_THROUGHPUT), figures.get(_TTFT)
     return SpeedCell(
-        served=found.contender,
-        concurrency=found.concurrency,
-        attempted=found.attempted,
-        answered=found.answered,
-        output_tok_s=_measured(found.output_tok_s),
-        ttft_p50_seconds=found.ttft_p50_seconds,
-        ttft_p99_seconds=found.ttft_p99_seconds,
-        tpot_p50_seconds=found.tpot_p50_seconds,
-        throughput_ratio=_measured(throughput),
-        ttft_ratio=_measured(ttft),
-        noisy_blocks=sum(is_noisy(block) for block in blocks),
-        blocks=len(blocks),
+        served=served,
+        concurrency=concurrency,
+        attempted=sum(run.figures["counts"]["measured"] for run in runs),
+        answered=len(answered),
+        output_tok_s=_measured(throughput.value if throughput else None),
+        ttft_p50_seconds=percentile(ttft, 0.5) if ttft else None,
+        ttft_p99_seconds=percentile(ttft, 0.99) if ttft else None,
+        tpot_p50_seconds=percentile(tpot, 0.5) if tpot else None,
+        throughput_ratio=_measured(throughput.ratio if throughput else None),
+        ttft_ratio=_measured(to_first.ratio if to_first else None),
+        noisy_blocks=sum(map(_is_noisy, runs)),
+        blocks=len(runs),
     )
 
 
-def _ttft_by_round(blocks: Sequence[Block]) -> dict[int, float]:
-    return {block.round: ttft for block in blocks if (ttft := block.ttft_p50_seconds) is not None}
+def _answered(run: RunResult) -> list[Record]:
+    return [record for record in run.records if record.ok and run.window.holds(record.scheduled_seconds)]
+
+
+def _is_noisy(run: RunResult) -> bool:
+    return (run.client["foreign_cpu_share"] or 0.0) > MOST_SHARE
 
 
 def _measured(value: Spread | None) -> Measured | None:
@@ -125,25 +248,3 @@ def _warnings(cells: Sequence[SpeedCell]) -> list[str]:
             f"{noisy} of {blocks} blocks ran while something else used more than 5 % of the machine"
         )
     return failed
-
-
-class _Pace:
-    """Says after each block how far the speed part is and about how long it still takes."""
-
-    def __init__(self, plan: ReportPlan, num_served: int, say: Say) -> None:
-        self._total = plan.rounds * len(plan.concurrency) * num_served
-        self._say = say
-        self._done = 0
-        self._started = time.monotonic()
-
-    def block_done(self, block: Block) -> None:
-        self._done += 1
-        left_seconds = (time.monotonic() - self._started) / self._done * (self._total - self._done)
-        rate = f"{block.output_tok_s:.1f} tok/s" if block.output_tok_s is not None else "no rate"
-        busy = (
-            f", {block.cost.foreign_cpu_share:.0%} of the machine taken by others" if is_noisy(block) else ""
-        )
-        self._say(
-            f"speed {self._done}/{self._total}: round {block.round + 1} c={block.concurrency} "
-            f"{block.contender}: {rate}{busy}; {left_seconds / 60:.1f} min left"
-        )

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.engine_kill.outcome import outcome_of
 from benchmarks.engine_kill.plan import Plan
 from benchmarks.engine_kill.readiness import Readiness
 from benchmarks.engine_kill.report import markdown, verdicts
-from benchmarks.engine_kill.trial import Trial
+from benchmarks.engine_kill.strike import Strike
+from benchmarks.engine_kill.trial import Trial, run_trial
 from benchmarks.errors import BenchmarkError, PlanError
-from benchmarks.steady.record import Record
+from benchmarks.load.errors import GeneratorFailedError
+from benchmarks.load.record import Record, read_records
+from benchmarks.server import Server, ServerSpec
 from benchmarks.surroundings import Surroundings
+from serve.engine.scripted import Script
 from tests.serve.conftest import (  # noqa: F401 - fixtures
     RunningServer,
     clean_environment,
@@ -42,8 +52,9 @@ def plan(**fields: float) -> Plan:
     return Plan(**{**given, **fields})  # type: ignore[arg-type]
 
 
-def record(sent: float, first: float | None, done: float | None, **fields: str) -> Record:
-    made = Record(0, "a", sent, version="a@00000000", first_seconds=first, done_seconds=done)
+def record(sent: float, first: float | None, done: float | None, **fields: object) -> Record:
+    made = Record(0, sent, sent, "a", 4, outcome="ok", status=200, version="a@00000000", done_seconds=done)
+    made.event_seconds = [first] if first is not None else []
     for name, value in fields.items():
         setattr(made, name, value)
     return made
@@ -51,12 +62,12 @@ def record(sent: float, first: float | None, done: float | None, **fields: str) 
 
 RECORDS = [
     record(1.0, 2.0, 3.0),  # over before
-    record(9.0, 9.5, 10.1, error="engine_dead"),  # had begun: lost
+    record(9.0, 9.5, 10.1, outcome="error", code="engine_dead"),  # had begun: lost
     record(9.0, 9.5, 10.05),  # had begun and was complete all the same
     record(9.9, 25.0, 26.0),  # had sent nothing: retried
-    record(9.9, None, 27.0, error="engine_dead"),  # had sent nothing: lost
-    record(11.0, None, 11.01, error="HTTP 503: engine_not_ready"),  # sent away
-    record(12.0, None, 12.5, error="HTTP 500: internal_error"),  # failed later
+    record(9.9, None, 27.0, outcome="error", code="engine_dead"),  # had sent nothing: lost
+    record(11.0, None, 11.01, outcome="rejected", status=503),  # sent away
+    record(12.0, None, 12.5, outcome="error", status=500),  # failed later
     record(30.0, 30.1, 30.2, version="a@11111111"),  # another version
     record(40.0, 40.1, 40.2, adapter="b", version="b@00000000"),
 ]
@@ -110,11 +121,8 @@ def test_the_entry_has_a_row_for_each_trial() -> None:
     assert "| 2: SIGSTOP |" in entry
 
 
-def test_every_lane_asks_everybody_in_turn() -> None:
-    lanes = plan(concurrency=4).lanes
-    assert lanes[0] == ["adapter-0", "adapter-1", None]
-    assert lanes[1] == ["adapter-1", None, "adapter-0"]
-    assert lanes[3] == lanes[0]
+def test_all_adapters_and_the_base_are_asked() -> None:
+    assert plan(adapters=2).asked == ["adapter-0", "adapter-1", None]
 
 
 @pytest.mark.parametrize("fields", [{"kills": 0, "stop_seconds": 0.0}, {"adapters": 0}, {"max_tokens": 1}])
@@ -145,3 +153,80 @@ async def test_readiness_is_seen_to_go_off_and_on(
     assert 0 < off < ready
     assert ready >= 0.3
     assert "engine" in why
+
+
+@pytest.fixture
+def core() -> Iterator[subprocess.Popen[bytes]]:
+    """A process to be struck."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        yield process
+        process.kill()
+
+
+async def test_the_process_is_killed_beside_the_load_and_readiness_is_followed(
+    running_server: Callable[..., Awaitable[RunningServer]],  # noqa: F811
+    core: subprocess.Popen[bytes],
+) -> None:
+    server = await running_server()
+    server.engine.script.start_seconds = 0.3
+    strike = Strike(psutil.Process(core.pid), server.url, plan(before_seconds=0.2), stop_seconds=0.0)
+
+    def run() -> None:
+        with strike.running(time.monotonic()):
+            assert core.wait(30) == -signal.SIGKILL
+            loop.call_soon_threadsafe(server.engine.die)
+
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(run)
+    assert strike.blow.struck_seconds >= 0.2
+    assert 0 < strike.blow.off_seconds < strike.blow.ready_seconds
+    assert "engine" in strike.blow.why
+
+
+async def test_a_load_that_fails_ends_the_wait_for_the_engine(
+    running_server: Callable[..., Awaitable[RunningServer]],  # noqa: F811
+    core: subprocess.Popen[bytes],
+) -> None:
+    server = await running_server()
+    strike = Strike(psutil.Process(core.pid), server.url, plan(before_seconds=600.0), stop_seconds=0.0)
+
+    def run() -> None:
+        with strike.running(time.monotonic()):
+            raise GeneratorFailedError("the load failed")
+
+    with pytest.raises(GeneratorFailedError):
+        await asyncio.to_thread(run)
+    assert core.poll() is None
+    with pytest.raises(BenchmarkError, match="not struck"):
+        _ = strike.blow
+
+
+async def test_a_trial_counts_what_became_of_its_requests(
+    running_server: Callable[..., Awaitable[RunningServer]],  # noqa: F811
+    core: subprocess.Popen[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engine of the scripted gateway dies with a process that stands for it."""
+    server = await running_server(script=Script(tpot_seconds=0.01))
+    server.engine.script.start_seconds = 0.3
+    for seed, name in enumerate(plan().names):
+        await server.gateway.adapters.load(name, server.make_adapter(name, seed=seed), actor="test")
+    process = psutil.Process(core.pid)
+    monkeypatch.setattr("benchmarks.engine_kill.trial.engine_core", lambda _: process)
+    spec = ServerSpec("gateway", "the gateway", "scripted", "/readyz", url=server.url)
+    wanted = plan(before_seconds=1.0, after_seconds=2.0)
+
+    def run() -> Trial:
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(core.wait).add_done_callback(lambda _: loop.call_soon_threadsafe(server.engine.die))
+            return run_trial(Server(spec, server.url, None), wanted, tmp_path, name="kill-0")
+
+    loop = asyncio.get_running_loop()
+    found = await asyncio.to_thread(run)
+    assert (found.what, found.same_versions, found.same_answers) == ("kill -9", True, True)
+    assert found.outcome.answered > 0
+    assert found.outcome.wrong == found.outcome.later_lost == 0
+    kept = read_records(tmp_path / "requests-kill-0.jsonl")
+    assert {record.adapter for record in kept if record.ok} == {"adapter-0", "adapter-1", None}
+    assert sum(record.ok for record in kept) == found.outcome.answered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import typer
 
 from benchmarks.errors import ServerStartError
-from benchmarks.quantisation import fleet
+from benchmarks.quantisation import fleet, speed
 from benchmarks.quantisation.bench import rank_for
 from benchmarks.quantisation.figures import MadeAdapter
 from benchmarks.quantisation.fleet import ask_capital, up
@@ -22,7 +23,7 @@ from benchmarks.quantisation.memory import plugin_folder, read_memory
 from benchmarks.quantisation.memory_plugin import MEMORY_VARIABLE, anonymous_bytes
 from benchmarks.quantisation.plan import ReportPlan
 from benchmarks.quantisation.served import Served, groups_that_fit, memory_file, servers_of, spec_of
-from benchmarks.quantisation.speed import measure_together
+from benchmarks.quantisation.speed import RECORDS_NAME, measure_together
 from benchmarks.server import ServerSpec, running
 from serve.settings import load_settings
 from tests.benchmarks.quantisation.example_report import INT8, W4, form
@@ -57,7 +58,7 @@ def plan(tmp_path) -> ReportPlan:
         home=tmp_path,
         out=tmp_path / "out",
         made={},
-        concurrency=(1, 3),
+        concurrency=(2,),
         rounds=2,
         requests=3,
         max_tokens=4,
@@ -133,26 +134,54 @@ def test_servers_take_turns_and_each_is_set_against_float32(plan, tmp_path):
         short = measure_together(
             served, servers, replace(plan, speed_seconds=0.0), folder=tmp_path, say=said.append
         )
+    baseline, other = figures.cells
     assert [(cell.concurrency, cell.served) for cell in figures.cells] == [
-        (1, "float32"),
-        (1, f"{W4}/float32"),
-        (3, "float32"),
-        (3, f"{W4}/float32"),
+        (2, "float32"),
+        (2, f"{W4}/float32"),
     ]
-    baseline, other = figures.cells[:2]
     assert baseline.throughput_ratio is None
     assert other.throughput_ratio is not None
     assert other.throughput_ratio.count == figures.rounds == 2
-    assert all(cell.answered == cell.attempted for cell in figures.cells)
+    # Three requests of each of two workers in both rounds.
+    assert [(cell.attempted, cell.answered) for cell in figures.cells] == [(12, 12), (12, 12)]
     assert any("min left" in line for line in said)
     # Without time there is one whole round, never part of one.
     assert (short.rounds, short.rounds_wanted) == (1, 2)
     assert {cell.blocks for cell in short.cells} == {1}
-    lines = (tmp_path / "requests-speed.jsonl").read_text().splitlines()
-    prompts = [
-        (one["contender"], one["concurrency"], one["round"], one["prompt"]) for one in map(json.loads, lines)
+    lines = [json.loads(line) for line in (tmp_path / RECORDS_NAME).read_text().splitlines()]
+    turns = list(dict.fromkeys((one["round"], one["concurrency"], one["contender"]) for one in lines))
+    assert turns == [
+        (0, 2, "float32"),
+        (0, 2, f"{W4}/float32"),
+        (1, 2, f"{W4}/float32"),
+        (1, 2, "float32"),
     ]
-    assert len(prompts) > 20
+    whole = [one for one in lines if one["outcome"] != "unfinished"]
+    assert all(one["outcome"] == "ok" for one in whole)
+    assert len(whole) >= sum(cell.attempted for cell in (*figures.cells, *short.cells))
+
+
+def test_servers_that_memory_does_not_hold_together_never_meet(plan, tmp_path, monkeypatch):
+    up: list[str] = []
+
+    @contextlib.contextmanager
+    def alone(specs, **options):
+        assert up == []
+        with running(specs, **options) as servers:
+            up.extend(servers)
+            yield servers
+        up.clear()
+
+    said: list[str] = []
+    monkeypatch.setattr(speed, "spec_of", lambda served, *_, **__: scripted(served, tmp_path))
+    monkeypatch.setattr(speed, "running", alone)
+    served = servers_of(ORIGINAL, FORMS[1:], ("float32",))
+    figures = speed.measure_apart(served, replace(plan, rounds=1), folder=tmp_path, say=said.append)
+    assert [line for line in said if "starting" in line] == [
+        f"speed: starting {each.title}" for each in served
+    ]
+    assert not figures.together
+    assert [(cell.blocks, cell.answered) for cell in figures.cells] == [(1, 6), (1, 6)]
 
 
 def test_a_server_that_does_not_come_up_shows_its_log(plan, tmp_path, monkeypatch):

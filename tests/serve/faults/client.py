@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ import httpx
 import orjson
 
 from serve.engine.protocol import EngineRequest
+from tests.own_time import own_seconds
 from tests.patience import patient
 from tests.serve.asgi_call import events_of
 from tests.serve.conftest import RunningServer
@@ -32,7 +32,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-    seconds: float
+    seconds: float  # of this process's own time, which the server shares
 
     def json(self) -> Any:
         return orjson.loads(self.body)
@@ -51,7 +51,7 @@ class Wire:
 
     async def answer(self) -> Answer:
         """The next answer; the time runs from this call."""
-        started = time.perf_counter()
+        started = own_seconds()
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {
             name.lower(): value.strip()
@@ -61,7 +61,7 @@ class Wire:
             body = await self.reader.readexactly(int(headers["content-length"]))
         else:
             body = b"" if "chunked" in headers.get("transfer-encoding", "") else await self.reader.read()
-        return Answer(int(head[0].split()[1]), headers, body, time.perf_counter() - started)
+        return Answer(int(head[0].split()[1]), headers, body, own_seconds() - started)
 
     async def closed(self) -> bool:
         """Wait until the server closes the connection; False when something else came."""
@@ -96,10 +96,10 @@ def http(method: str, path: str, body: Any = None, *headers: str, host: str = "l
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = ABORT_SECONDS) -> None:
-    """Wait for a condition, or fail."""
-    deadline = time.monotonic() + seconds
+    """Wait for a condition, or fail after so much of this process's own time, which the server shares."""
+    deadline = own_seconds() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"after {seconds} s still not: {what}"
+        assert own_seconds() < deadline, f"after {seconds} s still not: {what}"
         await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -129,7 +129,7 @@ class Bystander:
     server: RunningServer
     finished: int = 0
     faults: list[str] = field(default_factory=list)
-    longest_gap_seconds: float = 0.0
+    longest_gap_seconds: float = 0.0  # of this process's own time, which the server shares
     _stop: bool = False
 
     async def run(self, client: httpx.AsyncClient) -> None:
@@ -141,10 +141,10 @@ class Bystander:
 
     async def _stream(self, client: httpx.AsyncClient) -> None:
         body = {"prompt": BYSTANDER_PROMPT, "max_tokens": BYSTANDER_TOKENS, "stream": True}
-        last, received = time.perf_counter(), b""
+        last, received = own_seconds(), b""
         async with client.stream("POST", "/generate", json=body) as response:
             async for chunk in response.aiter_bytes():
-                now = time.perf_counter()
+                now = own_seconds()
                 self.longest_gap_seconds = max(self.longest_gap_seconds, now - last)
                 last = now
                 received += chunk

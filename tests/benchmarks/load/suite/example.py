@@ -8,14 +8,16 @@ from typing import Any
 from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.assignment import parse_assignment
 from benchmarks.load.bench import Bench
+from benchmarks.load.figures import Window
 from benchmarks.load.lengths import parse_lengths
 from benchmarks.load.order import Outcome
 from benchmarks.load.prompt_source import PromptSource
 from benchmarks.load.record import Record
 from benchmarks.load.result_file import Measurement, measurement_of
 from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns
-from benchmarks.load.run import RunPlan, RunResult, measure
+from benchmarks.load.run import RunResult, measure
 from benchmarks.load.schedule import Load, Schedule
+from benchmarks.load.sending import Sent
 from benchmarks.load.settings import BenchSettings
 from benchmarks.load.slo import PRESETS
 from benchmarks.load.suite.measures import IdleCost
@@ -26,7 +28,7 @@ from benchmarks.surroundings import Surroundings
 ADAPTERS = ("adapter-0", "adapter-1")
 SLO = PRESETS["content"]
 TARGET = Target("http://127.0.0.1:1", "generate", "tiny", ADAPTERS, 4096, 0)
-PLAN = RunPlan(warmup_seconds=1.0, seconds=10.0)
+WINDOW = Window(1.0, 11.0)
 SURROUNDINGS = Surroundings("cpu", "cpu", 2, 8.0, "Linux", "3.11", {"torch": "2"}, "abc", 0.5)
 
 
@@ -52,7 +54,8 @@ def run(name: str, *, ttft_seconds: float = 0.1, every_seconds: float = 0.05) ->
             )
         )
     schedule = Schedule((), 1, 1)
-    return measure(name, records, schedule, PLAN, SLO, [Outcome(len(records), 0, 0.1, 11.0)])
+    outcome = Outcome(len(records), 0, 0.1, 11.0, WINDOW.start, WINDOW.end)
+    return measure(name, Sent(records, [outcome], WINDOW), schedule, SLO)
 
 
 def bench() -> Bench:

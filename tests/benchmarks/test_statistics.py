@@ -6,11 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.closed_loop.plan import Plan
-from benchmarks.closed_loop.prompts import make_prompts
-from benchmarks.errors import PlanError
 from benchmarks.statistics import paired_differences, paired_ratios, percentile, spread
-from benchmarks.turns import rotated
 
 FLOATS = st.floats(-1e6, 1e6)
 
@@ -65,32 +61,3 @@ def test_a_round_in_which_the_baseline_did_nothing_has_no_ratio():
 def test_a_series_against_itself_has_ratio_one_and_difference_nought(series):
     assert paired_ratios(series, series) == [1.0] * len(series)
     assert paired_differences(series, series) == [0.0] * len(series)
-
-
-def test_each_round_begins_with_another_contender():
-    assert [rotated("abc", number) for number in range(4)] == [
-        list("abc"),
-        list("bca"),
-        list("cab"),
-        list("abc"),
-    ]
-    assert rotated([], 3) == []
-
-
-def test_prompts_are_repeatable_equally_long_and_all_different():
-    prompts = make_prompts(50, words=32, seed="1/0/8/vllm")
-    assert prompts == make_prompts(50, words=32, seed="1/0/8/vllm")
-    assert {len(prompt.split()) for prompt in prompts} == {32}
-    assert len(set(prompts)) == 50
-    assert not set(prompts) & set(make_prompts(50, words=32, seed="1/1/8/vllm"))
-
-
-def test_a_plan_gives_each_worker_its_share_and_never_fewer_than_three():
-    plan = Plan(concurrency=(1, 8, 32), rounds=5, requests=40, max_tokens=32)
-    assert [plan.requests_per_worker(number) for number in plan.concurrency] == [40, 5, 3]
-
-
-def test_a_plan_lists_everything_that_cannot_be_measured():
-    plan = Plan(concurrency=(0, 4, 4), rounds=0, requests=0, max_tokens=1)
-    with pytest.raises(PlanError, match=r"concurrency 0 .*twice.*0 blocks.*0 requests.*1 tokens"):
-        plan.check()

@@ -1,1 +1,0 @@
-"""Load that goes on while something is done to the server: lanes that each ask their adapters in turn."""
