@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the server could not s
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -311,6 +312,9 @@ def _forget_output() -> None:
 
 def main() -> None:
     """Run the command line; errors that are messages to the user are one line, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An answer in Chinese on a terminal in another encoding is shown as it can be, and ends nothing.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             app()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -15,13 +16,16 @@ import hotswap
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def run(*arguments: str, stdout: IO[str]) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, stdout: IO[str], env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "hotswap", *arguments],
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         cwd=PROJECT,
+        env={**os.environ, **(env or {})},
         timeout=120,
     )
 
@@ -44,6 +48,19 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     with os.fdopen(writer, "w") as gone:
         done = run("adapters", "check", "missing", "--base", "none", stdout=gone)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_text_that_the_terminal_cannot_show_ends_nothing(tmp_path: Path) -> None:
+    lines = [f'{{"prompt": "{word} and more", "completion": "{word}"}}' for word in ("sun", "rain", "cake")]
+    (tmp_path / "notes.jsonl").write_text("\n".join(lines))
+    with (tmp_path / "said").open("w") as said:
+        done = run(
+            *("data", "prepare", str(tmp_path / "notes.jsonl"), "--out", str(tmp_path / "结果")),
+            stdout=said,
+            env={"PYTHONIOENCODING": "latin-1"},
+        )
+    assert done.returncode == 0, done.stderr
+    assert r"\u7ed3\u679c/train.jsonl" in (tmp_path / "said").read_text()
 
 
 def test_other_errors_of_the_system_are_bugs_and_keep_their_traceback(
