@@ -110,11 +110,19 @@ def find_resumption(wish: str, *, home: Path, name: str) -> Resumption:
     record = RunRecord.read(folder)
     if checkpoint is None:
         cut = f" {', '.join(path.name for path in broken)} is not whole." if broken else ""
+        other = _newest_to_go_on_with(folder.parent)
+        earlier = f" The newest run of that name that can go on: --resume {other}." if other else ""
         raise TrainingError(
-            f"{folder} holds no whole checkpoint to go on from.{cut} Start again without --resume; "
+            f"{folder} holds no whole checkpoint to go on from.{cut}{earlier} Start again without --resume; "
             "--save-every-steps makes checkpoints more often."
         )
     return Resumption(folder, record, checkpoint, tuple(broken))
+
+
+def _newest_to_go_on_with(root: Path) -> Path | None:
+    """The newest run below `root` with a whole checkpoint. It is not taken unasked: its settings may be others."""
+    folders = sorted((path.parent for path in root.glob(f"*/{RECORD_NAME}")), reverse=True)
+    return next((folder for folder in folders if newest_whole(folder / "checkpoints")[0] is not None), None)
 
 
 def settings_to_resume_with(record: RunRecord, settings: TrainSettings) -> TrainSettings:

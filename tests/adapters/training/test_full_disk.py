@@ -14,7 +14,7 @@ from adapters.data.source import DataSource
 from adapters.errors import TrainingError
 from adapters.training import trainer as trainers
 from adapters.training.callbacks.event_file import EventFile
-from adapters.training.checkpoint import checkpoints, is_whole
+from adapters.training.checkpoint import checkpoints, is_whole, seal_checkpoint
 from adapters.training.outcome import TrainOutcome
 from adapters.training.run import train_adapter
 from adapters.training.run_folder import RunRecord, find_resumption, new_run_folder
@@ -96,8 +96,19 @@ def test_a_run_that_stopped_before_it_began_does_not_hide_the_one_before(tmp_pat
         record.write(new_run_folder(tmp_path, "risk"))
     assert list((tmp_path / "runs" / "risk").iterdir()) == [first]
     new_run_folder(tmp_path, "risk")  # killed before it wrote its record
-    with pytest.raises(TrainingError, match=rf"{first.name} holds no whole checkpoint"):
+    with pytest.raises(TrainingError, match=rf"{first.name} holds no whole checkpoint to go on from\. Start"):
         find_resumption("latest", home=tmp_path, name="risk")
+    whole = first / "checkpoints" / "checkpoint-3"
+    whole.mkdir(parents=True)
+    (whole / "weights").write_text("w")
+    seal_checkpoint(whole)
+    second = new_run_folder(tmp_path, "risk")
+    record.write(second)  # refused before its first step
+    with pytest.raises(
+        TrainingError, match=rf"{second} holds no whole checkpoint.* can go on: --resume {first}\."
+    ):
+        find_resumption("latest", home=tmp_path, name="risk")
+    assert find_resumption(str(first), home=tmp_path, name="risk").checkpoint == whole
 
 
 def test_figures_that_find_no_room_do_not_take_the_finished_adapter_away(
