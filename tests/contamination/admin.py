@@ -1,9 +1,9 @@
 """Whoever asks the admin API of the server under test: every request gets an answer, or is a fault.
 
-A kept connection may be closed by the server in the moment in which a client, held up in between, writes into it.
-Such a request is sent again, once, which is safe: each verb bears an idempotency key, so that the second sending is
-answered by what the first one began. On a connection that was made for the request, or once an answer has begun, a
-connection that breaks is what it looks like.
+A kept connection may be closed in the moment in which a client, held up in between, writes into it: by the server
+or by httpx, whose time for it is over. Such a request is sent again, once, which is safe: each verb bears an
+idempotency key, so that the second sending is answered by what the first one began. On a connection that was made
+for the request, or once an answer has begun, a connection that breaks is what it looks like.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Many clients at once, each asking one thing after another, and what every single one of them heard."""
+"""Many clients at once, each asking one thing after another, and what every single one of them heard.
+
+Each has connections of its own: httpx closes a kept connection that has become too old although another task has
+just been given it (`anyio.ClosedResourceError` under its `ReadError`), and that is not the server's fault.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,7 @@ class Clients:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        connect: Callable[[], httpx.AsyncClient],
         cast: Cast,
         dialects: Sequence[Dialect],
         hear: Callable[[Heard], None],
@@ -67,7 +71,7 @@ class Clients:
         leave_seconds: float,
     ) -> None:
         """Whoever leaves before its answer is there does so within `leave_seconds`."""
-        self._client = client
+        self._connect = connect
         self._cast = cast
         self._dialects = dialects
         self._hear = hear
@@ -83,14 +87,15 @@ class Clients:
                 group.create_task(self._one(random.Random(f"{self._seed}-{self._round}-{number}"), stop))
 
     async def _one(self, drawn: random.Random, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            dialect, number, ask = self.draw(drawn)
-            leaves = drawn.random() < CANCEL_SHARE
-            after = drawn.uniform(0, self._leave_seconds) if leaves else None
-            heard = await self.ask(dialect, ask, number, leaves_after=after)
-            self._hear(heard)
-            if heard.status == 503:
-                await asyncio.sleep(BACK_OFF_SECONDS)
+        async with self._connect() as client:
+            while not stop.is_set():
+                dialect, number, ask = self.draw(drawn)
+                leaves = drawn.random() < CANCEL_SHARE
+                after = drawn.uniform(0, self._leave_seconds) if leaves else None
+                heard = await self.ask(client, dialect, ask, number, leaves_after=after)
+                self._hear(heard)
+                if heard.status == 503:
+                    await asyncio.sleep(BACK_OFF_SECONDS)
 
     def draw(self, drawn: random.Random) -> tuple[Dialect, int, Ask]:
         """What to ask next."""
@@ -116,27 +121,33 @@ class Clients:
         return str(version) if draw < STRANGER_SHARE + BASE_SHARE + PINNED_SHARE else version.name
 
     async def ask(
-        self, dialect: Dialect, ask: Ask, number: int, *, leaves_after: float | None = None
+        self,
+        client: httpx.AsyncClient,
+        dialect: Dialect,
+        ask: Ask,
+        number: int,
+        *,
+        leaves_after: float | None = None,
     ) -> Heard:
         """One request, whose client may leave before it has its answer."""
         heard = Heard(dialect, ask, number, time.perf_counter())
         try:
             async with asyncio.timeout(LOST_SECONDS if leaves_after is None else leaves_after):
-                await self._put(heard)
+                await self._put(client, heard)
         except TimeoutError:
             heard.cancelled = leaves_after is not None
             heard.lost = None if heard.cancelled else f"no end within {LOST_SECONDS:g} s"
         except httpx.TransportError as error:
-            heard.lost = f"{type(error).__name__}: {error}"
+            heard.lost = f"{error!r} of {error.__cause__!r}"
         except (KeyError, ValueError, TypeError) as error:
             heard.lost = f"an answer that cannot be read: {error!r}"
         heard.ended = time.perf_counter()
         return heard
 
-    async def _put(self, heard: Heard) -> None:
+    async def _put(self, client: httpx.AsyncClient, heard: Heard) -> None:
         dialect, base_name = heard.dialect, self._cast.base_name
         body = dialect.body(heard.ask, base_name)
-        async with self._client.stream("POST", dialect.path, json=body) as response:
+        async with client.stream("POST", dialect.path, json=body) as response:
             heard.first, heard.status = time.perf_counter(), response.status_code
             heard.retry_after = response.headers.get("retry-after")
             if response.status_code == 200:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,13 +56,16 @@ class Plan:
 class Run:
     """One server under traffic and verbs, every answer judged."""
 
-    def __init__(self, server: ServerUnderTest, plan: Plan, client: httpx.AsyncClient, admin: Admin):
+    def __init__(
+        self, server: ServerUnderTest, plan: Plan, connect: Callable[[], httpx.AsyncClient], admin: Admin
+    ) -> None:
         self.judge = Judge(server.cast, History())
         self._server = server
         self._plan = plan
         self._admin = admin
+        self._connect = connect
         self._clients = Clients(
-            client, server.cast, ALL, self.judge.hear, seed=plan.seed, leave_seconds=server.leave_seconds
+            connect, server.cast, ALL, self.judge.hear, seed=plan.seed, leave_seconds=server.leave_seconds
         )
         self._directors = [Director(admin, server.cast, name, self.judge, seed=plan.seed) for name in NAMES]
         self._killer = Killer(server, admin, self.judge)
@@ -99,11 +102,12 @@ class Run:
 
     async def _hear_the_base_alone(self) -> None:
         cast = self.judge.cast
-        for number, given in enumerate(cast.inputs):
-            ask = Ask(None, given, cast.max_tokens[0], {"temperature": 0}, BASE_TOP)
-            heard = await self._clients.ask(GENERATE[0], ask, number)
-            self.judge.hear(heard)
-            self.judge.base_alone[number] = numbers(heard)
+        async with self._connect() as client:
+            for number, given in enumerate(cast.inputs):
+                ask = Ask(None, given, cast.max_tokens[0], {"temperature": 0}, BASE_TOP)
+                heard = await self._clients.ask(client, GENERATE[0], ask, number)
+                self.judge.hear(heard)
+                self.judge.base_alone[number] = numbers(heard)
 
     async def _round(self, seconds: float, num_kills: int) -> None:
         stop = asyncio.Event()
@@ -132,16 +136,14 @@ class Run:
 
 async def contaminate(server: ServerUnderTest, plan: Plan) -> Report:
     """A whole run."""
-    limits = httpx.Limits(
-        max_connections=None,
-        max_keepalive_connections=plan.num_clients,
-        keepalive_expiry=KEEP_ALIVE_SECONDS,
-    )
-    async with (
-        httpx.AsyncClient(base_url=server.url, timeout=None, limits=limits) as client,
-        httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as admin,
-    ):
-        return await Run(server, plan, client, Admin(admin)).run()
+    limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE_SECONDS)
+    trust = httpx.create_ssl_context()  # made once: it takes longer than a request, and nobody speaks TLS
+
+    def connect(seconds: float | None = None) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=server.url, timeout=seconds, limits=limits, verify=trust)
+
+    async with connect(60) as admin:
+        return await Run(server, plan, connect, Admin(admin)).run()
 
 
 async def not_at_rest(client: Admin, directors: Sequence[Director]) -> list[str]:
