@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol with limits on the head of a request and on a client that does not read.
 
-uvicorn has none: its keep-alive timer starts anew with each byte, so that one byte every few seconds holds a
-connection for ever (uvicorn#157); a head may grow without end; and a connection is only closed once its last
-byte is read. The body's limits are in serve/http/body.py.
+uvicorn has none: its keep-alive timer ends with the next byte, whatever that is, so that one byte every few
+seconds, or a single one after an answer, holds a connection for ever (uvicorn#157); a head may grow without end;
+and a connection is only closed once its last byte is read. The body's limits are in serve/http/body.py.
 
 A process that was held up (stopped, or without a processor) fires its timers before it looks at its sockets, and
 would close connections whose requests have long been there. So before it closes one it looks at the socket again.
@@ -18,6 +18,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.http.errors import error_body
+from serve.http.plain_parser import PlainParser, plain_head
 from serve.http.request_id import new_request_id
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -32,8 +33,8 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
     """A protocol class with limits.
 
     A connection is closed when a request head is not complete `receive_seconds` after its first byte (or after
-    the connection was made), gets 431 when a head is larger than MAX_HEAD_BYTES, and is cut when the client
-    leaves the write buffer full for `send_seconds`.
+    the connection was made, or after anything else that came while no answer was due), gets 431 when a head is
+    larger than MAX_HEAD_BYTES, and is cut when the client leaves the write buffer full for `send_seconds`.
     """
 
     class LimitedProtocol(HttpToolsProtocol):
@@ -42,6 +43,12 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
         _head_begun = False
         _head_bytes = 0  # of the reads that hold nothing but a part of the head
         _refused_head = False
+        _reads_again = False  # what comes next is the same request, without its wish for another protocol
+
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            self.parser: Any = PlainParser(self.parser, self._head_to_read_again)
+            self._again = b""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -59,6 +66,9 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
                 self._head_bytes += len(data)
                 if self._head_bytes > MAX_HEAD_BYTES:
                     self._refuse_head()
+            is_timed = self._deadline is not None or self.timeout_keep_alive_task is not None
+            if not is_timed and not self._owes_answer() and not self.transport.is_closing():
+                self._arm()  # the rest of a body that nobody asked for, or empty lines
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -72,7 +82,22 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
             if size > MAX_HEAD_BYTES:
                 self._refused_head = True
                 raise _HeadTooLargeError
-            super().on_headers_complete()
+            self._reads_again = self.parser.asks_upgrade()
+            if self._reads_again:
+                self._again = plain_head(self.parser, self.url, self.headers)
+            else:
+                super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            if not self._reads_again:
+                super().on_message_complete()
+
+        def _head_to_read_again(self) -> bytes:
+            again, self._again = self._again, b""
+            return again
+
+        def _owes_answer(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
 
         def send_400_response(self, msg: str) -> None:
             """Called by uvicorn for whatever its parser refuses."""

@@ -65,6 +65,37 @@ async def test_b5_17_the_deadline_holds_for_the_second_request_of_a_connection_t
         assert own < DEADLINE_SECONDS + SLACK_SECONDS
 
 
+@pytest.mark.parametrize(
+    ("head", "after"),
+    [(["Content-Length: 1000000"], b"x"), ([], b"\r\n")],
+    ids=["a byte of a body that nobody asked for", "an empty line"],
+)
+async def test_b5_17_a_byte_after_the_answer_does_not_hold_the_connection(running_server, head, after):
+    server = await running_server(receive_seconds=DEADLINE_SECONDS)
+    async with undisturbed(server), wire(server) as line:
+        await line.send(http("GET", "/livez", None, *head))
+        assert (await line.answer()).status == 200
+        await line.send(after)
+        assert await seconds_until_closed(line) < DEADLINE_SECONDS + SLACK_SECONDS
+
+
+async def test_b5_17_a_body_that_drips_behind_the_answer_does_not_hold_the_connection(running_server):
+    server = await running_server(receive_seconds=DEADLINE_SECONDS)
+    async with undisturbed(server), wire(server) as line:
+        await line.send(http("GET", "/livez", None, "Content-Length: 1000000"))
+        assert (await line.answer()).status == 200
+        assert await seconds_until_closed(line, drip=b"x" * 200) < DEADLINE_SECONDS + SLACK_SECONDS
+
+
+async def test_b5_17_after_a_body_that_nobody_asked_for_the_connection_is_still_good(running_server):
+    server = await running_server()
+    async with undisturbed(server), wire(server) as line:
+        await line.send(http("GET", "/livez", None, "Content-Length: 4"))
+        assert (await line.answer()).status == 200
+        await line.send(b"body" + http("GET", "/livez"))
+        assert (await line.answer()).status == 200
+
+
 async def test_b5_17_a_body_that_does_not_arrive_in_time_gets_408(running_server):
     server = await running_server(receive_seconds=DEADLINE_SECONDS)
     async with undisturbed(server), wire(server) as line:
