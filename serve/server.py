@@ -139,9 +139,13 @@ class HotswapServer(uvicorn.Server):
 
     async def _drain(self) -> None:
         gateway = self.life.gateway
-        if gateway is not None and gateway.phase is Phase.READY:
-            await drain(gateway, self.settings.drain_seconds)
-        self.should_exit = True
+        try:
+            if gateway is not None and gateway.phase is Phase.READY:
+                await drain(gateway, self.settings.drain_seconds)
+        except Exception:  # the background boundary: whatever it was, who is told to end must end
+            logger.exception("the server could not drain")
+        finally:
+            self.should_exit = True
 
     def _end(self, exit_code: int) -> None:
         self.exit_code = exit_code

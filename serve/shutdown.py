@@ -12,6 +12,7 @@ from serve.gateway import Gateway, Phase
 logger = logging.getLogger("hotswap.gateway")
 
 ABORT_SECONDS = 5.0  # for what was told to end
+FLUSH_SECONDS = 5.0  # for the last events, of which a registry that does not answer takes none
 
 
 async def drain(gateway: Gateway, drain_seconds: float) -> None:
@@ -37,5 +38,9 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
                 await gateway.admission.wait_idle()
                 await gateway.adapters.wait_quiet()
                 await gateway.operations.wait_quiet()
-    await gateway.events.flush()
+    try:
+        async with asyncio.timeout(FLUSH_SECONDS):
+            await gateway.events.flush()
+    except TimeoutError:
+        logger.error("the registry took no more events within %g s", FLUSH_SECONDS)
     gateway.events.end_streams()

@@ -8,7 +8,10 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import httpx
+import pytest
 
+from adapters.errors import RegistryUnavailableError
+from adapters.registry.registry import Registry
 from serve.engine.scripted import Script
 from serve.server import EXIT_ENGINE_DIED, EXIT_START_FAILED
 from tests.patience import patient
@@ -58,6 +61,35 @@ async def test_a_signal_lets_running_work_finish_and_ends_with_0(running_server:
     server.engine.gate.set()
     assert (await running).json()["text"] == "base base base "
     assert await server.wait_stopped() == 0
+
+
+async def test_a_signal_ends_a_server_whose_registry_takes_no_more_events(
+    running_server: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unavailable(registry: Registry, batch: object) -> None:
+        raise RegistryUnavailableError("it does not answer")
+
+    monkeypatch.setattr("serve.shutdown.FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(Registry, "append_events", unavailable)
+    server = await running_server()
+    refused = await server.client.post("/admin/adapters", json={"nothing": 1})
+    assert refused.status_code == 422  # which the audit log is to hold
+    server.terminate()
+    assert await server.wait_stopped() == 0
+    assert "the registry took no more events" in caplog.text
+
+
+async def test_a_signal_ends_a_server_that_cannot_drain(
+    running_server: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(gateway: object, drain_seconds: float) -> None:
+        raise OSError("nothing goes")
+
+    monkeypatch.setattr("serve.server.drain", broken)
+    server = await running_server()
+    server.terminate()
+    assert await server.wait_stopped() == 0
+    assert "the server could not drain" in caplog.text
 
 
 async def test_without_restarts_the_engines_death_ends_the_server_with_its_own_code(
