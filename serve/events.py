@@ -188,10 +188,10 @@ class EventLog:
     async def _write(self) -> None:
         while self._waiting:
             batch = list(itertools.islice(self._waiting, BATCH))
-            if self._lost:
-                batch.append(Event(GATEWAY_ACTOR, "audit", "events_lost", detail={"count": self._lost}))
+            lost = self._lost  # more may be lost while these are being written
+            told = [Event(GATEWAY_ACTOR, "audit", "events_lost", detail={"count": lost})] if lost else []
             try:
-                written = await asyncio.to_thread(self._registry.append_events, batch)
+                written = await asyncio.to_thread(self._registry.append_events, [*batch, *told])
             except HotswapError as error:
                 logger.error("%d events were not written down yet: %s", len(batch), error)
                 if self._closing.is_set():
@@ -200,9 +200,7 @@ class EventLog:
                     async with asyncio.timeout(self._retry_seconds):
                         await self._closing.wait()
                 continue
-            if self._lost:
-                batch.pop()
-                self._lost = 0
+            self._lost -= lost
             for _ in batch:
                 self._waiting.popleft()
             self._wake()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -112,6 +113,31 @@ async def test_what_a_registry_that_does_not_answer_missed_is_written_later(
     written = registry.events_after(0)
     assert [record.event.detail for record in written] == [{"n": 0}, {"n": 1}, {"count": 1}]
     assert written[-1].event.outcome == "events_lost"
+
+
+async def test_what_is_lost_while_others_are_written_is_counted_and_nothing_is_written_twice(
+    log: EventLog, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_WAITING", 2)
+    loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    append = registry.append_events
+
+    def slowly(batch: Sequence[Event]) -> list[EventRecord]:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(patient(10))
+        return append(batch)
+
+    monkeypatch.setattr(registry, "append_events", slowly)
+    log.note(event(0))
+    log.note(event(1))
+    await begun.wait()
+    log.note(event(2))  # no room for it, and the registry is at the others already
+    go_on.set()
+    await log.flush()
+    log.note(event(3))
+    await log.flush()
+    written = [record.event.detail for record in registry.events_after(0)]
+    assert written == [{"n": 0}, {"n": 1}, {"n": 3}, {"count": 1}]
 
 
 async def test_closing_does_not_wait_for_a_registry_that_does_not_answer(
