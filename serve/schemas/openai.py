@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from serve.engine.protocol import Constraint
+from serve.schemas.chat_message import ChatMessage, ShortText, ToolName
+from serve.schemas.neutral import only
 from serve.schemas.sampling import (
     MAX_LOGPROBS,
     MAX_TOKENS,
@@ -28,52 +30,11 @@ from serve.schemas.sampling import (
 )
 
 MAX_MESSAGES = 1024
-MAX_PARTS = 64
 MAX_PROMPTS = 128
 MAX_TOOLS = 64
 MAX_LOGIT_BIAS = 300
 
-ShortText = Annotated[PlainText, StringConstraints(max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-
-
-class TextPart(StrictModel):
-    """A piece of text; images, audio and links are not taken."""
-
-    type: Literal["text"]
-    text: PlainText
-
-
-class CalledFunction(StrictModel):
-    """A function that the assistant called."""
-
-    name: ToolName
-    arguments: PlainText
-
-
-class ToolCall(StrictModel):
-    """One call of the assistant."""
-
-    id: ShortText
-    type: Literal["function"] = "function"
-    function: CalledFunction
-
-
-class ChatMessage(StrictModel):
-    """One turn."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: PlainText | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)] | None = None
-    name: ShortText | None = None
-    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
-    tool_call_id: ShortText | None = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> ChatMessage:
-        if self.content is None and not (self.role == "assistant" and self.tool_calls):
-            raise ValueError("a message needs 'content' (an assistant's may have 'tool_calls' instead)")
-        return self
 
 
 class FunctionTool(StrictModel):
@@ -117,6 +78,12 @@ class StreamOptions(StrictModel):
     continuous_usage_stats: bool | None = None
 
 
+def _default_tier(value: object) -> object:
+    if value not in (None, "auto", "default"):
+        raise ValueError("there is one service tier; leave 'service_tier' out")
+    return value
+
+
 class OpenAIFields(SamplingFields):
     """Fields that both routes have."""
 
@@ -126,6 +93,23 @@ class OpenAIFields(SamplingFields):
     min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     user: ShortText | None = Field(
         None, description="The session that a canary sticks to where there is no X-Session-Id."
+    )
+    # What clients send that asks for nothing here: the engine never hears of it.
+    store: Annotated[Literal[False] | None, only(False, "answers are not stored; leave 'store' out")] = Field(
+        None, exclude=True
+    )
+    metadata: Annotated[
+        Annotated[dict[str, str], Field(max_length=0)] | None,
+        only({}, "answers are not stored, and have no metadata; leave it out"),
+    ] = Field(None, exclude=True)
+    service_tier: Annotated[Literal["auto", "default"] | None, BeforeValidator(_default_tier)] = Field(
+        None, exclude=True, description="`auto` and `default` are taken: there is one."
+    )
+    safety_identifier: ShortText | None = Field(None, exclude=True, description="Taken and ignored.")
+    prompt_cache_key: ShortText | None = Field(
+        None,
+        exclude=True,
+        description="Taken and ignored: a prompt is found in the cache by how it begins.",
     )
 
     @field_validator("logit_bias")
@@ -212,6 +196,10 @@ class ChatBody(OpenAIFields):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    modalities: Annotated[
+        Annotated[list[Literal["text"]], Field(max_length=1)] | None,
+        only(["text"], "answers are text; leave 'modalities' out"),
+    ] = Field(None, exclude=True)
 
     @property
     def constraints(self) -> list[Constraint]:
@@ -229,13 +217,7 @@ class ChatBody(OpenAIFields):
     @property
     def texts(self) -> tuple[str, ...]:
         """What the client wrote, in order; parts of a message apart, calls and descriptions of tools too."""
-        found: list[str] = []
-        for message in self.messages:
-            if isinstance(message.content, str):
-                found.append(message.content)
-            else:
-                found.extend(part.text for part in message.content or ())
-            found.extend(call.function.arguments for call in message.tool_calls or ())
+        found = [text for message in self.messages for text in message.texts]
         for tool in self.tools or ():
             found.append(tool.function.description or "")
             found.append(orjson.dumps(tool.function.parameters or {}).decode())
@@ -244,10 +226,7 @@ class ChatBody(OpenAIFields):
     @property
     def num_chars(self) -> int:
         """Characters of the conversation."""
-        return sum(
-            len(m.content) if isinstance(m.content, str) else sum(len(part.text) for part in m.content or ())
-            for m in self.messages
-        )
+        return sum(message.num_chars for message in self.messages)
 
 
 class CompletionBody(OpenAIFields):
@@ -270,6 +249,9 @@ class CompletionBody(OpenAIFields):
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
     suffix: None = None
+    best_of: Annotated[
+        Literal[1] | None, only(1, "'best_of' is not offered here; ask for 'n', or use /lorax")
+    ] = Field(None, exclude=True)
 
     @property
     def default_tokens(self) -> int | None:

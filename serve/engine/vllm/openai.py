@@ -18,6 +18,7 @@ from starlette.datastructures import State
 from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle, GenerationObserver
 from serve.engine.vllm.codec import RequestCodec
+from serve.engine.vllm.marking import marked_chat
 from serve.engine.vllm.outputs import engine_clock
 from serve.errors import (
     ContextLengthError,
@@ -115,8 +116,7 @@ class VllmOpenAI:
     ) -> Mapping[str, Any] | AsyncIterator[str]:
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-        marked = {**body, "messages": [self._marked(message) for message in body["messages"]]}
-        request = _parse(ChatCompletionRequest, marked, request_id)
+        request = _parse(ChatCompletionRequest, marked_chat(body, self._codec), request_id)
         asked = body.get("max_completion_tokens") or body.get("max_tokens")
         handler = self._state.openai_serving_chat.create_chat_completion
         return await self._run(handler, request, observer, asked)
@@ -129,15 +129,6 @@ class VllmOpenAI:
         request = _parse(CompletionRequest, {**body, "prompt": self._as_text(body["prompt"])}, request_id)
         handler = self._state.openai_serving_completion.create_completion
         return await self._run(handler, request, observer, body.get("max_tokens"))
-
-    def _marked(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        content, role = message.get("content"), message["role"]
-        if isinstance(content, str):
-            return {**message, "content": self._codec.mark(content, role=role)}
-        if isinstance(content, list):
-            parts = [{**part, "text": self._codec.mark(part["text"], role=role)} for part in content]
-            return {**message, "content": parts}
-        return dict(message)
 
     def _as_text(self, prompt: Any) -> Any:
         """Prompts that hold special-token text go as token ids, in which it is text."""

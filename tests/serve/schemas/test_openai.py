@@ -12,6 +12,16 @@ from serve.schemas.openai import ChatBody, CompletionBody
 
 USER = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+# As vLLM answers, and as the openai package sends it back.
+ANSWER = {
+    "role": "assistant",
+    "content": "ho",
+    "refusal": None,
+    "annotations": None,
+    "audio": None,
+    "function_call": None,
+    "reasoning": None,
+}
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 
 
@@ -36,6 +46,10 @@ def completion(**fields: Any) -> CompletionBody:
         {"logit_bias": {"5": -100, "6": 100}},
         {"stream": True, "stream_options": {"include_usage": True}},
         {"max_completion_tokens": 5, "reasoning_effort": "low", "user": "me", "min_tokens": 0},
+        {"messages": [USER, ANSWER, {**ANSWER, "tool_calls": [], "annotations": []}, USER]},
+        {"messages": [{**ANSWER, "reasoning": "hm", "reasoning_content": "hm"}]},
+        {"store": False, "metadata": {}, "service_tier": "auto", "modalities": ["text"]},
+        {"safety_identifier": "me", "prompt_cache_key": "mine"},
     ],
     ids=lambda fields: repr(fields)[:40],
 )
@@ -54,6 +68,15 @@ def test_the_dialect_is_taken(fields: dict[str, Any]) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 65}]}, "content"),
         ({"messages": [{"role": "user", "content": "\x00"}]}, "NUL"),
         ({"messages": [{"role": "system", "content": "x", "audio": 1}]}, "audio"),
+        ({"messages": [{**ANSWER, "refusal": "no"}]}, "cannot be put before the model"),
+        ({"messages": [{**ANSWER, "function_call": {"name": "f"}}]}, "send 'tool_calls'"),
+        ({"messages": [{**ANSWER, "annotations": [{}]}]}, "annotations"),
+        ({"messages": [{**ANSWER, "content": None, "tool_calls": []}]}, "needs 'content'"),
+        ({"messages": [{**USER, "reasoning": "hm"}]}, "goes with the role"),
+        ({"store": True}, "not stored"),
+        ({"metadata": {"a": "b"}}, "not stored"),
+        ({"service_tier": "priority"}, "one service tier"),
+        ({"modalities": ["text", "audio"]}, "answers are text"),
         ({"tools": []}, "tools"),
         ({"tools": [TOOL] * 65}, "tools"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "name"),
@@ -132,6 +155,27 @@ def test_the_engine_gets_its_own_name_for_the_model_and_nothing_it_was_not_given
         "temperature": 0.5,
         "stream": True,
     }
+
+
+def test_the_engine_hears_nothing_of_what_asks_for_nothing() -> None:
+    body = chat(
+        messages=[USER, {**ANSWER, "annotations": []}, USER],
+        store=False,
+        metadata={},
+        service_tier="default",
+        modalities=["text"],
+        safety_identifier="me",
+        prompt_cache_key="mine",
+    ).engine_body("m")
+    assert body == {"model": "m", "messages": [USER, {"role": "assistant", "content": "ho"}, USER]}
+    assert completion(best_of=1).engine_body("m") == {"model": "m", "prompt": "x"}
+
+
+def test_thoughts_go_on_to_the_template_and_are_reviewed_with_names_and_arguments() -> None:
+    thinking = {"role": "assistant", "content": "ho", "reasoning": "hm", "tool_calls": [CALL]}
+    body = chat(messages=[{**USER, "name": "me"}, thinking])
+    assert body.engine_body("m")["messages"][1] == thinking
+    assert body.texts == ("hi", "me", "ho", "{}", "hm")
 
 
 def test_a_json_schema_keeps_openais_wrapping() -> None:
