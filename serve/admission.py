@@ -169,6 +169,11 @@ class Admission:
         """Give a flow back what was charged for an answer and not generated."""
         self._queue.refund(flow, tokens)
 
+    def charge(self, flow: Flow, tokens: int) -> None:
+        """Let a flow pay for what was generated beyond what it was charged for, unless nobody is there to mind."""
+        if self._requests and tokens > 0:
+            self._queue.owe(flow, tokens)
+
     def _free_places(self, sequences: int) -> int:
         """How many requests of that width could start now."""
         if self._queue or not self._fits(sequences):

@@ -111,6 +111,18 @@ class _Shares(Generic[K]):
         if (member := self._members.get(key)) is not None:
             member.credit += work
 
+    def owe(self, key: K, weight: float, work: float) -> None:
+        """Let the member's next turn begin so much later: it has had more than it was charged for."""
+        member = self._member(key, weight)
+        paid = min(member.credit, work)
+        member.credit -= paid
+        later = (work - paid) / member.weight
+        if member.waits:
+            self._schedule(key, member, member.start + later)
+        else:
+            member.finish = max(self._now, member.finish) + later
+            self._retire(key, member)
+
     def _member(self, key: K, weight: float) -> _Member:
         member = self._members.get(key)
         if member is None:
@@ -254,6 +266,12 @@ class FairQueue:
         self._shares.refund(flow.tenant, work)
         if (room := self._rooms.get(flow.tenant)) is not None:
             room.shares.refund(flow.adapter, work)
+
+    def owe(self, flow: Flow, work: int) -> None:
+        """Take more than was charged for, after all."""
+        self._shares.owe(flow.tenant, flow.weight, work)
+        if (room := self._rooms.get(flow.tenant)) is not None:
+            room.shares.owe(flow.adapter, 1.0, work)
 
     def forget(self) -> None:
         """Nothing runs and nothing waits: whoever comes next, nobody owes anybody anything."""

@@ -121,13 +121,27 @@ class Passage:
                 said=said,
             )
 
+    def count_unseen(self) -> None:
+        """Note what the engine has generated of an answer that is about to be ended before its time."""
+        record = self._exchange.record
+        now = self.gateway.engine.generated_tokens(self._exchange.running.request_id)
+        # Of a stream each token is noted as it comes; of a whole answer when it is complete.
+        record.completion_tokens = (
+            max(record.completion_tokens, now) if record.streaming else record.completion_tokens + now
+        )
+
     def settle(self) -> None:
-        """Give back what the answer did not use of the caller's limits and of its share of the engine."""
+        """Give back what the answer did not use of the caller's limits and of its share of the engine.
+
+        An answer that was longer than was foreseen (one without a bound) is paid for with the next turn.
+        """
         record = self._exchange.record
         self._allowance.settle(record.completion_tokens, record.prompt_tokens or None)
         unused = self._charged_tokens - record.completion_tokens
         if unused > 0:
             self.gateway.admission.refund(self._flow, unused)
+        elif self._charged_tokens:
+            self.gateway.admission.charge(self._flow, -unused)
 
 
 @asynccontextmanager
@@ -153,6 +167,7 @@ async def enter(gateway: Gateway, exchange: Exchange, wish: Wish) -> AsyncIterat
         exchange.use(lease)
         exchange.headers.update(allowance.headers)
         passage = Passage(gateway, exchange, wish, lease, allowance)
+        exchange.running.before_abort = passage.count_unseen
         try:
             await lease.wait_proven()
             _check_ceiling(wish)

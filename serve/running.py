@@ -7,16 +7,23 @@ that drives the request. The task comes out of `RunningRequest.guard` with that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from serve.errors import ServeError
+
+logger = logging.getLogger("hotswap.gateway")
 
 
 class ClientGoneError(ServeError):
     """The client closed the connection before the answer was complete."""
 
     code = "client_gone"
+
+
+def _nothing() -> None:
+    pass
 
 
 class RunningRequest:
@@ -26,6 +33,7 @@ class RunningRequest:
         self.request_id = request_id
         self.version: str | None = None  # engine name of the adapter, None: the base or not known yet
         self.cause: ServeError | None = None
+        self.before_abort: Callable[[], None] = _nothing  # called once, while everything still runs
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a request can only be tracked from inside a task")
@@ -35,7 +43,11 @@ class RunningRequest:
         """End the request with `cause`. The first cause wins; after the end this does nothing."""
         if self._task is not None and self.cause is None:
             self.cause = cause
-            self._task.cancel()
+            self._task.cancel()  # which it hears of when this step is over
+            try:
+                self.before_abort()
+            except Exception:  # the background boundary: whatever it was, the request ends
+                logger.exception("request %s: its end could not be prepared", self.request_id)
 
     @contextmanager
     def guard(self) -> Iterator[None]:

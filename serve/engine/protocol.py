@@ -211,6 +211,12 @@ class Engine(Protocol):
     async def resident_adapters(self) -> set[int]:
         """Engine ids held in memory now."""
 
+    def generated_tokens(self, request_id: str) -> int:
+        """Tokens that a running request has until now, over all its sequences and prompts, whether seen or not.
+
+        0 for one that is not in the engine.
+        """
+
     async def check_health(self) -> None:
         """Raises EngineDeadError when no request can be answered any more."""
 

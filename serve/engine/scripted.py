@@ -107,6 +107,7 @@ class ScriptedEngine:
         self.script = script or Script()
         self._keeps_requests = keep_requests
         self.active: set[str] = set()
+        self._generated: dict[str, int] = {}  # tokens of what is active
         self.aborted: list[str] = []
         self.requests: list[EngineRequest] = []
         self.scored: list[AdapterHandle | None] = []  # who was asked for logprobs of given tokens
@@ -199,6 +200,7 @@ class ScriptedEngine:
         if self._keeps_requests:
             self.requests.append(request)
         self.active.add(request.request_id)
+        self._generated[request.request_id] = 0
         self._changed.set()
         completed = False
         try:
@@ -216,6 +218,7 @@ class ScriptedEngine:
             if not completed and self._keeps_requests:
                 self.aborted.append(request.request_id)
             self.active.discard(request.request_id)
+            self._generated.pop(request.request_id, None)
             self._changed.set()
 
     async def _steps(self, request: EngineRequest) -> AsyncIterator[EngineOutput]:
@@ -229,6 +232,7 @@ class ScriptedEngine:
             limit = 0 if speaker in self.script.fail_versions else self.script.fail_after_tokens
             if limit is not None and step >= limit:
                 raise GenerationFailedError("the scripted engine failed this request")
+            self._generated[request.request_id] += sampling.n
             last = step == sampling.max_tokens - 1
             logprobs = () if sampling.logprobs is None else (self._token(request, step),)
             deltas = [
@@ -294,6 +298,9 @@ class ScriptedEngine:
 
     async def resident_adapters(self) -> set[int]:
         return set(self.adapters)
+
+    def generated_tokens(self, request_id: str) -> int:
+        return sum(count for active, count in self._generated.items() if active.startswith(request_id))
 
     async def check_health(self) -> None:
         self._life.check_alive()

@@ -114,7 +114,6 @@ class GenerateReply(Reply):
         else:
             answers = await _all(*(self._one(exchange, passage, request) for request in requests))
         record = exchange.record
-        record.completion_tokens = sum(answer.completion_tokens for answer in answers)
         record.last_token = time.perf_counter()
         body: dict[str, Any] = {**self._head(passage.lease)}
         if isinstance(self._body.prompt, list):
@@ -137,6 +136,7 @@ class GenerateReply(Reply):
         async with _place(passage, request) as waited:
             before = record.seconds
             answer = await collect(passage, request)
+            record.completion_tokens += answer.completion_tokens  # whatever becomes of it
             record.note_queue(waited + (answer.queue_seconds or 0.0))
             if answer.ttft_seconds is not None:
                 record.note_ttft(before + answer.ttft_seconds)

@@ -243,6 +243,7 @@ class LoraxReply(Reply):
         async with _place(passage, request) as waited:
             before = record.seconds
             answer = await collect(passage, request)
+            record.completion_tokens = answer.completion_tokens  # whatever becomes of it
             record.note_queue(waited + (answer.queue_seconds or 0.0))
             if answer.ttft_seconds is not None:
                 record.note_ttft(before + answer.ttft_seconds)
@@ -251,7 +252,6 @@ class LoraxReply(Reply):
                 let_through = await gateway.review.answer(passage.subject, sequence.text)
                 if let_through != sequence.text:
                     sequence.text, sequence.logprobs = let_through, []  # tokens would tell what was taken out
-        record.completion_tokens = answer.completion_tokens
         record.last_token = time.perf_counter()
         body = self._answer(answer)
         await exchange.json([body] if self._in_list else body)

@@ -107,6 +107,34 @@ def test_what_was_not_used_is_given_back_as_earlier_turns(loop: asyncio.Abstract
     assert work["careful"] == pytest.approx(work["wishful"], rel=0.1)
 
 
+def test_what_was_used_beyond_what_was_charged_for_is_paid_with_later_turns(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    queue = FairQueue()
+    for _ in range(400):
+        queue.push(waiting(loop, Flow("honest"), work=100))
+        queue.push(waiting(loop, Flow("silent"), work=10))
+    work: Counter[str] = Counter()
+    for _ in range(300):
+        entry = serve_next(queue)
+        work[entry.flow.tenant] += 100
+        queue.owe(entry.flow, 100 - entry.work)
+    assert work["honest"] == pytest.approx(work["silent"], rel=0.1)
+
+
+def test_among_the_adapters_of_one_tenant_it_is_the_same(loop: asyncio.AbstractEventLoop) -> None:
+    queue = FairQueue()
+    for _ in range(400):
+        queue.push(waiting(loop, Flow("one", "honest"), work=100))
+        queue.push(waiting(loop, Flow("one", "silent"), work=10))
+    served: Counter[str | None] = Counter()
+    for _ in range(300):
+        entry = serve_next(queue)
+        served[entry.flow.adapter] += 1
+        queue.owe(entry.flow, 100 - entry.work)
+    assert served["honest"] == pytest.approx(served["silent"], rel=0.1)
+
+
 def test_the_longest_loses_what_came_last(loop: asyncio.AbstractEventLoop) -> None:
     queue = FairQueue()
     entries = [waiting(loop, Flow("flood", "a")) for _ in range(3)]

@@ -80,6 +80,30 @@ async def test_an_error_of_the_work_itself_passes_through() -> None:
     assert len(running) == 0
 
 
+async def test_what_is_to_be_done_before_an_end_is_done_once_and_never_in_its_way(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    running, called = RunningRequests(), 0
+
+    def broken() -> None:
+        nonlocal called
+        called += 1
+        raise LookupError
+
+    async def drive() -> None:
+        with running.track("req") as request:
+            request.before_abort = broken
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(drive())
+    await asyncio.sleep(0)
+    assert running.abort_all(ClientGoneError("gone")) == running.abort_all(ClientGoneError("again")) == 1
+    with pytest.raises(ClientGoneError, match="gone"):
+        await task
+    assert called == 1
+    assert "its end could not be prepared" in caplog.text
+
+
 async def test_an_abort_after_the_end_does_nothing() -> None:
     running = RunningRequests()
     with running.track("req") as request:

@@ -152,6 +152,10 @@ class SupervisedEngine:
         except EngineDeadError:
             return set()
 
+    def generated_tokens(self, request_id: str) -> int:
+        life = self._supervisor.life
+        return life.engine.generated_tokens(request_id) if life is not None else 0
+
     def _note_retry(self) -> None:
         if self._metrics is not None:
             self._metrics.retried_requests.inc()

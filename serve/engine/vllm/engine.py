@@ -36,7 +36,7 @@ from serve.engine.vllm.core_processes import core_processes, end_processes
 from serve.engine.vllm.lora_series import bound_lora_series
 from serve.engine.vllm.machine import read_machine
 from serve.engine.vllm.openai import VllmOpenAI
-from serve.engine.vllm.outputs import engine_output, sampling_params
+from serve.engine.vllm.outputs import count_generated, engine_output, sampling_params
 from serve.engine.vllm.reasoning import ReasoningSplitter
 from serve.engine.vllm.scoring import (
     fits_one_prompt,
@@ -351,6 +351,9 @@ class VllmEngine:
 
     async def resident_adapters(self) -> set[int]:
         return set(await self._alive().list_loras())
+
+    def generated_tokens(self, request_id: str) -> int:
+        return count_generated(self._client, request_id) if self._client is not None else 0
 
     async def check_health(self) -> None:
         if self._client is None or self._client.errored:

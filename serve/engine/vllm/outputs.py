@@ -81,6 +81,21 @@ def engine_clock(metrics: Any) -> tuple[float | None, float | None]:
     return queued, metrics.first_token_latency or None
 
 
+def count_generated(client: Any, request_id: str) -> int:
+    """Tokens that AsyncLLM has of a running request, over its sequences and prompts.
+
+    vLLM's OpenAI handlers put a word in front of the gateway's id, and a list of prompts numbers behind it.
+    """
+    processor, count = client.output_processor, 0
+    for external_id, internal_ids in processor.external_req_ids.items():
+        if external_id.removeprefix("chatcmpl-").removeprefix("cmpl-").startswith(request_id):
+            for internal_id in internal_ids:
+                state = processor.request_states.get(internal_id)
+                if state is not None and state.detokenizer is not None:
+                    count += state.detokenizer.num_output_tokens()
+    return count
+
+
 def _logprobs(
     token_ids: Sequence[int], logprobs: Sequence[Mapping[int, Any]] | None
 ) -> tuple[TokenLogprob, ...]:

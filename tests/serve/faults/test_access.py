@@ -438,6 +438,29 @@ async def test_b5_16_what_a_stream_did_not_use_comes_back_also_when_its_client_l
     assert int(after.headers["x-ratelimit-remaining-tokens"]) > 800
 
 
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/generate", {"prompt": "hello", "max_tokens": 800}),
+        ("/generate", {"prompt": ["hello", "you"], "max_tokens": 400}),
+        ("/v1/completions", {"model": "scripted", "prompt": "hello", "max_tokens": 800}),
+        ("/lorax/generate", {"inputs": "hello", "parameters": {"max_new_tokens": 800}}),
+    ],
+    ids=["/generate", "several prompts", "/v1/completions", "/lorax/generate"],
+)
+async def test_b5_16_what_was_generated_for_a_client_that_did_not_wait_for_it_counts(closed, route, body):
+    closed.engine.script.tpot_seconds = 0.001
+    key = await make_key(closed, tokens_per_minute=1000)
+    async with wire(closed) as line:
+        await line.send(http("POST", route, body, f"Authorization: Bearer {key}"))
+        await until(lambda: closed.engine.generated_tokens("req-") >= 300, "300 tokens", patient(10))
+        line.leave()
+    await until(lambda: holds_nothing(closed), "everything given back")
+    after = await ask(closed, key, "POST", "/generate", {"prompt": "a", "max_tokens": 1})
+    assert after.status_code == 200
+    assert int(after.headers["x-ratelimit-remaining-tokens"]) < 1000 - 200  # some runs out meanwhile
+
+
 async def test_b5_16_a_key_is_in_no_list_no_log_and_no_event(closed, caplog):
     with caplog.at_level("DEBUG"):
         key = await make_key(closed, label="web")

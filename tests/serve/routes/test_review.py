@@ -50,6 +50,13 @@ phrases = ["base base"]
 """
 
 
+ASKS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/generate", {"prompt": "ask", "max_tokens": 5}),
+    ("/v1/completions", {"model": "scripted", "prompt": "ask", "max_tokens": 5}),
+    ("/lorax/generate", {"inputs": "ask", "parameters": {"max_new_tokens": 5}}),
+)
+
+
 @pytest.fixture
 def rules(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
     def write(text: str) -> dict[str, Any]:
@@ -399,3 +406,15 @@ async def test_a_whole_answer_keeps_its_shape_and_loses_what_would_tell(rules_fi
         },
     }
     assert passed["usage"] == {"total_tokens": 3}
+
+
+@pytest.mark.parametrize(("route", "body"), ASKS, ids=[route for route, _ in ASKS])
+async def test_an_answer_that_is_refused_has_cost_its_tokens_all_the_same(
+    scripted_gateway: MakeGateway, rules: Callable[[str], dict[str, Any]], route: str, body: dict[str, Any]
+) -> None:
+    gateway = await scripted_gateway(**rules(REFUSING))
+    assert (await gateway.client.post(route, json=body)).status_code in (400, 422)
+    counted = gateway.gateway.metrics.registry.get_sample_value(
+        "hotswap_tenant_tokens_total", {"tenant": "none"}
+    )
+    assert counted == len("ask") + 5
