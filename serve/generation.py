@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from serve.engine.protocol import (
     AdapterHandle,
@@ -21,6 +21,8 @@ from serve.errors import GenerationFailedError
 from serve.limits import check_characters, tokens_to_generate
 from serve.schemas.generate import GenerateBody
 from serve.schemas.sampling import constraint_of
+
+T = TypeVar("T")
 
 # Shorter texts are tokenised in less time than a hop to a thread and back takes.
 INLINE_CHARS = 4096
@@ -168,6 +170,16 @@ async def collect(engine: Generates, request: EngineRequest) -> PromptAnswer:
             answer.ttft_seconds = min(output.ttft_seconds, time.perf_counter() - started)
     check_finished(answer.sequences)
     return answer
+
+
+async def all_of(*answers: Coroutine[Any, Any, T]) -> list[T]:
+    """All answers in order; the first failure cancels the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(answer) for answer in answers]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def check_finished(sequences: list[SequenceAnswer]) -> None:

@@ -168,6 +168,7 @@ class Exchange:
         self.running = running
         self.record = record
         self.headers: dict[str, str] = {}  # more of the answer's headers, until it begins
+        self.streams = False  # the answer is a stream of events, which can still end with an error
         self._send = send
         self._send_seconds = send_seconds
 
@@ -203,6 +204,7 @@ class Exchange:
 
     async def open_events(self) -> None:
         """Send the head of a stream of server-sent events."""
+        self.streams = True
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
@@ -364,11 +366,13 @@ class Reply(Response):
         except HotswapError as error:
             if exchange is None or not exchange.started:
                 raise
-            with suppress(ClientGoneError):
-                await self.fail(exchange, error)
+            if exchange.streams:  # a whole answer is on its way already, and the client reads slowly
+                with suppress(ClientGoneError):
+                    await self.fail(exchange, error)
         except Exception:  # the request boundary: a bug must still end the stream with a reason
             if exchange is None or not exchange.started:
                 raise
-            logger.exception("request %s failed after its stream had begun", self.request_id)
-            with suppress(ClientGoneError):
-                await self.fail(exchange, InternalError("the server failed on this request"))
+            logger.exception("request %s failed after its answer had begun", self.request_id)
+            if exchange.streams:
+                with suppress(ClientGoneError):
+                    await self.fail(exchange, InternalError("the server failed on this request"))

@@ -117,8 +117,13 @@ class FolderWatcher:
         for memory in (self._settled, self._retries):
             for source in [source for source in memory if source not in self._seen]:
                 del memory[source]
-        for versions in ripe.values():
-            await self._take_newest(versions)
+        for name, versions in ripe.items():
+            try:
+                await self._take_newest(versions)
+            except DrainingError:
+                raise
+            except Exception:  # the background boundary: one bad folder must not keep the others out
+                logger.exception("the adapter folder %s could not be looked into", name)
 
     async def _run(self) -> None:
         logger.info("watching the adapter root, every %g s", self._seconds)

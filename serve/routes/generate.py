@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -19,6 +18,7 @@ from serve.gateway import Gateway
 from serve.generation import (
     PromptAnswer,
     SequenceAnswer,
+    all_of,
     check_finished,
     collect,
     encode_prompts,
@@ -112,7 +112,7 @@ class GenerateReply(Reply):
         if len(requests) == 1:
             answers = [await self._one(exchange, passage, requests[0])]
         else:
-            answers = await _all(*(self._one(exchange, passage, request) for request in requests))
+            answers = await all_of(*(self._one(exchange, passage, request) for request in requests))
         record = exchange.record
         record.last_token = time.perf_counter()
         body: dict[str, Any] = {**self._head(passage.lease)}
@@ -207,16 +207,6 @@ def _place(passage: Passage, request: EngineRequest) -> AbstractAsyncContextMana
         prompt_tokens=len(request.prompt_token_ids),
         max_tokens=request.sampling.max_tokens,
     )
-
-
-async def _all(*answers: Any) -> list[PromptAnswer]:
-    """All answers in order; the first failure cancels the others and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(answer) for answer in answers]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 def _event(name: str, payload: Mapping[str, Any]) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
 import orjson
@@ -15,15 +15,17 @@ from bases.errors import HotswapError
 from serve.access.caller import Caller
 from serve.errors import InvalidRequestError
 from serve.gateway import Gateway
+from serve.generation import all_of
 from serve.http.errors import body_of, json_response
 from serve.http.exchange import Exchange, Record, Reply
 from serve.lifecycle.openai_text import text_of_answer, text_of_events
 from serve.lifecycle.state import AdapterState
 from serve.limits import check_characters
-from serve.passage import Wish, enter
+from serve.passage import Passage, Wish, enter
 from serve.review.openai_answers import OpenAIAnswers
 from serve.routes.dependencies import CallerDep, GatewayDep, KeyedRoute, RequestIdDep, SessionDep
 from serve.routes.documentation import ERRORS, OPENAI_EVENTS, WIRE_ERRORS, errors
+from serve.routes.openai_parts import as_one, in_parts
 from serve.schemas.openai import ChatBody, CompletionBody
 
 router = APIRouter(prefix="/v1", route_class=KeyedRoute, tags=["openai"])
@@ -79,7 +81,7 @@ async def completions(
     return OpenAIReply(gateway, body, request_id, caller, session)
 
 
-@router.get("/models/{model}", summary="One base or adapter", responses={**ERRORS})
+@router.get("/models/{model:path}", summary="One base or adapter", responses={**ERRORS})
 async def model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     """The card of one name that the caller can ask for."""
     listed = await models(gateway, caller)
@@ -153,37 +155,95 @@ class OpenAIReply(Reply):
             self._check_bounds()
             for constraint in body.constraints:
                 await gateway.grammars.check(constraint)
-            sequences = (body.n or 1) * num_prompts
-            exchange.record.sequences = sequences
-            estimate = body.num_chars // _CHARS_PER_TOKEN * num_prompts
-            async with passage.place(
-                sequences=sequences,
-                prompt_tokens=estimate,
-                max_tokens=body.asked_tokens or body.default_tokens or passage.max_tokens,
-            ) as waited:
-                observer = _Observer(exchange.record, waited=waited, streaming=bool(body.stream))
-                handlers = gateway.engine.openai
-                handler = handlers.chat if self._chat else handlers.completions
-                asked = body.engine_body(
-                    passage.lease.engine_name, max_tokens=passage.bound, cache_salt=passage.cache_salt
+            exchange.record.sequences = (body.n or 1) * num_prompts
+            parts = self._parts()
+            if len(parts) == 1:
+                await (self._stream(exchange, passage) if body.stream else self._whole(exchange, passage))
+                return
+            # No shadow is asked: so many sequences would not find room beside the answers of clients.
+            answers = await all_of(
+                *(
+                    self._part(exchange, passage, part, f"{self.request_id}-{place}")
+                    for place, part in enumerate(parts)
                 )
-                answer = await handler(asked, self.request_id, observer)
-                # Greedy answers are compared with the shadow's.
-                reviewed = gateway.review.reads("answer", passage.subject)
-                answers = OpenAIAnswers(gateway.review, passage.subject)
-                compared = passage.lease.shadow is not None and body.temperature == 0 and not reviewed
-                if body.stream:
-                    events: list[str] = []
-                    told = cast("AsyncIterator[str]", answer)
-                    told = answers.events(told) if reviewed else told
-                    await self._events(exchange, told, events if compared else None)
-                    said = text_of_events(events) if compared else None
-                else:
-                    whole = cast("Mapping[str, Any]", answer)
-                    whole = await answers.whole(whole) if reviewed else whole
-                    said = text_of_answer(whole) if compared else None
-                    await exchange.json({**whole, "id": self.request_id})
-                passage.mirror_openai(asked, chat=self._chat, said=said)
+            )
+            await exchange.json({**as_one(answers, parts), "id": self.request_id})
+
+    def _parts(self) -> Sequence[ChatBody | CompletionBody]:
+        """The request as the engine is to get it. Raises InvalidRequestError."""
+        body, width = self._body, self._gateway.admission.max_running
+        if not isinstance(body, CompletionBody):
+            return [body]
+        sequences = (body.n or 1) * body.num_prompts
+        if not body.stream:
+            return in_parts(body, max_running=width)
+        if sequences > max(width, body.n or 1):
+            raise InvalidRequestError(
+                f"{sequences} answers cannot be streamed at once, at most {width} here; send fewer prompts, or "
+                "leave 'stream' out",
+                param="prompt",
+            )
+        return [body]
+
+    @asynccontextmanager
+    async def _place(
+        self, exchange: Exchange, passage: Passage, body: ChatBody | CompletionBody
+    ) -> AsyncIterator[_Observer]:
+        num_prompts = body.num_prompts if isinstance(body, CompletionBody) else 1
+        async with passage.place(
+            sequences=(body.n or 1) * num_prompts,
+            prompt_tokens=body.num_chars // _CHARS_PER_TOKEN * num_prompts,
+            max_tokens=body.asked_tokens or body.default_tokens or passage.max_tokens,
+        ) as waited:
+            yield _Observer(exchange.record, waited=waited, streaming=bool(body.stream))
+
+    def _asked(self, passage: Passage, body: ChatBody | CompletionBody) -> dict[str, Any]:
+        return body.engine_body(
+            passage.lease.engine_name, max_tokens=passage.bound, cache_salt=passage.cache_salt
+        )
+
+    async def _part(
+        self, exchange: Exchange, passage: Passage, body: ChatBody | CompletionBody, request_id: str
+    ) -> Mapping[str, Any]:
+        """A whole answer to a part of the request, or to all of it."""
+        async with self._place(exchange, passage, body) as observer:
+            answer = await self._handler(self._asked(passage, body), request_id, observer)
+        whole = cast("Mapping[str, Any]", answer)
+        if self._gateway.review.reads("answer", passage.subject):
+            return await OpenAIAnswers(self._gateway.review, passage.subject).whole(whole)
+        return whole
+
+    async def _whole(self, exchange: Exchange, passage: Passage) -> None:
+        whole = await self._part(exchange, passage, self._body, self.request_id)
+        said = text_of_answer(whole) if self._compares(passage) else None
+        await exchange.json({**whole, "id": self.request_id})
+        self._mirror(passage, said)
+
+    async def _stream(self, exchange: Exchange, passage: Passage) -> None:
+        kept: list[str] | None = [] if self._compares(passage) else None
+        async with self._place(exchange, passage, self._body) as observer:
+            answer = await self._handler(self._asked(passage, self._body), self.request_id, observer)
+            told = cast("AsyncIterator[str]", answer)
+            if self._gateway.review.reads("answer", passage.subject):
+                told = OpenAIAnswers(self._gateway.review, passage.subject).events(told)
+            await self._events(exchange, told, kept)
+            self._mirror(passage, text_of_events(kept) if kept is not None else None)
+
+    async def _handler(
+        self, asked: Mapping[str, Any], request_id: str, observer: _Observer
+    ) -> Mapping[str, Any] | AsyncIterator[str]:
+        handlers = self._gateway.engine.openai
+        handler = handlers.chat if self._chat else handlers.completions
+        return await handler(asked, request_id, observer)
+
+    def _compares(self, passage: Passage) -> bool:
+        """Whether the answer is held against a shadow's: a greedy one that nobody changes."""
+        reviewed = self._gateway.review.reads("answer", passage.subject)
+        return passage.lease.shadow is not None and self._body.temperature == 0 and not reviewed
+
+    def _mirror(self, passage: Passage, said: str | None) -> None:
+        if passage.lease.shadow is not None:
+            passage.mirror_openai(self._asked(passage, self._body), chat=self._chat, said=said)
 
     def _check_bounds(self) -> None:
         facts = self._gateway.engine.facts

@@ -373,3 +373,24 @@ async def test_the_deadlines_timer_does_not_outlive_the_exchange(monkeypatch: py
     with pytest.raises(LookupError):
         await stage.start(stage.answer(work))
     assert timers[0].cancelled()
+
+
+class SlowReader(Client):
+    """Has got the whole answer on its way, and does not take it."""
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+
+async def test_a_whole_answer_that_is_read_too_slowly_is_not_followed_by_an_error() -> None:
+    stage = make_stage(request_seconds=0.05)
+    stage.client = SlowReader()
+    answer = stage.answer(lambda exchange: exchange.json({"a": 1}))
+    async with asyncio.timeout(5):
+        await stage.start(answer)
+    assert answer.failures == []
+    assert [message["type"] for message in stage.client.sent] == ["http.response.start", "http.response.body"]
+    assert stage.aborts() == {"deadline": 1.0}
+    assert not await stage.left_over()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 import pytest
 
-from serve.engine.scripted import Script
+from serve.engine.scripted import Script, ScriptedEngine
+from tests.patience import patient
 from tests.serve.conftest import ScriptedGateway
 
 MakeGateway = Callable[..., Awaitable[ScriptedGateway]]
@@ -154,3 +156,62 @@ async def test_a_method_that_a_route_does_not_take_is_405(scripted_gateway: Make
     response = await gateway.client.get("/generate")
     assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
+
+
+async def test_a_list_of_prompts_wider_than_the_engine_keeps_nobody_out(
+    scripted_gateway: MakeGateway,
+) -> None:
+    gateway = await scripted_gateway(max_num_seqs=4)
+    gateway.engine.gate.clear()
+    before = asyncio.create_task(gateway.client.post("/generate", json={"prompt": "a", "max_tokens": 2}))
+    await gateway.engine.wait_active(1)
+    wide = asyncio.create_task(
+        gateway.client.post(COMPLETIONS, json=body_for(COMPLETIONS, prompt=["hi"] * 7, n=2))
+    )
+    async with asyncio.timeout(patient(5)):
+        await gateway.engine.wait_active(3)  # it begins beside what runs, as far as there is room
+    after = asyncio.create_task(gateway.client.post("/generate", json={"prompt": "a", "max_tokens": 2}))
+    gateway.engine.gate.set()
+    assert [(await task).status_code for task in (before, after)] == [200, 200]
+    answer = (await wide).json()
+    assert [choice["index"] for choice in answer["choices"]] == list(range(14))
+    assert answer["usage"] == {"prompt_tokens": 14, "completion_tokens": 28, "total_tokens": 42}
+    assert gateway.holds_nothing
+
+
+async def test_a_list_of_prompts_is_answered_alike_in_one_piece_and_in_several(
+    scripted_gateway: MakeGateway,
+) -> None:
+    body = body_for(COMPLETIONS, prompt=["a", "bc", "def", "g", "h"])
+    answers = []
+    for width in (64, 4):
+        gateway = await scripted_gateway(max_num_seqs=width)
+        response = await gateway.client.post(COMPLETIONS, json=body)
+        answers.append({**response.json(), "id": None})
+        assert response.json()["id"] == response.headers["x-request-id"]
+        assert len(gateway.engine.requests) == 5
+        await gateway.life.down()
+    assert answers[0] == answers[1]
+
+
+async def test_the_first_part_that_fails_ends_the_others(scripted_gateway: MakeGateway) -> None:
+    gateway = await scripted_gateway(Script(fail_after_tokens=1), max_num_seqs=4)
+    response = await gateway.client.post(COMPLETIONS, json=body_for(COMPLETIONS, prompt=["hi"] * 9))
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "generation_failed")
+    assert gateway.holds_nothing
+
+
+async def test_a_stream_wider_than_the_engine_is_refused(scripted_gateway: MakeGateway) -> None:
+    gateway = await scripted_gateway(max_num_seqs=4)
+    body = body_for(COMPLETIONS, prompt=["hi"] * 6, stream=True)
+    response = await gateway.client.post(COMPLETIONS, json=body)
+    assert response.status_code == 422
+    assert "6 answers cannot be streamed at once, at most 5" in response.json()["error"]["message"]
+    assert gateway.engine.requests == []
+
+
+async def test_a_model_whose_name_holds_a_slash_has_a_card(scripted_gateway: MakeGateway) -> None:
+    gateway = await scripted_gateway(engine=ScriptedEngine(model_name="org/base"))
+    card = await gateway.client.get("/v1/models/org/base")
+    assert (card.status_code, card.json()["id"]) == (200, "org/base")
+    assert (await gateway.client.get("/v1/models/org/other")).status_code == 404
