@@ -24,6 +24,7 @@ logger = logging.getLogger("hotswap.grammar")
 
 MAX_REMEMBERED = 256
 MAX_WAITING = 32
+MAX_WAITING_OF_ONE = 8
 _MAX_RETRY_SECONDS = 60
 _START_SECONDS = 120.0
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,8 @@ _PROJECT = Path(__file__).resolve().parents[2]
 class _Job:
     """One constraint on its way through the compiler, and how many requests want to know."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        self.owner = owner  # the tenant who asked first
         self.waiting = 0
         self.verdict: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
@@ -40,7 +42,8 @@ class _Job:
 class GrammarGuard:
     """Vets constraints. One compile at a time; verdicts are remembered, least recently used go.
 
-    At most MAX_WAITING constraints wait, so that slow ones cannot keep everybody's waiting for long.
+    At most MAX_WAITING constraints wait, MAX_WAITING_OF_ONE of one tenant, and tenants take turns, so that one who
+    sends slow ones does not keep the others' waiting for long.
     """
 
     def __init__(self, *, enabled: bool, tokenizer_path: Path | None, compile_seconds: float) -> None:
@@ -50,11 +53,15 @@ class GrammarGuard:
         self._lock = asyncio.Lock()  # of the process
         self._process: Process | None = None
         self._jobs: OrderedDict[Constraint, _Job] = OrderedDict()
+        self._turns: dict[str, int] = {}  # of tenants whose constraints wait: when they last had a turn
+        self._turn = 0
         self._runner: asyncio.Task[None] | None = None
         self._verdicts: OrderedDict[Constraint, str | None] = OrderedDict()
 
-    async def check(self, constraint: Constraint | None) -> None:
-        """Raises GrammarError when constraints are off, or this one cannot be compiled in time; BusyError."""
+    async def check(self, constraint: Constraint | None, *, owner: str = "") -> None:
+        """Vet a constraint of the tenant `owner`.
+
+        Raises GrammarError when constraints are off, or this one cannot be compiled in time; BusyError."""
         if constraint is None:
             return
         if not self._enabled:
@@ -65,7 +72,7 @@ class GrammarGuard:
             self._verdicts.move_to_end(constraint)
             reason = self._verdicts[constraint]
         else:
-            reason = await self._wait(constraint)
+            reason = await self._wait(constraint, owner)
         if reason is not None:
             raise GrammarError(f"this {constraint.kind} cannot be used: {reason}", param="response_format")
 
@@ -86,17 +93,17 @@ class GrammarGuard:
         async with self._lock:
             await self._kill()
 
-    async def _wait(self, constraint: Constraint) -> str | None:
+    async def _wait(self, constraint: Constraint, owner: str) -> str | None:
         job = self._jobs.get(constraint)
         if job is None:
-            if len(self._jobs) >= MAX_WAITING:
+            own = sum(job.owner == owner for job in self._jobs.values())
+            if own >= MAX_WAITING_OF_ONE or len(self._jobs) >= MAX_WAITING:
+                longest = MAX_WAITING_OF_ONE if own >= MAX_WAITING_OF_ONE else MAX_WAITING
                 raise BusyError(
                     f"{len(self._jobs)} schemas and regexes wait to be compiled; send this one again",
-                    retry_after_seconds=math.ceil(
-                        min(_MAX_RETRY_SECONDS, MAX_WAITING * self._compile_seconds)
-                    ),
+                    retry_after_seconds=math.ceil(min(_MAX_RETRY_SECONDS, longest * self._compile_seconds)),
                 )
-            job = self._jobs[constraint] = _Job()
+            job = self._jobs[constraint] = _Job(owner)
             if self._runner is None or self._runner.done():
                 self._runner = asyncio.create_task(self._run(), name="schema compiler")
         job.waiting += 1
@@ -106,10 +113,10 @@ class GrammarGuard:
             job.waiting -= 1
 
     async def _run(self) -> None:
-        """Compile what waits, in order. What nobody waits for any more is left out."""
+        """Compile what waits, each tenant's in order. What nobody waits for any more is left out."""
         try:
             while self._jobs:
-                constraint, job = next(iter(self._jobs.items()))
+                constraint, job = self._next()
                 if job.waiting:
                     await self._decide(constraint, job)
                 del self._jobs[constraint]
@@ -118,6 +125,14 @@ class GrammarGuard:
                 await self._ready_again()
         finally:
             self._drop_jobs()
+
+    def _next(self) -> tuple[Constraint, _Job]:
+        """The first of the tenant whose last turn is longest ago."""
+        self._turns = {job.owner: self._turns.get(job.owner, 0) for job in self._jobs.values()}
+        constraint, job = min(self._jobs.items(), key=lambda item: self._turns[item[1].owner])
+        self._turn += 1
+        self._turns[job.owner] = self._turn
+        return constraint, job
 
     def _drop_jobs(self) -> None:
         for job in self._jobs.values():

@@ -76,7 +76,7 @@ class GenerateReply(Reply):
             token_details=body.logprobs is not None,
         )
         async with enter(gateway, exchange, wish) as passage:
-            await gateway.grammars.check(constraint_of(body.response_format))
+            await gateway.grammars.check(constraint_of(body.response_format), owner=self._caller.tenant)
             requests = await self._requests(passage)
             exchange.record.prompt_tokens = sum(len(request.prompt_token_ids) for request in requests)
             exchange.record.sequences = sum(request.sampling.n for request in requests)

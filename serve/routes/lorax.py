@@ -191,7 +191,7 @@ class LoraxReply(Reply):
         )
         async with enter(gateway, exchange, wish) as passage:
             self._reviewed = gateway.review.reads("answer", passage.subject)
-            await gateway.grammars.check(asked.constraint)
+            await gateway.grammars.check(asked.constraint, owner=self._caller.tenant)
             request = await self._request(passage)
             record = exchange.record
             record.prompt_tokens, record.sequences = len(request.prompt_token_ids), request.sampling.n

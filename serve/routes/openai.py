@@ -154,7 +154,7 @@ class OpenAIReply(Reply):
         async with enter(gateway, exchange, wish) as passage:
             self._check_bounds()
             for constraint in body.constraints:
-                await gateway.grammars.check(constraint)
+                await gateway.grammars.check(constraint, owner=self._caller.tenant)
             exchange.record.sequences = (body.n or 1) * num_prompts
             parts = self._parts()
             if len(parts) == 1:

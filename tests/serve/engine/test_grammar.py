@@ -190,6 +190,29 @@ async def test_a_compile_whose_client_left_goes_on_and_its_answer_is_nobody_else
     await guard.close()
 
 
+async def test_a_tenant_who_sends_slow_ones_delays_anothers_by_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked, go = tmp_path / "asked", tmp_path / "go"
+    body = f'echo "$line" >> {asked}; while [ ! -e {go} ]; do sleep 0.01; done; {ACCEPT}'
+    guard = scripted_worker(monkeypatch, tmp_path, body)
+    guard._compile_seconds = 60.0
+    flood = [
+        asyncio.create_task(guard.check(Constraint("regex", f"f{number}"), owner="flood"))
+        for number in range(grammar.MAX_WAITING_OF_ONE)
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(BusyError):
+        await guard.check(Constraint("regex", "one too many"), owner="flood")
+    quiet = asyncio.create_task(guard.check(Constraint("regex", "quiet"), owner="quiet"))
+    await asyncio.sleep(0)
+    go.touch()
+    await asyncio.gather(*flood, quiet)
+    patterns = [line.partition('"value":"')[2].partition('"')[0] for line in asked.read_text().splitlines()]
+    assert patterns == ["f0", "quiet", *(f"f{number}" for number in range(1, grammar.MAX_WAITING_OF_ONE))]
+    await guard.close()
+
+
 async def test_more_constraints_than_may_wait_are_told_to_come_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
