@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +108,7 @@ class ScriptedEngine:
         self.script = script or Script()
         self._keeps_requests = keep_requests
         self.active: set[str] = set()
-        self._generated: dict[str, int] = {}  # tokens of what is active
+        self._generated: Counter[str] = Counter()  # tokens of what is active
         self.aborted: list[str] = []
         self.requests: list[EngineRequest] = []
         self.scored: list[AdapterHandle | None] = []  # who was asked for logprobs of given tokens
@@ -200,7 +201,6 @@ class ScriptedEngine:
         if self._keeps_requests:
             self.requests.append(request)
         self.active.add(request.request_id)
-        self._generated[request.request_id] = 0
         self._changed.set()
         completed = False
         try:
@@ -218,7 +218,7 @@ class ScriptedEngine:
             if not completed and self._keeps_requests:
                 self.aborted.append(request.request_id)
             self.active.discard(request.request_id)
-            self._generated.pop(request.request_id, None)
+            del self._generated[request.request_id]
             self._changed.set()
 
     async def _steps(self, request: EngineRequest) -> AsyncIterator[EngineOutput]:

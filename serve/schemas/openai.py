@@ -249,9 +249,6 @@ class CompletionBody(OpenAIFields):
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
     suffix: None = None
-    best_of: Annotated[
-        Literal[1] | None, only(1, "'best_of' is not offered here; ask for 'n', or use /lorax")
-    ] = Field(None, exclude=True)
 
     @property
     def default_tokens(self) -> int | None:

@@ -168,7 +168,6 @@ def test_the_engine_hears_nothing_of_what_asks_for_nothing() -> None:
         prompt_cache_key="mine",
     ).engine_body("m")
     assert body == {"model": "m", "messages": [USER, {"role": "assistant", "content": "ho"}, USER]}
-    assert completion(best_of=1).engine_body("m") == {"model": "m", "prompt": "x"}
 
 
 def test_thoughts_go_on_to_the_template_and_are_reviewed_with_names_and_arguments() -> None:
