@@ -157,7 +157,7 @@ class OpenAIReply(Reply):
                 await gateway.grammars.check(constraint, owner=self._caller.tenant)
             exchange.record.sequences = (body.n or 1) * num_prompts
             parts = self._parts()
-            if len(parts) == 1:
+            if len(parts) < 2:
                 await (self._stream(exchange, passage) if body.stream else self._whole(exchange, passage))
                 return
             # No shadow is asked: so many sequences would not find room beside the answers of clients.
@@ -169,11 +169,11 @@ class OpenAIReply(Reply):
             )
             await exchange.json({**as_one(answers, parts), "id": self.request_id})
 
-    def _parts(self) -> Sequence[ChatBody | CompletionBody]:
-        """The request as the engine is to get it. Raises InvalidRequestError."""
+    def _parts(self) -> Sequence[CompletionBody]:
+        """What the engine is to get apart; one or none: the request as it is. Raises InvalidRequestError."""
         body, width = self._body, self._gateway.admission.max_running
         if not isinstance(body, CompletionBody):
-            return [body]
+            return ()
         sequences = (body.n or 1) * body.num_prompts
         if not body.stream:
             return in_parts(body, max_running=width)
@@ -183,7 +183,7 @@ class OpenAIReply(Reply):
                 "leave 'stream' out",
                 param="prompt",
             )
-        return [body]
+        return ()
 
     @asynccontextmanager
     async def _place(
