@@ -294,8 +294,10 @@ class GatewayLife:
                     await gateway.shadows.close()
                     await gateway.adapters.close()
                     await gateway.operations.close()
-            await gateway.operations.abandon()
-            await gateway.events.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ABORT_SECONDS):  # the registry may not answer
+                    await gateway.operations.abandon()
+                    await gateway.events.close()
             await gateway.residents.close()
         grammars, self._grammars = self._grammars, None
         if grammars is not None:
@@ -311,7 +313,9 @@ class GatewayLife:
             await asyncio.to_thread(store.close)  # the engine that read from it has ended
         keys, self._keys = self._keys, None
         if keys is not None:
-            await keys.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ABORT_SECONDS):
+                    await keys.close()
         tracing, self._tracing = self._tracing, None
         if tracing is not None:
             with contextlib.suppress(TimeoutError):

@@ -20,6 +20,7 @@ from adapters.registry.records import Event, EventRecord
 from adapters.registry.registry import Registry
 from bases.errors import HotswapError
 from serve.errors import BusyError
+from serve.registry_threads import ask_registry
 
 logger = logging.getLogger("hotswap.events")
 
@@ -134,7 +135,7 @@ class EventLog:
 
     async def last_id(self) -> int:
         """The id of the newest event that is written. Raises RegistryError."""
-        return await asyncio.to_thread(self._registry.last_event_id)
+        return await ask_registry(self._registry.last_event_id)
 
     async def page(
         self,
@@ -147,7 +148,7 @@ class EventLog:
         limit: int = 100,
     ) -> list[EventRecord]:
         """Written events, the newest first; with `states` also the steps of versions. Raises RegistryError."""
-        return await asyncio.to_thread(
+        return await ask_registry(
             self._registry.list_events,
             name=name,
             actor=actor,
@@ -171,7 +172,7 @@ class EventLog:
         try:
             while True:
                 news, ended = self._news, self._ended
-                records = await asyncio.to_thread(self._registry.events_after, after_id, limit=BATCH)
+                records = await ask_registry(self._registry.events_after, after_id, limit=BATCH)
                 if records:
                     after_id = records[-1].id
                     yield records
@@ -191,7 +192,7 @@ class EventLog:
             lost = self._lost  # more may be lost while these are being written
             told = [Event(GATEWAY_ACTOR, "audit", "events_lost", detail={"count": lost})] if lost else []
             try:
-                written = await asyncio.to_thread(self._registry.append_events, [*batch, *told])
+                written = await ask_registry(self._registry.append_events, [*batch, *told])
             except HotswapError as error:
                 logger.error("%d events were not written down yet: %s", len(batch), error)
                 if self._closing.is_set():
@@ -209,7 +210,7 @@ class EventLog:
 
     async def _prune(self) -> None:
         try:
-            await asyncio.to_thread(self._registry.prune_events, action=STATE_ACTION, keep=KEEP_STEPS_AMONG)
+            await ask_registry(self._registry.prune_events, action=STATE_ACTION, keep=KEEP_STEPS_AMONG)
         except HotswapError as error:
             logger.warning("old steps of versions were not forgotten: %s", error)
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from adapters.errors import RegistryError
 from adapters.registry.keys import KeyRecord, KeyTable, NewKey
 from serve.access.caller import Caller, KeyLimits
+from serve.registry_threads import ask_registry
 
 logger = logging.getLogger("hotswap.keys")
 
@@ -100,31 +101,31 @@ class KeyRing:
 
     async def create(self, key: NewKey, *, actor: str) -> KeyRecord:
         """Add a key; it is good at once. Raises RegistryError."""
-        record = await asyncio.to_thread(self._table.add, key, actor=actor)
+        record = await ask_registry(self._table.add, key, actor=actor)
         async with self._lock:
             self._keys[key.id] = _known(record)
         return record
 
     async def revoke(self, key_id: str, *, actor: str) -> KeyRecord:
         """Take a key back for good, at once. Raises KeyNotFoundError, RegistryError."""
-        record = await asyncio.to_thread(self._table.revoke, key_id, actor=actor)
+        record = await ask_registry(self._table.revoke, key_id, actor=actor)
         async with self._lock:
             self._keys.pop(key_id, None)
         return record
 
     async def get(self, key_id: str) -> KeyRecord:
         """One key as the registry has it. Raises KeyNotFoundError, RegistryError."""
-        return await asyncio.to_thread(self._table.get, key_id)
+        return await ask_registry(self._table.get, key_id)
 
     async def list_all(self) -> list[KeyRecord]:
         """All keys as the registry has them, revoked ones too. Raises RegistryError."""
-        return await asyncio.to_thread(self._table.list_all)
+        return await ask_registry(self._table.list_all)
 
     async def refresh(self) -> None:
         """Read the keys again if any was changed. Raises RegistryError."""
         async with self._lock:
             asked_at = self._clock()
-            revision, records = await asyncio.to_thread(self._table.read_valid, self._revision)
+            revision, records = await ask_registry(self._table.read_valid, self._revision)
             if records is not None:
                 self._keys = _all_known(records)
                 self._used = {key_id: at for key_id, at in self._used.items() if key_id in self._keys}
@@ -156,7 +157,11 @@ class KeyRing:
         uses, self._unwritten = self._unwritten, {}
         self._written_at = self._now()
         if uses:
-            await asyncio.to_thread(self._table.note_uses, uses)
+            try:
+                await ask_registry(self._table.note_uses, uses)
+            except RegistryError:
+                self._unwritten = {**uses, **self._unwritten}
+                raise
 
 
 def _all_known(records: Iterable[KeyRecord]) -> dict[str, KnownKey]:

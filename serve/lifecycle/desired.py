@@ -13,6 +13,7 @@ from adapters.registry.registry import Registry
 from serve.errors import AdapterMissingError
 from serve.events import STATE_ACTION
 from serve.lifecycle.traffic import TrafficPlan
+from serve.registry_threads import ask_registry
 
 logger = logging.getLogger("hotswap.adapters")
 
@@ -81,7 +82,7 @@ def _names(text: str, version: AdapterVersion) -> bool:
 
 async def _whole(work: Callable[[], object]) -> None:
     """Run the step after which there is no way back in a thread; a cancellation meanwhile comes too late."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+    running = asyncio.ensure_future(ask_registry(work))
     while not running.done():
         try:
             await asyncio.shield(running)
@@ -116,7 +117,7 @@ class DesiredState:
 
     async def read_all(self) -> None:
         """Read everything. Raises RegistryError."""
-        snapshot = await asyncio.to_thread(self._registry.snapshot)
+        snapshot = await ask_registry(self._registry.snapshot)
         self._revision, self._names = snapshot.revision, dict(snapshot.names)
 
     async def read_changes(self) -> set[str]:
@@ -126,9 +127,9 @@ class DesiredState:
         """
         noticed, self._noticed = self._noticed, set()
         try:
-            if await asyncio.to_thread(self._registry.revision) == self._revision:
+            if await ask_registry(self._registry.revision) == self._revision:
                 return noticed
-            snapshot = await asyncio.to_thread(self._registry.snapshot)
+            snapshot = await ask_registry(self._registry.snapshot)
         except BaseException:
             self._noticed |= noticed
             raise
@@ -141,7 +142,7 @@ class DesiredState:
 
     async def read(self, name: str) -> NameRecord:
         """Read one name again. Raises RegistryError."""
-        record = await asyncio.to_thread(self._registry.name, name)
+        record = await ask_registry(self._registry.name, name)
         if record != self.get(name):
             self._noticed.add(name)
         if record.known:
@@ -152,7 +153,7 @@ class DesiredState:
 
     async def add(self, new: NewVersion) -> NameRecord:
         """Make a version known. Raises AdapterConflictError, RegistryError."""
-        await asyncio.to_thread(self._registry.add_version, new)
+        await ask_registry(self._registry.add_version, new)
         return await self.read(new.version.name)
 
     async def move(self, version: AdapterVersion, *, left: str | None) -> NameRecord:
@@ -162,28 +163,28 @@ class DesiredState:
 
     async def pin(self, version: AdapterVersion, pinned: bool) -> NameRecord:
         """Raises AdapterNotFoundError, RegistryError."""
-        await asyncio.to_thread(self._registry.set_pinned, version, pinned)
+        await ask_registry(self._registry.set_pinned, version, pinned)
         return await self.read(version.name)
 
     async def keep_loaded(self, version: AdapterVersion, loaded: bool) -> NameRecord:
         """Raises AdapterNotFoundError, RegistryError."""
-        await asyncio.to_thread(self._registry.set_loaded, version, loaded)
+        await ask_registry(self._registry.set_loaded, version, loaded)
         return await self.read(version.name)
 
     async def plan(self, name: str, plan: TrafficPlan | None) -> NameRecord:
         """Keep how the requests for a name are shared. Raises RegistryError."""
-        await asyncio.to_thread(self._registry.set_plan, name, plan.to_json() if plan is not None else None)
+        await ask_registry(self._registry.set_plan, name, plan.to_json() if plan is not None else None)
         return await self.read(name)
 
     async def forget(self, name: str) -> list[AdapterVersion]:
         """Drop all that is desired of a name; returns the versions that there were. Raises RegistryError."""
-        gone = await asyncio.to_thread(self._registry.forget_name, name)
+        gone = await ask_registry(self._registry.forget_name, name)
         self._names.pop(name, None)
         return gone
 
     async def remove(self, version: AdapterVersion) -> bool:
         """Forget one version. Raises AdapterConflictError while it is live, RegistryError."""
-        removed = await asyncio.to_thread(self._registry.remove_version, version)
+        removed = await ask_registry(self._registry.remove_version, version)
         await self.read(version.name)
         return removed
 

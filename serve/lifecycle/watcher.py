@@ -32,6 +32,7 @@ from serve.errors import DrainingError
 from serve.events import EventLog
 from serve.http.errors import status_of
 from serve.lifecycle.manager import AdapterManager
+from serve.registry_threads import ask_registry
 
 logger = logging.getLogger("hotswap.adapters")
 
@@ -155,7 +156,7 @@ class FolderWatcher:
         name, begun = None, False
         try:
             name = parse_alias(one.name, base_name=self._adapters.board.base_name)
-            if not await asyncio.to_thread(self._is_known, one):
+            if not await ask_registry(self._is_known, one):
                 begun = True
                 outcome = await self._adapters.load(one.name, one.source, actor=WATCHER)
                 logger.info("adapter folder %s: %s is live", one.source, outcome.managed.version)

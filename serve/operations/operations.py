@@ -28,6 +28,7 @@ from serve.events import STATE_ACTION, EventLog
 from serve.http.errors import InternalError, body_of, status_of
 from serve.lifecycle.state import AdapterState
 from serve.operations.operation import Answer, Operation, OperationState, Order
+from serve.registry_threads import ask_registry
 
 logger = logging.getLogger("hotswap.operations")
 
@@ -108,7 +109,7 @@ class Operations:
         """One operation. Raises OperationMissingError, RegistryError."""
         found = self._running.get(operation_id) or self._ended.get(operation_id)
         if found is None:
-            record = await asyncio.to_thread(self._table.get, operation_id)
+            record = await ask_registry(self._table.get, operation_id)
             if record is None:
                 raise OperationMissingError(
                     f"no operation {operation_id!a} is known; they are forgotten a day after their end"
@@ -118,7 +119,7 @@ class Operations:
 
     async def list(self, *, name: str | None = None, limit: int = 100) -> list[Operation]:
         """The newest first, of this gateway and others on its registry. Raises RegistryError."""
-        records = await asyncio.to_thread(self._table.list, name=name, limit=limit)
+        records = await ask_registry(self._table.list, name=name, limit=limit)
         return [
             self._running.get(record.id) or self._ended.get(record.id) or Operation.restore(record)
             for record in records
@@ -150,7 +151,7 @@ class Operations:
     async def _claim(self, operation: Operation) -> Operation | None:
         """Write the operation down; return the earlier one that has its key."""
         record = operation.record()
-        written = await asyncio.to_thread(self._table.begin, record)
+        written = await ask_registry(self._table.begin, record)
         if (
             written.id != record.id
             and written.state == OperationState.RUNNING
@@ -158,11 +159,11 @@ class Operations:
         ):
             # Somebody else's, or one that died with its gateway.
             await self._interrupt(own=False)
-            written = await asyncio.to_thread(self._table.begin, record)
+            written = await ask_registry(self._table.begin, record)
         ending = self._tasks.get(written.id)
         if ending is not None and _frees_its_key(self._ended.get(written.id)):
             await asyncio.wait({ending})
-            written = await asyncio.to_thread(self._table.begin, record)
+            written = await ask_registry(self._table.begin, record)
         if written.id == record.id:
             return None
         if written.fingerprint != operation.order.fingerprint:
@@ -207,9 +208,7 @@ class Operations:
 
     async def _write_end(self, operation: Operation) -> None:
         try:
-            await asyncio.to_thread(
-                self._table.end, operation.record(), keep_key=not _frees_its_key(operation)
-            )
+            await ask_registry(self._table.end, operation.record(), keep_key=not _frees_its_key(operation))
         except HotswapError as error:
             logger.error("the end of operation %s was not written down: %s", operation.id, error)
 
@@ -217,7 +216,7 @@ class Operations:
         cause = RequestAbortedError(
             "the server ended before this operation was complete; look at the adapter and ask for it again"
         )
-        count = await asyncio.to_thread(
+        count = await ask_registry(
             self._table.interrupt,
             body_of(cause, ""),
             status=status_of(cause),
@@ -231,13 +230,13 @@ class Operations:
         while self._running:
             await asyncio.sleep(TOUCH_SECONDS)
             try:
-                await asyncio.to_thread(self._table.touch, list(self._running))
+                await ask_registry(self._table.touch, list(self._running))
             except HotswapError as error:
                 logger.warning("running operations were not touched: %s", error)
 
     async def _prune(self) -> None:
         try:
-            await asyncio.to_thread(self._table.prune, older_than_seconds=KEEP_SECONDS, keep=KEEP_OPERATIONS)
+            await ask_registry(self._table.prune, older_than_seconds=KEEP_SECONDS, keep=KEEP_OPERATIONS)
         except HotswapError as error:
             logger.warning("old operations were not forgotten: %s", error)
 

@@ -58,8 +58,9 @@ async def follow_events(
     """Server-sent events until either side ends it; a comment every 15 s while nothing happens."""
     del actor
     events = gateway.events
-    begin = int(last_event_id) if last_event_id is not None else after
-    batches = events.follow(begin if begin is not None else await events.last_id())
+    begin, last = int(last_event_id) if last_event_id is not None else after, await events.last_id()
+    # An event that never was: of another registry, whose numbers are not these.
+    batches = events.follow(last if begin is None or begin > last else begin)
     # The first look is taken here, so that a refusal has a proper status.
     first: list[EventRecord] = await anext(batches, [])
     return EventStream(

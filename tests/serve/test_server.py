@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
 
 from adapters.errors import RegistryUnavailableError
+from adapters.registry.keys import KeyTable
 from adapters.registry.registry import Registry
 from serve.engine.scripted import Script
 from serve.server import EXIT_ENGINE_DIED, EXIT_START_FAILED
@@ -77,6 +79,39 @@ async def test_a_signal_ends_a_server_whose_registry_takes_no_more_events(
     server.terminate()
     assert await server.wait_stopped() == 0
     assert "the registry took no more events" in caplog.text
+
+
+async def test_a_registry_that_hangs_holds_neither_long_prompts_nor_the_metrics_nor_the_end(
+    running_server: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.shutdown.FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr("serve.build.ABORT_SECONDS", 0.1)
+    server = await running_server()
+    hung, asked = threading.Event(), threading.Semaphore(0)
+
+    def hang(*_: object, **__: object) -> None:
+        asked.release()
+        hung.wait()
+        raise RegistryUnavailableError("it does not answer")
+
+    for name in ("append_events", "list_events", "revision", "snapshot"):
+        monkeypatch.setattr(Registry, name, hang)
+    monkeypatch.setattr(KeyTable, "read_valid", hang)
+    audits = [asyncio.create_task(server.client.get("/admin/audit")) for _ in range(40)]
+    try:
+        assert await asyncio.to_thread(asked.acquire, timeout=patient(5))
+        await asyncio.sleep(0.1)
+        monkeypatch.setattr("serve.generation.INLINE_CHARS", 1000)
+        long = {"prompt": "x" * 2000, "max_tokens": 1}  # tokenised in a thread
+        assert (await server.client.post("/generate", json=long)).status_code == 200
+        assert (await server.client.get("/metrics")).status_code == 200
+        server.terminate()
+        assert await server.wait_stopped() == 0
+    finally:
+        hung.set()
+        for task in audits:
+            task.cancel()
+        await asyncio.gather(*audits, return_exceptions=True)
 
 
 async def test_a_signal_ends_a_server_that_cannot_drain(

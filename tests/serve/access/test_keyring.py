@@ -124,6 +124,21 @@ async def test_the_last_use_is_written_down_once_a_minute_and_at_the_end(
     assert table.get(id_of(text)).last_used_at == time.now()
 
 
+async def test_a_use_that_could_not_be_written_down_is_written_later(
+    ring: KeyRing, table: MortalTable, time: Time
+) -> None:
+    text = await add_key(ring)
+    await ring.open()
+    started = time.now()
+    ring.note_use(id_of(text))
+    table.silent = True
+    time.seconds += 61
+    await until(lambda: ring._failing)
+    table.silent = False
+    await ring.close()
+    assert table.get(id_of(text)).last_used_at == started
+
+
 async def test_making_and_revoking_are_in_the_audit_log_without_the_key(
     ring: KeyRing, table: MortalTable
 ) -> None:

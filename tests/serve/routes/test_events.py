@@ -83,6 +83,23 @@ async def test_a_follower_hears_what_happens_from_now_on_until_the_server_ends(
         await call.task
 
 
+async def test_a_follower_that_comes_back_from_another_registry_hears_what_happens_here(
+    scripted_gateway: MakeGateway,
+) -> None:
+    gateway = await scripted_gateway()
+    await load(gateway)
+    await gateway.gateway.events.flush()
+    call = gateway.call("GET", "/admin/events", headers=[(b"last-event-id", b"1000000")])
+    await call.head()
+    await load(gateway, "new", seed=1)
+    async with asyncio.timeout(patient(10)):
+        while not (heard := parse((await call.read())["body"])):
+            pass
+    assert int(heard[0]["id"]) == 7
+    call.leave()
+    await call.task
+
+
 async def test_a_follower_that_leaves_is_forgotten(scripted_gateway: MakeGateway) -> None:
     gateway = await scripted_gateway()
     call = gateway.call("GET", "/admin/events")
