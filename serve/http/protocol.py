@@ -2,7 +2,8 @@
 
 uvicorn has none: its keep-alive timer ends with the next byte, whatever that is, so that one byte every few
 seconds, or a single one after an answer, holds a connection for ever (uvicorn#157); a head may grow without end;
-and a connection is only closed once its last byte is read. The body's limits are in serve/http/body.py.
+so may the trailers of a chunked body, which become headers of the request; and a connection is only closed once its
+last byte is read. The body's limits are in serve/http/body.py.
 
 A process that was held up (stopped, or without a processor) fires its timers before it looks at its sockets, and
 would close connections whose requests have long been there. So before it closes one it looks at the socket again.
@@ -34,7 +35,8 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
 
     A connection is closed when a request head is not complete `receive_seconds` after its first byte (or after
     the connection was made, or after anything else that came while no answer was due), gets 431 when a head is
-    larger than MAX_HEAD_BYTES, and is cut when the client leaves the write buffer full for `send_seconds`.
+    larger than MAX_HEAD_BYTES or that much comes behind it without a byte of the body, and is cut when the client
+    leaves the write buffer full for `send_seconds`. Trailers are dropped (RFC 9110, 6.5.1).
     """
 
     class LimitedProtocol(HttpToolsProtocol):
@@ -43,6 +45,10 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
         _head_begun = False
         _head_bytes = 0  # of the reads that hold nothing but a part of the head
         _refused_head = False
+        _body_begun = False  # the head is complete, and the body is not
+        _body_came = False  # in this read
+        _bodiless_bytes = 0  # of the reads since, one after the other, that brought nothing of it
+        _trailer_bytes = 0
         _reads_again = False  # what comes next is the same request, without its wish for another protocol
 
         def __init__(self, *args: Any, **named: Any) -> None:
@@ -60,20 +66,39 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            inside = self._head_begun
+            in_head, in_body, self._body_came = self._head_begun, self._body_begun, False
             super().data_received(data)
-            if inside and self._head_begun and not self.transport.is_closing():
+            if in_head and self._head_begun:
                 self._head_bytes += len(data)
-                if self._head_bytes > MAX_HEAD_BYTES:
-                    self._refuse_head()
+            elif in_body and self._body_begun:
+                self._bodiless_bytes = 0 if self._body_came else self._bodiless_bytes + len(data)
+            if (
+                max(self._head_bytes, self._bodiless_bytes) > MAX_HEAD_BYTES
+                and not self.transport.is_closing()
+            ):
+                self._refuse_head()
             is_timed = self._deadline is not None or self.timeout_keep_alive_task is not None
             if not is_timed and not self._owes_answer() and not self.transport.is_closing():
                 self._arm()  # the rest of a body that nobody asked for, or empty lines
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self._head_begun, self._head_bytes = True, 0
+            self._head_begun, self._body_begun = True, False
+            self._head_bytes = self._bodiless_bytes = self._trailer_bytes = 0
             self._arm()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if self._head_begun:
+                super().on_header(name, value)
+                return
+            self._trailer_bytes += len(name) + len(value)
+            if self._trailer_bytes > MAX_HEAD_BYTES:
+                self._refused_head = True
+                raise _HeadTooLargeError
+
+        def on_body(self, body: bytes) -> None:
+            self._body_came = True
+            super().on_body(body)
 
         def on_headers_complete(self) -> None:
             self._disarm()
@@ -86,9 +111,11 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
             if self._reads_again:
                 self._again = plain_head(self.parser, self.url, self.headers)
             else:
+                self._body_begun = True
                 super().on_headers_complete()
 
         def on_message_complete(self) -> None:
+            self._body_begun = False
             if not self._reads_again:
                 super().on_message_complete()
 
@@ -122,7 +149,9 @@ def limited_protocol(*, receive_seconds: float, send_seconds: float) -> type[Htt
             )
 
         def _refuse_head(self) -> None:
-            message = f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"
+            message = (
+                f"the head of the request, or what follows its body, is larger than {MAX_HEAD_BYTES} bytes"
+            )
             self._refuse(431, "head_too_large", message)
 
         def _refuse(self, status: int, code: str, message: str) -> None:

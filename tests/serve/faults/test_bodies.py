@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
-from tests.serve.faults.client import REPLY_SECONDS, refusal, resident_mib, strangers, undisturbed, wire
+from tests.serve.faults.client import REPLY_SECONDS, http, refusal, resident_mib, strangers, undisturbed, wire
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -151,3 +152,43 @@ async def test_b5_02_a_whole_pair_of_surrogates_is_a_character(running_server):
     answer = await server.client.post("/generate", content=body)
     assert answer.status_code == 200
     assert bytes(server.engine.requests[0].prompt_token_ids).decode() == "😀"
+
+
+def chunked(body: bytes, trailers: bytes, *headers: str) -> bytes:
+    head = http("POST", "/generate", None, "Transfer-Encoding: chunked", *headers)
+    return head + b"%x\r\n%s\r\n0\r\n%s" % (len(body), body, trailers)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"a: b\r\n" * 10_000, b"a: " + b"b" * 60_000, b"a" * 60_000],
+    ids=["one after the other", "one value", "one name"],
+)
+async def test_b5_01_trailers_without_end_are_refused_and_kept_nowhere(running_server, endless):
+    server = await running_server()
+    async with undisturbed(server), wire(server) as line:
+        await line.send(chunked(b'{"prompt": "stranger"}', endless))
+        before = resident_mib()
+        for _ in range(4):
+            with contextlib.suppress(ConnectionError):
+                await line.send(endless)
+            await asyncio.sleep(0)
+        answer = await line.answer()
+        assert (answer.status, refusal(answer)["code"]) == (431, "head_too_large")
+        assert await line.closed()
+        assert resident_mib() - before < 16
+    assert strangers(server) == []
+
+
+async def test_b5_01_a_trailer_is_no_header(running_server):
+    server = await running_server(auth="required", admin_key="0123456789abcdef-the-key")
+    key = b"Authorization: Bearer 0123456789abcdef-the-key\r\n\r\n"
+    async with wire(server) as line:
+        await line.send(chunked(b'{"prompt": "stranger"}', key))
+        assert refusal(await line.answer())["code"] == "invalid_api_key"
+        await line.send(
+            chunked(
+                b'{"prompt": "stranger", "max_tokens": 1}', b"X-Checksum: 1\r\n\r\n", key.decode().strip()
+            )
+        )
+        assert (await line.answer()).status == 200  # one that says nothing does no harm
