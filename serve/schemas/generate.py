@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from serve.schemas.sampling import (
+    FIRST_FAULT,
     MAX_LOGPROBS,
     ModelReference,
     NonEmptyText,
@@ -49,8 +50,8 @@ class GenerateBody(SamplingFields):
         description="Raw text to continue; a list is answered in order.",
         examples=["The capital of France is"],
     )
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = Field(
-        None, description="A conversation, put through the base's chat template; instead of `prompt`."
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES), FIRST_FAULT] | None = (
+        Field(None, description="A conversation, put through the base's chat template; instead of `prompt`.")
     )
     adapter: ModelReference | None = Field(
         None, description="Alias (`risk`) or pinned version (`risk@3f2a91c0`); absent: the base."

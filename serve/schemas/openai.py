@@ -10,12 +10,20 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from serve.engine.protocol import Constraint
 from serve.schemas.chat_message import ChatMessage, ShortText, ToolName
 from serve.schemas.neutral import only
 from serve.schemas.sampling import (
+    FIRST_FAULT,
     MAX_LOGPROBS,
     MAX_TOKENS,
     ChoiceFormat,
@@ -35,6 +43,7 @@ MAX_TOOLS = 64
 MAX_LOGIT_BIAS = 300
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+_TokenIds = Annotated[list[TokenId], Field(min_length=1), FIRST_FAULT]
 
 
 class FunctionTool(StrictModel):
@@ -112,13 +121,18 @@ class OpenAIFields(SamplingFields):
         description="Taken and ignored: a prompt is found in the cache by how it begins.",
     )
 
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _few_token_ids(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_LOGIT_BIAS:
+            raise ValueError(f"names {len(value)} tokens; at most {MAX_LOGIT_BIAS} are taken")
+        return value
+
     @field_validator("logit_bias")
     @classmethod
     def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
         if value is None:
             return None
-        if len(value) > MAX_LOGIT_BIAS:
-            raise ValueError(f"names {len(value)} tokens; at most {MAX_LOGIT_BIAS} are taken")
         if not all(key.isascii() and key.isdigit() and len(key) <= 9 for key in value):
             raise ValueError("has a key that is not a token id")
         return value
@@ -188,7 +202,7 @@ class ChatBody(OpenAIFields):
         }
     )
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES), FIRST_FAULT]
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
@@ -241,10 +255,8 @@ class CompletionBody(OpenAIFields):
     prompt: (
         NonEmptyText
         | Annotated[list[NonEmptyText], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[
-            list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)
-        ]
+        | _TokenIds
+        | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_PROMPTS), FIRST_FAULT]
     )
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None

@@ -132,6 +132,28 @@ def test_a_malformed_prompt_is_refused(prompt: Any) -> None:
         completion(prompt=prompt)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": [{}] * 10_000},
+        {"prompt": [""] * 10_000},
+        {"prompt": [[-1] * 100] * 100},
+        {"prompt": "x", "logit_bias": {str(i): "a" for i in range(10_000)}},
+    ],
+    ids=lambda fields: repr(fields)[:30],
+)
+def test_of_thousands_of_faults_a_few_are_told(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        completion(**fields)
+    assert refused.value.error_count() < 150
+
+
+def test_of_messages_that_are_all_wrong_the_first_is_told() -> None:
+    with pytest.raises(ValidationError) as refused:
+        chat(messages=[{**USER, "cache_control": 1}] * 1000)
+    assert refused.value.error_count() == 1
+
+
 @pytest.mark.parametrize("fields", [{"suffix": "x"}, {"logprobs": 21}, {"echo": 1}, {"best_of": 2}])
 def test_completion_fields_out_of_bounds_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
