@@ -24,7 +24,7 @@ logger = logging.getLogger("hotswap.grammar")
 
 MAX_REMEMBERED = 256
 MAX_WAITING = 32
-MAX_WAITING_OF_ONE = 8
+MAX_NEWCOMERS = 8
 _MAX_RETRY_SECONDS = 60
 _START_SECONDS = 120.0
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -42,8 +42,8 @@ class _Job:
 class GrammarGuard:
     """Vets constraints. One compile at a time; verdicts are remembered, least recently used go.
 
-    At most MAX_WAITING constraints wait, MAX_WAITING_OF_ONE of one tenant, and tenants take turns, so that one who
-    sends slow ones does not keep the others' waiting for long.
+    At most MAX_WAITING constraints wait, and MAX_NEWCOMERS more of tenants that have no other waiting. Tenants take
+    turns. So one who sends slow ones neither keeps the others out nor waiting for long.
     """
 
     def __init__(self, *, enabled: bool, tokenizer_path: Path | None, compile_seconds: float) -> None:
@@ -96,12 +96,13 @@ class GrammarGuard:
     async def _wait(self, constraint: Constraint, owner: str) -> str | None:
         job = self._jobs.get(constraint)
         if job is None:
-            own = sum(job.owner == owner for job in self._jobs.values())
-            if own >= MAX_WAITING_OF_ONE or len(self._jobs) >= MAX_WAITING:
-                longest = MAX_WAITING_OF_ONE if own >= MAX_WAITING_OF_ONE else MAX_WAITING
+            is_newcomer = all(job.owner != owner for job in self._jobs.values())
+            if len(self._jobs) >= MAX_WAITING + (MAX_NEWCOMERS if is_newcomer else 0):
                 raise BusyError(
                     f"{len(self._jobs)} schemas and regexes wait to be compiled; send this one again",
-                    retry_after_seconds=math.ceil(min(_MAX_RETRY_SECONDS, longest * self._compile_seconds)),
+                    retry_after_seconds=math.ceil(
+                        min(_MAX_RETRY_SECONDS, MAX_WAITING * self._compile_seconds)
+                    ),
                 )
             job = self._jobs[constraint] = _Job(owner)
             if self._runner is None or self._runner.done():

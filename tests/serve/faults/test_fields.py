@@ -88,7 +88,7 @@ async def test_b5_04_huge_stops_biases_and_foreign_token_ids_are_refused(running
         ("/v1/chat/completions", CHAT),
     ]
     cases = [(route, {**good, "stop": "s" * 1_000_000}, "256 characters") for route, good in ROUTES.items()]
-    cases += [(r, {**g, "logit_bias": {str(i): 1 for i in range(4_000)}}, "at most 300") for r, g in openai]
+    cases += [(r, {**g, "logit_bias": {str(i): 1 for i in range(100_000)}}, "at most 300") for r, g in openai]
     cases += [(r, {**g, "logit_bias": {"-1": 1}}, "logit_bias") for r, g in openai]
     cases += [(r, {**g, "logit_bias": {"256": 1}}, "256 tokens") for r, g in openai]
     cases += [

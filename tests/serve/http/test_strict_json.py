@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serve.http.strict_json import MAX_DEPTH, MAX_NAMES, InvalidJsonError, parse_json
+from serve.http.strict_json import MAX_DEPTH, InvalidJsonError, parse_json
 
 VALUES = st.recursive(
     st.none()
@@ -165,10 +165,3 @@ def test_the_depth_is_bounded_to_the_level(opening: str, closing: str) -> None:
     parse_json(nested(MAX_DEPTH, opening, closing))
     with pytest.raises(InvalidJsonError, match=f"more than {MAX_DEPTH} levels"):
         parse_json(nested(MAX_DEPTH + 1, opening, closing))
-
-
-def test_an_object_of_more_names_than_any_request_has_is_refused() -> None:
-    names = {str(number): 0 for number in range(MAX_NAMES)}
-    assert parse_json(json.dumps(names).encode()) == names
-    with pytest.raises(InvalidJsonError, match="at most 4096"):
-        parse_json(json.dumps({"inner": {**names, "one more": 0}}).encode())
