@@ -25,8 +25,10 @@ CPU_KV_CACHE_SHARE = 0.25
 CPU_KV_CACHE_MAX_BYTES = 8 * GIB
 KV_BLOCK_TOKENS = 128
 CPU_PATCHES = "all"
-# oneDNN makes code for every number of rows that a layer is given: some 0.7 MB each, of which it would keep 1024.
-CPU_KEPT_PRODUCTS = 256
+# oneDNN makes code for every number of rows that a layer is given, of which each of its copies would keep 1024; torch
+# keeps the last 1024 once more, some 0.4 MB each, whatever oneDNN lets go.
+CPU_KEPT_PRODUCTS = 128
+CPU_KEPT_TORCH_PRODUCTS = 64
 
 # Families whose attention vLLM runs over a latent (MLA), or else over whole keys and values.
 _EITHER_ATTENTION = frozenset({"deepseek_v2", "deepseek_v3"})
@@ -211,7 +213,12 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
     chosen.variable(
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
         str(CPU_KEPT_PRODUCTS),
-        "products of other widths are prepared anew; four times as many would grow to most of a gigabyte",
+        "products of other widths are prepared anew; eight times as many would grow to most of a gigabyte",
+    )
+    chosen.variable(
+        "LRU_CACHE_CAPACITY",
+        str(CPU_KEPT_TORCH_PRODUCTS),
+        "torch's own record of them; what it has forgotten oneDNN still knows",
     )
     patches = _patches(wishes)
     if wishes.lora_targets is not None and CpuPart.MOE_EXPERTS not in requested_parts(patches):

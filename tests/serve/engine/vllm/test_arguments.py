@@ -86,7 +86,8 @@ def test_a_processor_without_bf16_gets_float32_and_one_with_it_bfloat16() -> Non
 def test_a_cpu_uses_all_its_cores_and_a_quarter_of_its_memory() -> None:
     chosen = choose_arguments(NEW_CPU, wishes())
     assert chosen.environment["VLLM_CPU_OMP_THREADS_BIND"] == "0,2,4"
-    assert chosen.environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "256"
+    assert chosen.environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "128"
+    assert chosen.environment["LRU_CACHE_CAPACITY"] == "64"
     assert values(chosen)["kv-cache-memory-bytes"] == str(8 * GIB)
     assert choose(OLD_CPU)["kv-cache-memory-bytes"] == str(4 * GIB)
     assert choose(OLD_CPU, kv_cache_gib=0.5)["kv-cache-memory-bytes"] == str(GIB // 2)
@@ -109,6 +110,7 @@ def test_on_a_gpu_vllms_own_choices_stand() -> None:
     assert not {
         "VLLM_CPU_OMP_THREADS_BIND",
         "HOTSWAP_CPU_PATCHES",
+        "LRU_CACHE_CAPACITY",
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
     } & set(chosen.environment)
     asked = choose(GPU, dtype="float16", max_model_len=99, max_num_seqs=5)
