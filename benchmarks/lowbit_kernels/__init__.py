@@ -1,1 +1,1 @@
-"""Speed of single linear layers on this CPU: the low-bit kernels against what torch has."""
+"""Speed of single linear layers on this CPU: our kernels against what torch and vLLM have."""

@@ -35,7 +35,7 @@ def main(
     ] = 128,
     out: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
 ) -> None:
-    """Time single linear layers: the low-bit kernels against torch's float32, bfloat16 and int4.
+    """Time single linear layers: our kernels against torch's float32, bfloat16 and int4, and vLLM's oneDNN.
 
     HOTSWAP_CPU_ISA=avx2 measures what a processor without AVX-512 would run.
 

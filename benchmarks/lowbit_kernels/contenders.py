@@ -10,13 +10,13 @@ import torch
 from torch.nn import functional
 
 from benchmarks.lowbit_kernels.shapes import Shape
-from serve.engine.cpu.lowbit import ops
+from serve.engine.cpu.lowbit import blocks, ops
 
 GROUP = 64
 REFERENCE = "torch float32"
 
 Call = Callable[[torch.Tensor, int], torch.Tensor]
-"""Computes the layer for float32 tokens [M, K] with copy number i of its weights."""
+"""Computes the layer for tokens [M, K] with copy number i of its weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Contender:
     title: str
     weight_bytes: int
     call: Call
+    dtype: torch.dtype = torch.float32  # of the tokens that it is given
 
 
 def contenders(shape: Shape, working_set_bytes: int) -> list[Contender]:
@@ -42,6 +43,8 @@ def contenders(shape: Shape, working_set_bytes: int) -> list[Contender]:
             lambda x, w: functional.linear(x.bfloat16(), w),
         ),
         _rotating("ours, bfloat16 weights", stored, working_set_bytes, _stored16),
+        *_plain(weight, working_set_bytes),
+        *_plain(stored, working_set_bytes),
     ]
     if shape.is_vocabulary:
         return found
@@ -80,6 +83,36 @@ def contenders(shape: Shape, working_set_bytes: int) -> list[Contender]:
     ]
 
 
+def _plain(weight: torch.Tensor, working_set_bytes: int) -> list[Contender]:
+    """What a base that is not quantised is multiplied by: vLLM's oneDNN, and ours where it reads these blocks."""
+    from vllm import _custom_ops
+    from vllm.platforms import current_platform
+
+    current_platform.import_kernels()
+    name = str(weight.dtype).removeprefix("torch.")
+    copies = range(_copies(weight, working_set_bytes))
+    handlers = [_custom_ops.create_onednn_mm(weight.t(), 32) for _ in copies]
+    found = [
+        Contender(
+            f"vLLM {name}",
+            weight.nbytes,
+            lambda x, index: _custom_ops.onednn_mm(handlers[index % len(handlers)], x, None),
+            weight.dtype,
+        )
+    ]
+    kept = [each for _ in copies if (each := blocks.blocked(weight)) is not None]
+    if kept:
+        found.append(
+            Contender(
+                f"ours, {name}",
+                weight.nbytes,
+                lambda x, index: kept[index % len(kept)].multiply(x, None),
+                weight.dtype,
+            )
+        )
+    return found
+
+
 def _stored16(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return ops.linear_stored16(x, weight, None)
 
@@ -90,5 +123,9 @@ def _rotating(
     working_set_bytes: int,
     product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Contender:
-    copies = [weight.clone() for _ in range(max(math.ceil(working_set_bytes / weight.nbytes), 1))]
+    copies = [weight.clone() for _ in range(_copies(weight, working_set_bytes))]
     return Contender(title, weight.nbytes, lambda x, index: product(x, copies[index % len(copies)]))
+
+
+def _copies(weight: torch.Tensor, working_set_bytes: int) -> int:
+    return max(math.ceil(working_set_bytes / weight.nbytes), 1)

@@ -24,8 +24,9 @@ def measure(
     contenders: Sequence[Contender], columns: int, tokens: int, rounds: int
 ) -> dict[str, list[float]]:
     """Seconds per call of each contender, at most one sample a round, for `tokens` rows of `columns` values."""
-    x = torch.randn(tokens, columns)
-    calls = {each.title: _calls_of(each, x) for each in contenders}
+    wide = torch.randn(tokens, columns)
+    given = {each.title: wide.to(each.dtype) for each in contenders}
+    calls = {each.title: _calls_of(each, given[each.title]) for each in contenders}
     place = dict.fromkeys(calls, 0)
     seconds: dict[str, list[float]] = {title: [] for title in calls}
     for round_number in range(rounds):
@@ -35,7 +36,7 @@ def measure(
             taken = seconds[each.title]
             if len(taken) >= MIN_SAMPLES and sum(taken) * calls[each.title] > BUDGET_SECONDS:
                 continue
-            first = place[each.title]
+            first, x = place[each.title], given[each.title]
             started = time.perf_counter()
             for number in range(first, first + calls[each.title]):
                 each.call(x, number)

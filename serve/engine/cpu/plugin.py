@@ -35,6 +35,7 @@ class CpuPart(StrEnum):
     DIRECT_DECODER = "direct-decoder"
     DIRECT_LINEAR = "direct-linear"
     EMBEDDING_COPY = "embedding-copy"
+    FEW_ROWS = "few-rows"
     FORKED_CORE = "forked-core"
     LM_HEAD_16 = "lm-head-16"
     LORA_COMPILED = "lora-compiled"
@@ -61,7 +62,8 @@ _MODULES = {
     CpuPart.SLOT_WRITES: "slot_writes",
     CpuPart.LOWBIT_WNA16: "lowbit_wna16",
     CpuPart.LOWBIT_W8A8: "lowbit_w8a8",
-    CpuPart.EMBEDDING_COPY: "embedding_copy",
+    CpuPart.FEW_ROWS: "few_rows",
+    CpuPart.EMBEDDING_COPY: "embedding_copy",  # after the one above, by which it packs
     CpuPart.LM_HEAD_16: "lm_head_16",
     CpuPart.DIRECT_LINEAR: "direct_linear",
     CpuPart.DIRECT_ATTENTION: "direct_attention",

@@ -62,7 +62,30 @@ def _differences() -> list[str]:
         found += _difference(
             f"bfloat16, {tokens} tokens", got, torch_ops.linear_stored16(x, stored, None), TOLERANCE
         )
-    return found + _lora_differences(generator)
+    return found + _blocks_differences(generator) + _lora_differences(generator)
+
+
+def _blocks_differences(generator: torch.Generator) -> list[str]:
+    """Plain weights, where torch's oneDNN has them in blocks that the kernels read."""
+    native, onednn = torch.ops.hotswap_lowbit, torch.ops.mkldnn
+    found: list[str] = []
+    for dtype, tolerance in ((torch.float32, TOLERANCE), (torch.bfloat16, ROUNDING)):
+        weight = torch.randn(ROWS, COLUMNS, generator=generator).to(dtype)
+        bias = torch.randn(ROWS, generator=generator).to(dtype)
+        try:
+            packed = onednn._reorder_linear_weight(weight, None)
+        except RuntimeError:
+            continue
+        data, size = onednn.data_ptr(packed), onednn._nbytes(packed)
+        layer = torch.classes.hotswap_lowbit.BlockLayer(packed, data, size, weight, max(TOKENS))
+        if not layer.is_readable():
+            continue
+        for tokens in TOKENS:
+            x = torch.randn(tokens, COLUMNS, generator=generator).to(dtype)
+            got = native.linear_blocks(x, layer.address(), ROWS, bias)
+            wanted = x.double() @ weight.double().t() + bias.double()
+            found += _difference(f"blocks of {dtype}, {tokens} tokens", got, wanted, tolerance)
+    return found
 
 
 def _lora_differences(generator: torch.Generator) -> list[str]:

@@ -88,6 +88,7 @@ def _describe_outputs() -> None:
     describe("hotswap_lowbit::linear_wna16", _like_wna16)
     describe("hotswap_lowbit::linear_w8a8", _like_w8a8)
     describe("hotswap_lowbit::linear_stored16", _like_stored16)
+    describe("hotswap_lowbit::linear_blocks", _like_blocks)
 
 
 def _like_wna16(
@@ -102,3 +103,7 @@ def _like_w8a8(x: torch.Tensor, _packed: Any, _weight_scale: Any, _bias: Any, n:
 
 def _like_stored16(x: torch.Tensor, weight: torch.Tensor, _bias: Any) -> torch.Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
+
+
+def _like_blocks(x: torch.Tensor, _layer: Any, n: int, _bias: Any) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], n)

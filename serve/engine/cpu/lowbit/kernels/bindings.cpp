@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 
+#include "block_layer.h"
 #include "kernels.h"
 #include "lora_layer.h"
 
@@ -257,6 +258,7 @@ TORCH_LIBRARY(hotswap_lowbit, m) {
   m.def("pack_w8a8(Tensor weight) -> Tensor");
   m.def("linear_w8a8(Tensor x, Tensor packed, Tensor weight_scale, Tensor? bias, int n) -> Tensor");
   m.def("linear_stored16(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
+  define_blocks(m);
   define_lora(m);
 }
 

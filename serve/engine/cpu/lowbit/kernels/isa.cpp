@@ -1,5 +1,6 @@
 // The kernels for one instruction set: compiled once for each, with HOTSWAP_ISA naming it.
 
+#include "blocks.h"
 #include "lora.h"
 #include "stored16.h"
 #include "w8a8.h"
@@ -19,6 +20,7 @@ static constexpr Kernels KERNELS = {
     16,
     32,
     8,
+    HOTSWAP_ISA::BLOCKS_FEW_TOKENS,
     HOTSWAP_ISA::wna16_few,
     HOTSWAP_ISA::wna16_many,
     HOTSWAP_ISA::split_token,
@@ -30,6 +32,8 @@ static constexpr Kernels KERNELS = {
     HOTSWAP_ISA::w8a8,
     HOTSWAP_ISA::stored16_few,
     HOTSWAP_ISA::stored16_many,
+    HOTSWAP_ISA::blocks_few<float>,
+    HOTSWAP_ISA::blocks_few<uint16_t>,
     {HOTSWAP_ISA::lora_shrink<float>, HOTSWAP_ISA::lora_expand<float>},
     {HOTSWAP_ISA::lora_shrink<uint16_t>, HOTSWAP_ISA::lora_expand<uint16_t>},
 };

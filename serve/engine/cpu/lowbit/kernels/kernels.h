@@ -55,12 +55,24 @@ struct Stored16 {
   int64_t n, columns;
 };
 
+// Outputs of a block of oneDNN's, and tokens whose sums of one block are held.
+constexpr int64_t BLOCK = 64, HELD_TOKENS = 32;
+
+// A plain weight as oneDNN keeps it: for each column (bfloat16: for each pair of them) 4 bytes of each of 64 outputs.
+struct Blocks {
+  const float* weights;  // [blocks][at least steps][64], blocks `apart` from each other
+  int64_t n, steps, apart;
+};
+
 struct Kernels {
   const char* name;
 
   // Up to so many tokens the `few` kernels, which unpack weights in registers, are faster than the `many` ones, which
   // unpack them into a panel first (measured; either is right for any number). The same of digits and bfloat16.
   int64_t wna16_few_tokens, stored16_few_tokens, digits_few_tokens;
+
+  // Up to so many tokens `blocks` is faster than oneDNN (measured).
+  int64_t blocks_few_tokens;
 
   // out[tokens][n] of the tiles [begin, end). x: [tokens][columns], scaled by `field_scale`.
   void (*wna16_few)(const Wna16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
@@ -96,6 +108,13 @@ struct Kernels {
   // x: even columns first, then odd ones, zeros up to `even_columns` each.
   void (*stored16_few)(const Stored16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
   void (*stored16_many)(const Stored16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);
+
+  // out[tokens][n] of the blocks [begin, end), for any number of tokens. x: [tokens][steps] columns, or pairs of them,
+  // as they are. bias: [n] or null. All in the weight's type, rounded once; sums are float32.
+  void (*blocks_floats)(const Blocks&, const float* x, int64_t tokens, const void* bias, void* out, int64_t begin,
+                        int64_t end);
+  void (*blocks_bfloats)(const Blocks&, const float* x, int64_t tokens, const void* bias, void* out, int64_t begin,
+                         int64_t end);
 
   LoraKernels lora_floats, lora_bfloats;
 };
