@@ -35,7 +35,6 @@ INLINE void dot_rows(const Stored16& w, int64_t row, const float* x, int64_t hal
   for (; c + 2 * LANES <= w.columns; c += 2 * LANES) {
     UNROLL for (int o = 0; o < OUTPUTS; ++o) {
       pairs[o] = load_ints(weight + o * w.columns + c);
-      ask_for(weight + (o + OUTPUTS) * w.columns + c);
     }
     dot_step<OUTPUTS, TOKENS>(pairs, x + c / 2, half, sums);
   }
@@ -52,26 +51,28 @@ INLINE void dot_rows(const Stored16& w, int64_t row, const float* x, int64_t hal
   }
 }
 
-template <int TOKENS>
+template <int TOKENS, int OUTPUTS>
 static void dot_tile(const Stored16& w, int64_t begin, int64_t end, const float* x, int64_t half, float* out) {
-  constexpr int OUTPUTS = TOKENS <= 2 ? 4 : 2;
   int64_t row = begin;
   for (; row + OUTPUTS <= end; row += OUTPUTS) dot_rows<OUTPUTS, TOKENS>(w, row, x, half, out);
   for (; row < end; ++row) dot_rows<1, TOKENS>(w, row, x, half, out);
 }
 
+// The first tokens read a tile from memory: row after row, one stream, which the processor reads ahead by itself. The
+// others find it in the cache, and share loads of theirs among rows.
 static void stored16_few(const Stored16& w, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end) {
   const int64_t half = even_columns(w.columns);
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile * TILE, last = smaller(first + TILE, w.n);
     int64_t token = 0;
-#define TAKE(TOKENS)                                                                                \
+#define TAKE(TOKENS, OUTPUTS)                                                                       \
   for (; token + TOKENS <= tokens; token += TOKENS) {                                               \
-    dot_tile<TOKENS>(w, first, last, x + token * 2 * half, half, out + token * w.n);                \
+    const auto product = token == 0 ? dot_tile<TOKENS, 1> : dot_tile<TOKENS, OUTPUTS>;              \
+    product(w, first, last, x + token * 2 * half, half, out + token * w.n);                         \
   }
-    TAKE(4)
-    TAKE(2)
-    TAKE(1)
+    TAKE(4, 2)
+    TAKE(2, 4)
+    TAKE(1, 4)
 #undef TAKE
   }
 }
