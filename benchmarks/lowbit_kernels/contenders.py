@@ -128,4 +128,5 @@ def _rotating(
 
 
 def _copies(weight: torch.Tensor, working_set_bytes: int) -> int:
-    return max(math.ceil(working_set_bytes / weight.nbytes), 1)
+    each: int = weight.nbytes
+    return max(math.ceil(working_set_bytes / each), 1)

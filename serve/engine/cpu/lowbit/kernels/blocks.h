@@ -1,5 +1,5 @@
 // Plain weights in float32 or bfloat16 by a few tokens, from the blocks in which oneDNN keeps them. What a thread reads
-// is one stream, which the processor reads ahead by itself: asking for it was slower, and so were two streams.
+// is one stream, which the processor reads ahead by itself: asking for it was slower, two streams no faster.
 #pragma once
 
 #include "vector.h"
@@ -43,8 +43,8 @@ struct Products<uint16_t> {
 
 #endif
 
-// Columns, or pairs of them, that are summed at a time, which keeps float32's error small: `RUN_STEPS`. Vectors are
-// always those of all of a block's outputs, for half of them would read twice what lies in memory.
+// RUN_STEPS: columns, or pairs of them, that are summed at a time, which keeps float32's error small. All of a block's
+// outputs are multiplied at once, for half of them would take nearly as long: memory comes by the whole.
 #ifdef __AVX512F__
 // Seven tokens' sums fit the registers; more go over what the second-level cache holds.
 constexpr int PASS_TOKENS = 7;
