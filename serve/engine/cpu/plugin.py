@@ -51,6 +51,10 @@ class CpuPart(StrEnum):
     UNIPROC = "uniproc"
 
 
+# Parts that `all` leaves out: `all,few-rows` has it, too. torch's oneDNN, through which it multiplies many rows,
+# keeps several times the memory that vLLM's does (benchmarks/LOG.md).
+OPTIONAL_PARTS = frozenset({CpuPart.FEW_ROWS})
+
 # Parts that stand alone: the module of that name here is installed on verified versions. In this order, because the
 # last to wrap a method of vLLM's is asked first.
 _MODULES = {
@@ -84,16 +88,15 @@ class UnknownCpuPartError(HotswapError):
 def requested_parts(value: str) -> frozenset[CpuPart]:
     """The parts that a value of HOTSWAP_CPU_PATCHES names; raises UnknownCpuPartError."""
     names = [name.strip() for name in value.split(",") if name.strip()]
-    if "all" in names:
-        return frozenset(CpuPart)
     known = {part.value for part in CpuPart}
-    unknown = sorted(set(names) - known)
+    unknown = sorted(set(names) - known - {"all"})
     if unknown:
         raise UnknownCpuPartError(
             f"{PATCHES_VARIABLE} names unknown parts {', '.join(unknown)}; "
             f"use {', '.join(sorted(known))} or all"
         )
-    return frozenset(CpuPart(name) for name in names)
+    named = frozenset(CpuPart(name) for name in names if name != "all")
+    return named | (frozenset(CpuPart) - OPTIONAL_PARTS) if "all" in names else named
 
 
 def register() -> None:
