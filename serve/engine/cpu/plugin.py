@@ -51,10 +51,6 @@ class CpuPart(StrEnum):
     UNIPROC = "uniproc"
 
 
-# Parts that `all` leaves out: `all,few-rows` has it, too. torch's oneDNN, through which it multiplies many rows,
-# keeps several times the memory that vLLM's does (benchmarks/LOG.md).
-OPTIONAL_PARTS = frozenset({CpuPart.FEW_ROWS})
-
 # Parts that stand alone: the module of that name here is installed on verified versions. In this order, because the
 # last to wrap a method of vLLM's is asked first.
 _MODULES = {
@@ -95,8 +91,7 @@ def requested_parts(value: str) -> frozenset[CpuPart]:
             f"{PATCHES_VARIABLE} names unknown parts {', '.join(unknown)}; "
             f"use {', '.join(sorted(known))} or all"
         )
-    named = frozenset(CpuPart(name) for name in names if name != "all")
-    return named | (frozenset(CpuPart) - OPTIONAL_PARTS) if "all" in names else named
+    return frozenset(CpuPart) if "all" in names else frozenset(CpuPart(name) for name in names)
 
 
 def register() -> None:
