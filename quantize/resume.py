@@ -21,6 +21,7 @@ from bases.disk import disk_errors
 
 _FORMAT = 1  # raise when layers are kept in another way
 _KEPT_SECONDS = 7 * 86_400
+KEPT_FOLDERS = f"{'[0-9a-f]' * 16}-*"  # of `<home>/quantize`, where measurements lie, too
 _LIBRARIES = ("llmcompressor", "compressed-tensors", "torch", "transformers")
 
 
@@ -93,7 +94,7 @@ def forget_others(home: Path, out: Path, key: str) -> None:
     The caller holds the lock of `out`.
     """
     folder, place = home / "quantize", place_key(out)
-    for path in folder.glob("*-*") if folder.is_dir() else ():
+    for path in folder.glob(KEPT_FOLDERS) if folder.is_dir() else ():
         name, _, theirs = path.name.partition("-")
         old = time.time() - path.stat().st_mtime > _KEPT_SECONDS
         if path.is_dir() and theirs != key and (name == place or old):

@@ -21,7 +21,7 @@ from quantize.calibration.errors import CalibrationError
 from quantize.errors import CompressorError, PreflightError, QuantizeError
 from quantize.outcome import QuantizeOutcome
 from quantize.recovery.settings import RecoverySettings
-from quantize.resume import KeptLayers
+from quantize.resume import KEPT_FOLDERS, KeptLayers
 from quantize.run import quantize_base
 from quantize.settings import load_quantize_settings
 
@@ -41,7 +41,7 @@ def weights(folder: Path) -> bytes:
 
 def kept_layers(home: Path) -> list[str]:
     """Folders of layers that wait for a run to go on."""
-    return [path.name for path in (home / "quantize").glob("*-*") if path.is_dir()]
+    return [path.name for path in (home / "quantize").glob(KEPT_FOLDERS) if path.is_dir()]
 
 
 def test_the_outcome_is_what_lies_on_disk(tiny_original: Path, quantise_home: Path, tmp_path: Path) -> None:

@@ -102,7 +102,10 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(
     assert outcome.digest == whole_run[0].digest
 
 
-def test_resuming_knows_base_and_home_of_the_run(killed_home: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_resuming_knows_base_and_home_of_the_run(
+    killed_home: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOTSWAP_HOME", raising=False)  # a home that is named now counts
     from adapters.training.run_folder import find_resumption, settings_to_resume_with
     from adapters.training.settings import load_train_settings
 
