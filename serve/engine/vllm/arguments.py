@@ -307,11 +307,11 @@ def _bytes_per_token(wishes: EngineWishes, dtype: str) -> int:
 
 
 def _choose_context(wishes: EngineWishes, chosen: EngineArguments, *, kv_cache_tokens: int) -> None:
-    """vLLM does not start when the KV cache cannot hold one request as long as the context."""
+    """vLLM does not start when the KV cache cannot hold one request as long as the context; a block stays empty."""
+    fits = (kv_cache_tokens // KV_BLOCK_TOKENS - 1) * KV_BLOCK_TOKENS
     if wishes.max_model_len is not None:
         chosen.argument("max-model-len", wishes.max_model_len, "asked for")
-    elif wishes.context_tokens > kv_cache_tokens:
-        fits = kv_cache_tokens // KV_BLOCK_TOKENS * KV_BLOCK_TOKENS
+    elif wishes.context_tokens > fits:
         chosen.argument(
             "max-model-len", max(fits, KV_BLOCK_TOKENS), "as much of the context as the KV cache holds"
         )
