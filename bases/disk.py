@@ -1,4 +1,4 @@
-"""What libraries raise when a disk takes nothing more, as the OSError that it is."""
+"""What is asked of a disk: names that stay, and an OSError where a library raises something else when full."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -47,6 +48,15 @@ def why_unwritten(error: OSError) -> str:
     if error.errno in _FULL:
         return f"{said}. Free space there, or name another place."
     return f"{said}. See that this user may write there, or name another place."
+
+
+def sync_names(folder: Path) -> None:
+    """Flush the names in `folder` to the disk, so that a rename outlives a loss of power. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _as_os_error(error: Exception) -> OSError | None:

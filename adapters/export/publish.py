@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from adapters.check import check_adapter
 from adapters.errors import ExportError
 from adapters.export.weights import sync_folder
 from adapters.name import SHORT_DIGEST_LENGTH, parse_alias
+from bases.disk import sync_names
 
 CARD_NAME = "README.md"
 
@@ -61,17 +61,8 @@ def _rename_into(unfinished: Path, place: Path) -> bool:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # somebody else was first
             return False
         raise
-    _sync_names(place.parent)
+    sync_names(place.parent)
     return True
-
-
-def _sync_names(folder: Path) -> None:
-    """Flush the names in `folder` to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _expect_same(place: Path, digest: str) -> None:

@@ -35,6 +35,7 @@ from adapters.store.byte_locks import NO_LOCKS_ERRORS, ByteLocks
 from adapters.store.disk import READ_ONLY_ERRORS, store_errors
 from adapters.store.holds import Hold, Holds
 from adapters.store.staging import STALE_AFTER_SECONDS, Staging
+from bases.disk import sync_names
 
 LOCK_FILE = "locks"
 # Files that say something about an adapter and are not part of its digest.
@@ -196,7 +197,7 @@ class AdapterStore:
             if damaged is not None:
                 self._staging.close(damaged)
         destination.chmod(0o555)
-        _sync_folder(self._root)
+        sync_names(self._root)
 
     def _bury(self, folder: Path) -> Path | None:
         """Move a version out of sight in one step, so that nobody sees half of it; None where there is none."""
@@ -276,11 +277,3 @@ def digest_of(folder: Path) -> str | None:
             return compute_digest(weights, read_weights_header(weights), config)
         except AdapterFileError:
             return None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
