@@ -34,8 +34,8 @@ from serve.commands.doctor import doctor
 from serve.commands.gateway import API_KEY_VARIABLE, DEFAULT_URL, KEY_VARIABLE, UrlOption
 from serve.commands.keys import keys_app
 from serve.commands.setup import setup
+from serve.observability.startup import note_stage
 from serve.settings import CONFIG_VARIABLE, ServeSettings, load_settings
-from serve.startup import note_stage
 
 app = typer.Typer(
     help="Serve one base model and many LoRA adapters, loaded, replaced and removed while requests run.",
@@ -57,7 +57,7 @@ def _serve(config: Path | None = None, **given: Any) -> None:
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
     settings = load_settings(**given)
-    from serve.logs import configure_logging
+    from serve.observability.logs import configure_logging
 
     configure_logging(
         log_format=settings.log_format, level=settings.log_level, access_log=settings.access_log

@@ -20,9 +20,8 @@ from serve.access.authority import Authority
 from serve.access.keyring import KeyRing
 from serve.access.quotas import Quotas
 from serve.access.salts import CacheSalts
-from serve.admission import Admission
+from serve.admission.admission import Admission
 from serve.app import HttpLimits
-from serve.audit import Audit
 from serve.engine.grammar import GrammarGuard
 from serve.engine.protocol import MortalEngine
 from serve.engine.scripted import SCRIPTED_TARGET
@@ -30,7 +29,6 @@ from serve.engine.supervised.engine import SupervisedEngine
 from serve.engine.supervised.supervisor import EngineFactory
 from serve.engine_setup import given_engines, served_base, supervision_rules, vllm_engines
 from serve.errors import SettingsError
-from serve.events import GATEWAY_ACTOR, EventLog
 from serve.gateway import Gateway, Phase
 from serve.http.exchange import ExchangeLimits, Exchanges
 from serve.http.host import LOOPBACK_NAMES
@@ -45,7 +43,11 @@ from serve.lifecycle.shadow import Shadows
 from serve.lifecycle.sources import SourceLimits, Sources, check_packages
 from serve.lifecycle.uploads import UploadLimits, Uploads
 from serve.lifecycle.watcher import FolderWatcher
-from serve.metrics import GatewayMetrics
+from serve.observability.audit import Audit
+from serve.observability.events import GATEWAY_ACTOR, EventLog
+from serve.observability.metrics import GatewayMetrics
+from serve.observability.startup import note_stage
+from serve.observability.tracing import Tracing, export_to
 from serve.operations.instance import Instance, take_instance
 from serve.operations.operations import Operations
 from serve.review.finding import find_reviewers
@@ -56,8 +58,6 @@ from serve.running import RunningRequests
 from serve.schemas.admin import adapter_fields
 from serve.settings import KIB, MIB, ServeSettings
 from serve.shutdown import ABORT_SECONDS
-from serve.startup import note_stage
-from serve.tracing import Tracing, export_to
 
 logger = logging.getLogger("hotswap.gateway")
 

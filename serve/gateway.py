@@ -9,11 +9,9 @@ from serve.access.authority import Authority
 from serve.access.keyring import KeyRing
 from serve.access.quotas import Quotas
 from serve.access.salts import CacheSalts
-from serve.admission import Admission
-from serve.audit import Audit
+from serve.admission.admission import Admission
 from serve.engine.grammar import GrammarGuard
 from serve.engine.supervised.engine import SupervisedEngine
-from serve.events import EventLog
 from serve.http.exchange import Exchanges
 from serve.lifecycle.canary import CanaryJudge
 from serve.lifecycle.listing import Listing
@@ -21,7 +19,9 @@ from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.residents import Residents
 from serve.lifecycle.shadow import Shadows
 from serve.lifecycle.uploads import Uploads
-from serve.metrics import GatewayMetrics
+from serve.observability.audit import Audit
+from serve.observability.events import EventLog
+from serve.observability.metrics import GatewayMetrics
 from serve.operations.operations import Operations
 from serve.review.review import Reviewer
 from serve.running import RunningRequests

@@ -27,9 +27,9 @@ from serve.engine.protocol import MortalEngine
 from serve.engine.supervised.supervisor import EngineFactory
 from serve.gateway import Phase
 from serve.http.protocol import limited_protocol
+from serve.observability.startup import READY, note_stage
 from serve.settings import ServeSettings
 from serve.shutdown import drain
-from serve.startup import READY, note_stage
 
 logger = logging.getLogger("hotswap.server")
 

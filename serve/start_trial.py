@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from serve.errors import StartTrialError
-from serve.startup import READY
+from serve.observability.startup import READY
 
 _PROJECT = Path(__file__).resolve().parents[1]
 _COMMAND = (

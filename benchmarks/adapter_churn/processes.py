@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 
-from serve.process_memory import ENGINE, GATEWAY, HELPER, kind_of
+from serve.observability.process_memory import ENGINE, GATEWAY, HELPER, kind_of
 
 _MIB = 1024**2
 _BLOCK_SHARE = 0.1  # of the samples, drawn together: memory of one moment is much like that of the next

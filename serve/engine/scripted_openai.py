@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from serve.engine.protocol import AdapterHandle, Engine, EngineRequest, GenerationObserver, Sampling
-from serve.limits import tokens_to_generate
+from serve.generation.limits import tokens_to_generate
 
 
 @dataclass

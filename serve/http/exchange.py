@@ -31,9 +31,9 @@ from serve.errors import (
 from serve.http.errors import InternalError, status_of
 from serve.http.send_limit import within
 from serve.lifecycle.board import Lease
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
+from serve.observability.tracing import Tracing
 from serve.running import ClientGoneError, RunningRequest, RunningRequests
-from serve.tracing import Tracing
 
 logger = logging.getLogger("hotswap.http")
 

@@ -16,7 +16,6 @@ from adapters.store.store import AdapterStore
 from bases.errors import HotswapError
 from serve.engine.protocol import AdapterHandle, Engine
 from serve.errors import EngineDeadError, EngineNotReadyError, LifecycleError, ProbeFailedError
-from serve.events import GATEWAY_ACTOR, STATE_ACTION, EventLog
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.kept_files import KeptFiles
 from serve.lifecycle.probe import AdapterProbe
@@ -26,7 +25,8 @@ from serve.lifecycle.state import AdapterState
 from serve.lifecycle.strength import Strengths
 from serve.lifecycle.verdict import ProbeResult
 from serve.lifecycle.version import ManagedVersion, VersionFacts
-from serve.metrics import GatewayMetrics
+from serve.observability.events import GATEWAY_ACTOR, STATE_ACTION, EventLog
+from serve.observability.metrics import GatewayMetrics
 
 logger = logging.getLogger("hotswap.adapters")
 

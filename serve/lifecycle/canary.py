@@ -21,7 +21,7 @@ from serve.lifecycle.finding import Finding, probe_refused, too_many_errors, too
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.traffic import Guard, TrafficPlan
 from serve.lifecycle.version import ManagedVersion
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 
 if TYPE_CHECKING:
     from serve.http.exchange import Record

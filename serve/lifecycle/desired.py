@@ -11,8 +11,8 @@ from adapters.name import AdapterVersion, parse_reference
 from adapters.registry.records import NameRecord, NewVersion, VersionRecord
 from adapters.registry.registry import Registry
 from serve.errors import AdapterMissingError
-from serve.events import STATE_ACTION
 from serve.lifecycle.traffic import TrafficPlan
+from serve.observability.events import STATE_ACTION
 from serve.registry_threads import ask_registry
 
 logger = logging.getLogger("hotswap.adapters")

@@ -19,7 +19,6 @@ from adapters.registry.registry import Registry
 from adapters.report import CheckReport
 from adapters.store.store import AdapterStore
 from serve.engine.protocol import Engine
-from serve.events import EventLog
 from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.bring_up import BringUp
 from serve.lifecycle.desired import DesiredState
@@ -37,7 +36,8 @@ from serve.lifecycle.verbs import Trace, Verbs
 from serve.lifecycle.verdict import ProbeResult
 from serve.lifecycle.version import ManagedVersion
 from serve.lifecycle.version_verbs import VersionVerbs
-from serve.metrics import GatewayMetrics
+from serve.observability.events import EventLog
+from serve.observability.metrics import GatewayMetrics
 from serve.running import RunningRequests
 
 

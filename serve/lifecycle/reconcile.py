@@ -25,7 +25,7 @@ from serve.lifecycle.retirement import Retirement
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.verbs import Verbs
 from serve.lifecycle.version import ManagedVersion
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 from serve.running import RunningRequests
 
 logger = logging.getLogger("hotswap.adapters")

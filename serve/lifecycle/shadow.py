@@ -23,7 +23,7 @@ from serve.errors import GenerationFailedError
 from serve.lifecycle.openai_text import SilentObserver, text_of_event
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.version import ManagedVersion
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 from serve.running import RunningRequests
 
 logger = logging.getLogger("hotswap.shadow")
@@ -36,7 +36,7 @@ Units = Sequence[Hashable]  # token ids, or characters where tokens are not know
 
 
 class Room(Protocol):
-    """What the gateway's own requests leave over: serve.admission.Admission."""
+    """What the gateway's own requests leave over: serve.admission.admission.Admission."""
 
     @property
     def running(self) -> int:

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from adapters.registry.records import Event
 from bases.errors import HotswapError
 from serve.errors import DrainingError
-from serve.events import EventLog
+from serve.observability.events import EventLog
 from serve.running import RunningRequests
 
 logger = logging.getLogger("hotswap.adapters")

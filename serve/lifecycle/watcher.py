@@ -29,9 +29,9 @@ from adapters.source import resolve_source
 from adapters.store.store import digest_of
 from bases.errors import HotswapError
 from serve.errors import DrainingError
-from serve.events import EventLog
 from serve.http.errors import status_of
 from serve.lifecycle.manager import AdapterManager
+from serve.observability.events import EventLog
 from serve.registry_threads import ask_registry
 
 logger = logging.getLogger("hotswap.adapters")

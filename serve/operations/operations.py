@@ -24,9 +24,9 @@ from serve.errors import (
     OperationMissingError,
     RequestAbortedError,
 )
-from serve.events import STATE_ACTION, EventLog
 from serve.http.errors import InternalError, body_of, status_of
 from serve.lifecycle.state import AdapterState
+from serve.observability.events import STATE_ACTION, EventLog
 from serve.operations.operation import Answer, Operation, OperationState, Order
 from serve.registry_threads import ask_registry
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from adapters.registry.records import Event
 from serve.errors import ReviewFailedError, ReviewRefusedError
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 from serve.review.subject import Subject
 from serve.review.text_reviewer import Taken, TextReviewer, TextStream
 from serve.review.verdict import Opinion, Outcome, Redact, Refuse, Stage

@@ -16,10 +16,10 @@ from adapters.errors import AdapterNameError
 from adapters.name import parse_alias
 from bases.errors import HotswapError
 from serve.errors import EngineNotReadyError, MissingKeyError
-from serve.events import call_noted
 from serve.gateway import Gateway
 from serve.http.errors import status_of
 from serve.http.request_id import request_id_of
+from serve.observability.events import call_noted
 
 _READS = ("GET", "HEAD", "OPTIONS")
 _OPERATION = "operation"  # what became of the call, in the request's state

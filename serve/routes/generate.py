@@ -15,7 +15,7 @@ from bases.errors import HotswapError
 from serve.access.caller import Caller
 from serve.engine.protocol import Delta, EngineRequest, TokenLogprob
 from serve.gateway import Gateway
-from serve.generation import (
+from serve.generation.generation import (
     PromptAnswer,
     SequenceAnswer,
     all_of,
@@ -25,10 +25,10 @@ from serve.generation import (
     engine_request,
     sampling_of,
 )
+from serve.generation.passage import Passage, Wish, enter
 from serve.http.errors import body_of
 from serve.http.exchange import Exchange, Reply
 from serve.lifecycle.board import Lease
-from serve.passage import Passage, Wish, enter
 from serve.routes.dependencies import CallerDep, GatewayDep, KeyedRoute, RequestIdDep, SessionDep
 from serve.routes.documentation import ERRORS, EVENTS
 from serve.schemas.generate import GenerateAnswer, GenerateBody

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Response
 
 from adapters.registry.records import Event
 from serve.access.api_key import make_key
-from serve.events import mark_noted
+from serve.observability.events import mark_noted
 from serve.routes.dependencies import AdminDep, AdminRoute, GatewayDep
 from serve.routes.documentation import ADMIN_ERRORS
 from serve.schemas.keys import KEY_ID_PATTERN, CreatedKey, KeyBody, KeyList, KeyView, key_view

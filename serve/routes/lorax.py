@@ -17,13 +17,13 @@ from serve.access.caller import Caller
 from serve.engine.protocol import EngineRequest, TokenLogprob
 from serve.errors import InvalidRequestError
 from serve.gateway import Gateway
-from serve.generation import INLINE_CHARS, PromptAnswer, SequenceAnswer, check_finished, collect
+from serve.generation.generation import INLINE_CHARS, PromptAnswer, SequenceAnswer, check_finished, collect
+from serve.generation.limits import check_characters, tokens_to_generate
+from serve.generation.passage import Passage, Wish, enter
+from serve.generation.pieces import Piece, Pieces
 from serve.http.errors import body_of, status_of
 from serve.http.exchange import Exchange, Reply
 from serve.http.tgi_errors import PREFIX, tgi_stream_error
-from serve.limits import check_characters, tokens_to_generate
-from serve.passage import Passage, Wish, enter
-from serve.pieces import Piece, Pieces
 from serve.routes.dependencies import CallerDep, GatewayDep, KeyedRoute, RequestIdDep, SessionDep
 from serve.routes.documentation import LORAX_ERRORS, LORAX_EVENTS, LORAX_WIRE_ERRORS, lorax_errors
 from serve.routes.health import readyz

@@ -15,13 +15,13 @@ from bases.errors import HotswapError
 from serve.access.caller import Caller
 from serve.errors import InvalidRequestError
 from serve.gateway import Gateway
-from serve.generation import all_of
+from serve.generation.generation import all_of
+from serve.generation.limits import check_characters
+from serve.generation.passage import Passage, Wish, enter
 from serve.http.errors import body_of, json_response
 from serve.http.exchange import Exchange, Record, Reply
 from serve.lifecycle.openai_text import text_of_answer, text_of_events
 from serve.lifecycle.state import AdapterState
-from serve.limits import check_characters
-from serve.passage import Passage, Wish, enter
 from serve.review.openai_answers import OpenAIAnswers
 from serve.routes.dependencies import CallerDep, GatewayDep, KeyedRoute, RequestIdDep, SessionDep
 from serve.routes.documentation import ERRORS, OPENAI_EVENTS, WIRE_ERRORS, errors

@@ -13,7 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from scripts.grafana_dashboard import PAGE as DASHBOARD
 from scripts.grafana_dashboard import page as dashboard_page
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEPLOY = REPOSITORY / "deploy"

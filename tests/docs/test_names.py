@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 from tests.docs.command_line import flags, variables
 from tests.docs.error_codes import http_codes, known_codes
 from tests.docs.page import PROJECT, Page, pages

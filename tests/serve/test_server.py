@@ -101,7 +101,7 @@ async def test_a_registry_that_hangs_holds_neither_long_prompts_nor_the_metrics_
     try:
         assert await asyncio.to_thread(asked.acquire, timeout=patient(5))
         await asyncio.sleep(0.1)
-        monkeypatch.setattr("serve.generation.INLINE_CHARS", 1000)
+        monkeypatch.setattr("serve.generation.generation.INLINE_CHARS", 1000)
         long = {"prompt": "x" * 2000, "max_tokens": 1}  # tokenised in a thread
         assert (await server.client.post("/generate", json=long)).status_code == 200
         assert (await server.client.get("/metrics")).status_code == 200

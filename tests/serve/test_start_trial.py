@@ -10,8 +10,8 @@ import pytest
 
 from serve import start_trial
 from serve.errors import StartTrialError
+from serve.observability.startup import READY
 from serve.start_trial import Stage, start_once
-from serve.startup import READY
 from tests.patience import patient
 
 

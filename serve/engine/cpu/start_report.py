@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
-from serve.startup import process_began
+from serve.observability.startup import process_began
 
 METHOD = "start_report"
 PROCESS_BEGAN = "engine: process begun"

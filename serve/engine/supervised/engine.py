@@ -24,7 +24,7 @@ from serve.engine.supervised.life import EngineLife
 from serve.engine.supervised.openai import SupervisedOpenAI
 from serve.engine.supervised.supervisor import EngineFactory, EngineState, SupervisionRules, Supervisor
 from serve.errors import EngineDeadError, EngineNotReadyError
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 
 Restore = Callable[[Engine], Awaitable[None]]
 

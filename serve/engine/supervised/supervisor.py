@@ -22,7 +22,7 @@ from serve.engine.supervised.backoff import Backoff, RestartRules
 from serve.engine.supervised.life import EngineLife
 from serve.engine.supervised.watchdog import Ending, WatchRules
 from serve.errors import EngineDeadError, EngineNotReadyError
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 
 logger = logging.getLogger("hotswap.engine")
 

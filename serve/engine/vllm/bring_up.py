@@ -14,7 +14,7 @@ from serve.engine.cpu.plugin import PATCHES_VARIABLE, CpuPart, requested_parts
 from serve.engine.vllm.arguments import EngineArguments
 from serve.engine.vllm.step_stats import held_step_stats
 from serve.errors import SettingsError
-from serve.startup import note_stage
+from serve.observability.startup import note_stage
 
 logger = logging.getLogger("hotswap.engine")
 

@@ -54,8 +54,8 @@ from serve.errors import (
     LifecycleError,
     UnloadFailedError,
 )
-from serve.startup import note_stage
-from serve.tracing import trace_headers
+from serve.observability.startup import note_stage
+from serve.observability.tracing import trace_headers
 
 logger = logging.getLogger("hotswap.engine")
 

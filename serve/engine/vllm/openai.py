@@ -27,8 +27,8 @@ from serve.errors import (
     GenerationFailedError,
     UnknownModelError,
 )
-from serve.limits import tokens_to_generate
-from serve.tracing import trace_headers
+from serve.generation.limits import tokens_to_generate
+from serve.observability.tracing import trace_headers
 
 _observer: contextvars.ContextVar[GenerationObserver | None] = contextvars.ContextVar(
     "observer", default=None

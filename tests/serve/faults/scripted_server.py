@@ -10,7 +10,7 @@ import json
 import sys
 
 from serve.engine.scripted import Script, ScriptedEngine
-from serve.logs import configure_logging
+from serve.observability.logs import configure_logging
 from serve.server import serve
 from serve.settings import load_settings
 

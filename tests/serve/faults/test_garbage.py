@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serve.engine.protocol import Delta, EngineOutput, EngineRequest, TokenLogprob
 from serve.engine.scripted import Script, ScriptedEngine
-from serve.logs import HumanFormatter, JsonFormatter
+from serve.observability.logs import HumanFormatter, JsonFormatter
 from tests.serve.asgi_call import events_of
 from tests.serve.faults.client import holds_nothing, http, refusal, until, wire
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from serve.http.access_log import AccessLogMiddleware
-from serve.logs import JsonFormatter
+from serve.observability.logs import JsonFormatter
 from tests.serve.conftest import ScriptedGateway
 
 MakeGateway = Callable[..., Awaitable[ScriptedGateway]]

@@ -13,7 +13,7 @@ from bases.errors import HotswapError
 from serve.errors import DeadlineExceededError, QueueFullError, RequestAbortedError
 from serve.http.errors import InternalError
 from serve.http.exchange import STAGES, Exchange, ExchangeLimits, Exchanges, Record, Reply
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 from serve.running import RunningRequests
 
 Work = Callable[[Exchange], Awaitable[None]]

@@ -19,7 +19,7 @@ from serve.lifecycle.board import AdapterBoard
 from serve.lifecycle.manager import AdapterManager
 from serve.lifecycle.rules import AdapterRules
 from serve.lifecycle.state import AdapterState
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 from serve.running import RunningRequests
 from tests.serve.conftest import make_source, migrated_registry
 

@@ -27,7 +27,7 @@ from serve.lifecycle.finding import version_failed
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.traffic import Guard, Rollout, TrafficPlan
 from serve.lifecycle.version import ManagedVersion, VersionFacts
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 from serve.running import ClientGoneError
 
 STABLE, CANARY, OTHER = "a" * 64, "b" * 64, "c" * 64

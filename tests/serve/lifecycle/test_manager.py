@@ -30,9 +30,9 @@ from serve.errors import (
     UnknownModelError,
     UnloadFailedError,
 )
-from serve.events import STATE_ACTION
 from serve.lifecycle.board import AdapterUnavailableError
 from serve.lifecycle.state import AdapterState
+from serve.observability.events import STATE_ACTION
 from tests.serve.conftest import make_source
 from tests.serve.lifecycle.conftest import Bench
 

@@ -19,9 +19,9 @@ from adapters.registry.registry import Registry
 from adapters.store.store import AdapterStore
 from serve.engine.scripted import Script, ScriptedEngine
 from serve.errors import LifecycleError
-from serve.events import STATE_ACTION
 from serve.lifecycle.board import AdapterUnavailableError
 from serve.lifecycle.state import AdapterState
+from serve.observability.events import STATE_ACTION
 from tests.patience import patient
 from tests.serve.conftest import ServerProcess
 from tests.serve.lifecycle.conftest import Bench

@@ -18,7 +18,7 @@ from serve.lifecycle.openai_text import text_of_answer, text_of_event, text_of_e
 from serve.lifecycle.shadow import Shadows, agreement
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.version import ManagedVersion, VersionFacts
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 from serve.running import RunningRequests
 
 LIVE = (AdapterState.CHECKED, AdapterState.LOADING, AdapterState.LIVE)

@@ -29,12 +29,12 @@ from adapters.errors import AdapterCheckError, AdapterConflictError
 from adapters.registry.registry import Registry
 from serve.engine.scripted import ScriptedEngine
 from serve.errors import AdapterMissingError, LifecycleError, RequestAbortedError, UnknownModelError
-from serve.events import STATE_ACTION
 from serve.lifecycle.board import Lease
 from serve.lifecycle.desired import read_plan
 from serve.lifecycle.listing import Listing
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.traffic import TrafficPlan
+from serve.observability.events import STATE_ACTION
 from serve.schemas.admin import adapter_fields
 from tests.contamination.cast import digest_of
 from tests.contamination.standing import NOTHING, Standing

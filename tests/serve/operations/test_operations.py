@@ -18,7 +18,7 @@ from serve.errors import (
     OperationMissingError,
     RequestAbortedError,
 )
-from serve.events import EventLog
+from serve.observability.events import EventLog
 from serve.operations import operations as module
 from serve.operations.operation import Answer, Operation, OperationState, Order
 from serve.operations.operations import Operations, Work, fingerprint

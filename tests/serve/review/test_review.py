@@ -13,7 +13,7 @@ import pytest
 
 from adapters.registry.records import Event
 from serve.errors import ReviewFailedError, ReviewRefusedError
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 from serve.review.callable_reviewer import CallableReviewer
 from serve.review.pattern_reviewer import PatternReviewer
 from serve.review.review import Reviewer, ReviewLimits

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from adapters.registry.records import Event
-from serve import events as events_module
 from serve.engine.scripted import Script
+from serve.observability import events as events_module
 from serve.schemas.operations import EventPage
 from serve.shutdown import drain
 from tests.patience import patient

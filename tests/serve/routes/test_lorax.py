@@ -10,7 +10,7 @@ import pytest
 
 from serve.engine.scripted import Script
 from serve.gateway import Phase
-from serve.generation import SequenceAnswer
+from serve.generation.generation import SequenceAnswer
 from serve.routes.lorax import finish_reason
 from tests.serve.conftest import ScriptedGateway
 

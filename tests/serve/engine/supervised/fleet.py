@@ -14,7 +14,7 @@ from serve.engine.supervised.engine import SupervisedEngine
 from serve.engine.supervised.supervisor import EngineState, SupervisionRules
 from serve.engine.supervised.watchdog import WatchRules
 from serve.errors import EngineError
-from serve.metrics import GatewayMetrics
+from serve.observability.metrics import GatewayMetrics
 from tests.patience import patient
 
 SOON_SECONDS = patient(5.0)

@@ -12,7 +12,7 @@ from serve.engine.cpu.plugin import PATCHES_VARIABLE
 from serve.engine.vllm.arguments import EngineArguments
 from serve.engine.vllm.bring_up import note_engine_stages, parse_arguments, start_fork_server
 from serve.errors import SettingsError
-from serve.startup import process_began
+from serve.observability.startup import process_began
 
 # Of torch about itself, when vLLM is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")

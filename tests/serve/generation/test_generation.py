@@ -11,7 +11,7 @@ import pytest
 from serve.engine.protocol import Delta, EngineOutput, EngineRequest, Sampling
 from serve.engine.scripted import Script, ScriptedEngine
 from serve.errors import ContextLengthError, EngineDeadError, GenerationFailedError, InvalidRequestError
-from serve.generation import INLINE_CHARS, collect, encode_prompts, engine_request, sampling_of
+from serve.generation.generation import INLINE_CHARS, collect, encode_prompts, engine_request, sampling_of
 from serve.schemas.generate import GenerateBody
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve.service_rate import MIN_FINISHES, WINDOW_SECONDS, ServiceRate
+from serve.admission.service_rate import MIN_FINISHES, WINDOW_SECONDS, ServiceRate
 
 
 class Clock:

@@ -14,9 +14,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from serve.admission.fair_queue import FairQueue, Flow, Measure, Waiting
+from serve.admission.service_rate import ServiceRate
 from serve.errors import DrainingError, QueueFullError, QueueTimeoutError
-from serve.fair_queue import FairQueue, Flow, Measure, Waiting
-from serve.service_rate import ServiceRate
 
 MIN_RETRY_SECONDS = 1
 MAX_RETRY_SECONDS = 60

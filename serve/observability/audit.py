@@ -7,7 +7,7 @@ import time
 from pydantic import JsonValue
 
 from adapters.registry.records import Event
-from serve.events import EventLog
+from serve.observability.events import EventLog
 
 UNKNOWN = "unknown"  # an actor that nobody knows
 STRANGERS_PER_MINUTE = 60

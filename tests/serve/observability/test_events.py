@@ -13,9 +13,9 @@ import pytest
 from adapters.errors import RegistryUnavailableError
 from adapters.registry.records import Event, EventRecord
 from adapters.registry.registry import Registry
-from serve import events
 from serve.errors import BusyError
-from serve.events import EventLog
+from serve.observability import events
+from serve.observability.events import EventLog
 from tests.patience import patient
 from tests.serve.conftest import migrated_registry
 

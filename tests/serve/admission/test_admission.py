@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from serve.admission import DEFAULT_FLOW, MAX_RETRY_SECONDS, MIN_RETRY_SECONDS, Admission
+from serve.admission.admission import DEFAULT_FLOW, MAX_RETRY_SECONDS, MIN_RETRY_SECONDS, Admission
+from serve.admission.fair_queue import Flow
 from serve.errors import DrainingError, QueueFullError, QueueTimeoutError
-from serve.fair_queue import Flow
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serve.version_labels import Pair, VersionLabels
+from serve.observability.version_labels import Pair, VersionLabels
 
 
 class Clock:

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from serve.admission import Admission
+from serve.admission.admission import Admission
+from serve.admission.fair_queue import Flow
 from serve.errors import QueueFullError
-from serve.fair_queue import Flow
-from tests.serve.test_admission import settle
+from tests.serve.admission.test_admission import settle
 
 FLOWS = [Flow(tenant, adapter) for tenant in "abc" for adapter in (None, "x")]
 

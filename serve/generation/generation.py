@@ -18,7 +18,7 @@ from serve.engine.protocol import (
     TokenLogprob,
 )
 from serve.errors import GenerationFailedError
-from serve.limits import check_characters, tokens_to_generate
+from serve.generation.limits import check_characters, tokens_to_generate
 from serve.schemas.generate import GenerateBody
 from serve.schemas.sampling import constraint_of
 

@@ -15,7 +15,7 @@ from opentelemetry.trace import StatusCode
 from serve.engine.protocol import EngineOutput, EngineRequest
 from serve.engine.scripted import Script, ScriptedEngine
 from serve.errors import SettingsError
-from serve.tracing import Tracing, export_to, trace_headers
+from serve.observability.tracing import Tracing, export_to, trace_headers
 from tests.serve.conftest import ScriptedGateway
 
 MakeGateway = Callable[..., Awaitable[ScriptedGateway]]

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from serve.fair_queue import FairQueue, Flow, Waiting
+from serve.admission.fair_queue import FairQueue, Flow, Waiting
 
 
 @pytest.fixture

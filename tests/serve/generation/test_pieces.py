@@ -6,7 +6,7 @@ import pytest
 
 from serve.engine.protocol import Delta, TokenLogprob
 from serve.errors import GenerationFailedError
-from serve.pieces import Piece, Pieces
+from serve.generation.pieces import Piece, Pieces
 
 END = 9
 

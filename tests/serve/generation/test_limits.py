@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.errors import ContextLengthError, InvalidRequestError
-from serve.limits import check_characters, tokens_to_generate
+from serve.generation.limits import check_characters, tokens_to_generate
 
 
 @given(

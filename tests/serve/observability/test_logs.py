@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.logs import HumanFormatter, JsonFormatter, configure_logging
+from serve.observability.logs import HumanFormatter, JsonFormatter, configure_logging
 
 LOGGERS = ("hotswap", "hotswap.access", "bases", "adapters", "serve", "uvicorn")
 

@@ -1,9 +1,8 @@
 """The gateway's own Prometheus metrics (`hotswap_*`), in a registry of their own.
 
 The labels `adapter` and `version` only ever hold versions that hold a lease, `base`, `unknown` or `other`
-(serve/version_labels.py), so that a client cannot make series without end. docs/observability.md describes every
-series; a test compares the two. vLLM's metrics live in prometheus_client's default registry and are exposed beside
-these.
+(version_labels.py), so that a client cannot make series without end. docs/observability.md describes every series,
+and a test compares the two. vLLM's own metrics live in the default registry and are exposed beside these.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from adapters.registry.records import Event
-from serve.process_memory import ProcessMemory
-from serve.version_labels import OTHER_LABEL, UNKNOWN_LABEL, Pair, VersionLabels
+from serve.observability.process_memory import ProcessMemory
+from serve.observability.version_labels import OTHER_LABEL, UNKNOWN_LABEL, Pair, VersionLabels
 
 DEFAULT_MAX_VERSIONS = 200
 MAX_TENANTS = 50

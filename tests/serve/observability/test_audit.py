@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adapters.registry.registry import Registry
-from serve.audit import UNKNOWN, Audit, StrangerGate
-from serve.events import EventLog
+from serve.observability.audit import UNKNOWN, Audit, StrangerGate
+from serve.observability.events import EventLog
 from tests.serve.conftest import migrated_registry
 
 
@@ -60,7 +60,7 @@ async def test_a_stranger_is_written_down_with_an_address_and_somebody_known_wit
 
 def test_calls_that_were_passed_over_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("serve.audit.time.monotonic", lambda: now)
+    monkeypatch.setattr("serve.observability.audit.time.monotonic", lambda: now)
     gate = StrangerGate(per_minute=2)
     assert [gate.admit() for _ in range(5)] == [0, 0, None, None, None]
     now += 30.0

@@ -13,9 +13,9 @@ from typing import Any
 
 from serve.access.caller import Caller
 from serve.access.quotas import Allowance
+from serve.admission.fair_queue import Flow
 from serve.engine.protocol import EngineOutput, EngineRequest
 from serve.errors import InvalidRequestError
-from serve.fair_queue import Flow
 from serve.gateway import Gateway
 from serve.http.exchange import Exchange
 from serve.lifecycle.board import Lease

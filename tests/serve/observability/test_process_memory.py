@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from serve.process_memory import ProcessMemory
+from serve.observability.process_memory import ProcessMemory
 
 
 def measured() -> dict[tuple[str, str], float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve.metrics import MAX_TENANTS, GatewayMetrics
+from serve.observability.metrics import MAX_TENANTS, GatewayMetrics
 
 PER_VERSION = (
     "requests",

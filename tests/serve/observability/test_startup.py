@@ -12,15 +12,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serve.startup import note_stage, process_began
+from serve.observability.startup import note_stage, process_began
 
-_PROJECT = Path(__file__).resolve().parents[2]
+_PROJECT = Path(__file__).resolve().parents[3]
 _CLOCK_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_process_began_before_its_code_and_after_its_parent_made_it() -> None:
     """The clock is the same in both, so that stages of an engine process fit into the gateway's line."""
-    code = "import time; from serve.startup import process_began; print(process_began(), time.monotonic())"
+    code = (
+        "import time; from serve.observability.startup import process_began; "
+        "print(process_began(), time.monotonic())"
+    )
     before = time.monotonic()
     said = subprocess.run(
         [sys.executable, "-c", code], cwd=_PROJECT, capture_output=True, text=True, check=True
