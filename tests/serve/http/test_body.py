@@ -10,22 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bases.errors import HotswapError
+from serve.errors import BodyTimeoutError
 from serve.http.body import BodyLimitMiddleware
+from serve.http.errors import status_of
 
 LIMIT = 100
 
 
 class Echo:
-    """Answers with what it received, and counts how often it was called."""
+    """Answers with what it received, or without having asked for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asks: bool = True) -> None:
+        self.asks = asks
         self.bodies: list[bytes] = []
+        self.headers: list[tuple[bytes, bytes]] = []  # of the answer
         self.after: list[str] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        message = await receive()
-        assert not message.get("more_body", False)
-        self.bodies.append(message["body"])
+        if self.asks:
+            message = await receive()
+            assert not message.get("more_body", False)
+            self.bodies.append(message["body"])
         if scope.get("listens"):
             self.after.append((await receive())["type"])
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -39,9 +45,10 @@ async def send_body(
     method: str = "POST",
     seconds: float = 30.0,
     listens: bool = False,
+    asks: bool = True,
 ) -> tuple[int | None, dict[str, Any], Echo, int]:
     """(status, error, the application, messages read); `chunks` None: the client leaves half-way."""
-    echo, reads = Echo(), 0
+    echo, reads = Echo(asks=asks), 0
     parts = [b"half"] if chunks is None else chunks or [b""]
     messages: list[dict[str, Any]] = [
         {"type": "http.request", "body": chunk, "more_body": chunks is None or place < len(parts) - 1}
@@ -59,9 +66,11 @@ async def send_body(
         sent.append(message)
 
     scope: dict[str, Any] = {"type": "http", "method": method, "headers": headers or [], "listens": listens}
-    await BodyLimitMiddleware(echo, max_bytes=LIMIT, receive_seconds=seconds)(scope, receive, send)
-    if not sent:
-        return None, {}, echo, reads
+    try:
+        await BodyLimitMiddleware(echo, max_bytes=LIMIT, receive_seconds=seconds)(scope, receive, send)
+    except HotswapError as error:  # what the application hears instead of a body, and answers with
+        return status_of(error), {"code": error.code}, echo, reads
+    echo.headers = sent[0]["headers"]
     body = b"".join(message.get("body", b"") for message in sent)
     return sent[0]["status"], orjson.loads(body)["error"] if body else {}, echo, reads
 
@@ -99,22 +108,33 @@ async def test_a_body_that_does_not_come_in_time_is_refused() -> None:
     async def never() -> Any:
         await asyncio.Event().wait()
 
-    sent: list[Any] = []
-
     async def send(message: Any) -> None:
-        sent.append(message)
+        pytest.fail(f"{message} was sent")
 
     echo = Echo()
     scope = {"type": "http", "method": "POST", "headers": []}
-    await BodyLimitMiddleware(echo, max_bytes=LIMIT, receive_seconds=0.01)(scope, never, send)
-    assert sent[0]["status"] == 408
-    assert (b"connection", b"close") in sent[0]["headers"]
+    with pytest.raises(BodyTimeoutError):
+        await BodyLimitMiddleware(echo, max_bytes=LIMIT, receive_seconds=0.01)(scope, never, send)
     assert echo.bodies == []
 
 
 async def test_a_client_that_leaves_half_way_reaches_nobody() -> None:
-    status, _, echo, _ = await send_body(None)
-    assert (status, echo.bodies) == (None, [])
+    status, error, echo, _ = await send_body(None)
+    assert (status, error["code"], echo.bodies) == (499, "client_gone", [])
+
+
+async def test_a_body_that_the_application_does_not_ask_for_is_not_read() -> None:
+    status, _, echo, reads = await send_body([b"x" * 60] * 50, asks=False)
+    assert (status, reads, echo.headers) == (200, 0, [])
+
+
+async def test_an_answer_to_a_client_that_waits_for_leave_to_send_its_body_ends_the_connection() -> None:
+    """Whether the body or another request comes next cannot be told."""
+    waits = [(b"content-length", b"1"), (b"expect", b"100-Continue")]
+    _, _, refused, reads = await send_body([b"x"], headers=waits, asks=False)
+    assert (refused.headers, reads) == ([(b"connection", b"close")], 0)
+    _, _, answered, _ = await send_body([b"x"], headers=waits)
+    assert (answered.headers, answered.bodies) == ([], [b"x"])
 
 
 async def test_after_the_body_the_application_hears_the_client_leave() -> None:
