@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from adapters.data.example import Example
 from adapters.errors import EvaluationError
@@ -11,7 +11,7 @@ from adapters.evaluation.labels import LabelRule, false_alarm_rule, label_rule
 from adapters.evaluation.metrics.metric import Judging, Metric
 from adapters.evaluation.metrics.registry import METRICS
 from adapters.evaluation.plan import EvaluationPlan
-from adapters.evaluation.question import Question
+from adapters.evaluation.question import Question, question_of
 
 _LABEL_NEEDS = frozenset({"labels", "ordinal labels", "false alarm"})
 
@@ -57,7 +57,11 @@ def judging_of(
 
 
 def _wants_labels(plan: EvaluationPlan) -> bool:
-    return any(METRICS[name].needs in _LABEL_NEEDS for name in plan.metrics if name in METRICS)
+    return any(
+        metric.needs in _LABEL_NEEDS
+        for metric in METRICS.values()
+        if metric.name in plan.metrics or not set(plan.needed_figures).isdisjoint(metric.figures)
+    )
 
 
 def _differing(
@@ -92,8 +96,18 @@ def _unfound_label(example: Example, found: str | None, rule: LabelRule) -> str:
     )
 
 
+def check_plan(examples: Sequence[Example], plan: EvaluationPlan) -> None:
+    """Refuse before any model is loaded what cannot be judged in the end. Raises EvaluationError."""
+    questions = [question_of(example) for example in examples]
+    judging, _ = judging_of(examples, questions, plan)
+    metrics_of(plan, judging, any(question is not None for question in questions))
+
+
 def metrics_of(plan: EvaluationPlan, judging: Judging, asks: bool) -> list[Metric]:
-    """The metrics that were named, or all that the data allow. Raises EvaluationError for one that they do not."""
+    """The metrics that were named, or all that the data allow.
+
+    Raises EvaluationError for one that they do not, and for a needed figure that none of them gives.
+    """
     lacking: dict[str, str] = {}
     if not asks:
         lacking["answers"] = "examples that ask something; these are plain text"
@@ -103,13 +117,26 @@ def metrics_of(plan: EvaluationPlan, judging: Judging, asks: bool) -> list[Metri
         lacking["ordinal labels"] = "labels in an order; give it with --labels, lowest first"
     if judging.false_alarm is None or not asks:
         lacking["false alarm"] = "--false-alarm LOW:HIGH"
-    if not plan.metrics:
-        return [metric for metric in METRICS.values() if metric.needs not in lacking]
     unknown = [name for name in plan.metrics if name not in METRICS]
     if unknown:
         raise EvaluationError(f"there is no metric {unknown[0]!r}; there are {', '.join(METRICS)}")
-    chosen = [METRICS[name] for name in dict.fromkeys(plan.metrics)]
-    for metric in chosen:
+    named = [METRICS[name] for name in dict.fromkeys(plan.metrics)]
+    for metric in named:
         if metric.needs in lacking:
             raise EvaluationError(f"the metric {metric.name!r} needs {lacking[metric.needs]}")
+    chosen = named or [metric for metric in METRICS.values() if metric.needs not in lacking]
+    _check_needed(plan, chosen, lacking)
     return chosen
+
+
+def _check_needed(plan: EvaluationPlan, chosen: Sequence[Metric], lacking: Mapping[str, str]) -> None:
+    measured = [name for metric in chosen for name in metric.figures]
+    for name in plan.needed_figures:
+        if name in measured:
+            continue
+        giver = next((metric for metric in METRICS.values() if name in metric.figures), None)
+        if giver is not None and giver.needs in lacking:
+            raise EvaluationError(f"--fail-under names {name!r}, which needs {lacking[giver.needs]}")
+        raise EvaluationError(
+            f"--fail-under names {name!r}, which is not measured; there are {', '.join(measured)}"
+        )

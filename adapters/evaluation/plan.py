@@ -13,6 +13,7 @@ class EvaluationPlan:
     labels: tuple[str, ...] = ()
     false_alarm: str | None = None
     metrics: tuple[str, ...] = ()
+    needed_figures: tuple[str, ...] = ()  # those that --fail-under names
     max_examples: int | None = None
     seed: int = 0
     bootstrap_samples: int = 1000

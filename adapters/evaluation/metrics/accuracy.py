@@ -13,6 +13,7 @@ class Accuracy:
     """Share of right labels; beside it the share of answers in which no label can be read."""
 
     name = "accuracy"
+    figures = ("accuracy", "unreadable")
     needs: Literal["labels"] = "labels"
 
     def measure(self, cases: Sequence[Case], judging: Judging) -> tuple[Measurement, ...]:

@@ -20,6 +20,7 @@ class Auc:
     """One-vs-rest, plain mean over the labels, of the probabilities where each answer states its label."""
 
     name = "auc"
+    figures = ("auc",)
     needs: Literal["labels"] = "labels"
 
     def measure(self, cases: Sequence[Case], judging: Judging) -> tuple[Measurement, ...]:

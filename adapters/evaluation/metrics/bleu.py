@@ -21,6 +21,7 @@ class Bleu:
     """Corpus BLEU; with Chinese in any reference its tokenizer is `zh`, which leaves other text to 13a's rules."""
 
     name = "bleu"
+    figures = ("bleu",)
     needs: Literal["answers"] = "answers"
 
     def measure(self, cases: Sequence[Case], judging: Judging) -> tuple[Measurement, ...]:

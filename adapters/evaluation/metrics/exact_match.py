@@ -14,6 +14,7 @@ class ExactMatch:
     """Strict: equal but for white space at the ends. Normalised: see `words.normalised`."""
 
     name = "exact_match"
+    figures = ("exact_match", "exact_match_strict")
     needs: Literal["answers"] = "answers"
 
     def measure(self, cases: Sequence[Case], judging: Judging) -> tuple[Measurement, ...]:

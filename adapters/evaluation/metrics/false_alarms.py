@@ -13,6 +13,7 @@ class FalseAlarms:
     """Over all labelled examples and over the truly low ones; misses likewise over the truly high ones."""
 
     name = "false_alarms"
+    figures = ("false_alarms", "false_alarms_of_low", "misses", "misses_of_high")
     needs: Literal["false alarm"] = "false alarm"
 
     def measure(self, cases: Sequence[Case], judging: Judging) -> tuple[Measurement, ...]:

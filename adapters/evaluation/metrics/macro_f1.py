@@ -17,6 +17,7 @@ class MacroF1:
     """Over the labels that occur in the data; an answer without a label is a miss of its true one."""
 
     name = "macro_f1"
+    figures = ("macro_f1",)
     needs: Literal["labels"] = "labels"
 
     def measure(self, cases: Sequence[Case], judging: Judging) -> tuple[Measurement, ...]:

@@ -13,6 +13,7 @@ class MeanAbsoluteError:
     """Over the answers in which a label can be read; how many those are stands beside it."""
 
     name = "mean_absolute_error"
+    figures = ("mean_absolute_error",)
     needs: Literal["ordinal labels"] = "ordinal labels"
 
     def measure(self, cases: Sequence[Case], judging: Judging) -> tuple[Measurement, ...]:

@@ -56,6 +56,10 @@ class Metric(Protocol):
         """How the user names it."""
 
     @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of all that `measure` may give."""
+
+    @property
     def needs(self) -> Literal["answers", "labels", "ordinal labels", "false alarm", "likelihoods"]:
         """What it cannot do without."""
 

@@ -17,6 +17,7 @@ class Perplexity:
     """exp of the mean negative log-likelihood over all learned tokens, each token counted alike."""
 
     name = "perplexity"
+    figures = ("perplexity",)
     needs: Literal["likelihoods"] = "likelihoods"
 
     def measure(self, cases: Sequence[Case], judging: Judging) -> tuple[Measurement, ...]:

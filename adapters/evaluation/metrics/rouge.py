@@ -50,6 +50,7 @@ class Rouge:
     """Mean over the examples that were asked."""
 
     name = "rouge"
+    figures = ("rouge_1", "rouge_2", "rouge_l")
     needs: Literal["answers"] = "answers"
 
     def measure(self, cases: Sequence[Case], judging: Judging) -> tuple[Measurement, ...]:

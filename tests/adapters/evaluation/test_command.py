@@ -105,10 +105,21 @@ def test_a_missed_threshold_is_exit_code_1(tiny_base, risk_file, threshold, code
     assert ("asked for" in result.stderr) == bool(code)
 
 
-def test_a_threshold_of_something_not_measured_is_refused(tiny_base, risk_file):
-    result = call(risk_file, "--base", tiny_base, "--metrics", "bleu", "--fail-under", "accuracy:0.9")
+@pytest.mark.parametrize(
+    ("given", "threshold", "part"),
+    [
+        (["--metrics", "bleu"], "exact_match:0.9", "'exact_match', which is not measured; there are bleu"),
+        ([], "acuracy:0.9", "'acuracy', which is not measured; there are exact_match, "),
+        ([], "accuracy:0.9", "'accuracy', which needs labels; give the data a label column"),
+        (["--label-pattern", PATTERN], "misses:0.1", "'misses', which needs --false-alarm LOW:HIGH"),
+    ],
+)
+def test_a_threshold_of_something_not_measured_is_refused_before_any_model_is_looked_for(
+    risk_file, given, threshold, part
+):
+    result = call(risk_file, "--base", "no-such-base", *given, "--fail-under", threshold)
     assert isinstance(result.exception, EvaluationError)
-    assert "which was not measured; there are bleu" in str(result.exception)
+    assert part in str(result.exception)
 
 
 @pytest.mark.parametrize(
