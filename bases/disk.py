@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_TRIED_BYTES = 4096
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 # Rust's libraries put the number at the end of a text.
@@ -48,6 +50,21 @@ def why_unwritten(error: OSError) -> str:
     if error.errno in _FULL:
         return f"{said}. Free space there, or name another place."
     return f"{said}. See that this user may write there, or name another place."
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError where no file could be written below `folder`, which need not be there; leaves nothing behind.
+
+    For whatever works long before it writes. A file is written, because permissions say nothing to root and nothing
+    of a disk that is full.
+    """
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    descriptor, name = tempfile.mkstemp(prefix=".hotswap-", dir=nearest)
+    try:
+        with os.fdopen(descriptor, "wb") as tried:
+            tried.write(bytes(_TRIED_BYTES))
+    finally:
+        Path(name).unlink()
 
 
 def sync_names(folder: Path) -> None:

@@ -42,13 +42,18 @@ def compose(
 
     from adapters.compose.compose import compose_adapters
     from adapters.compose.part import read_parts
-    from adapters.export.publish import publish_adapter
+    from adapters.export.export import check_place
+    from adapters.export.publish import check_publishable, publish_adapter
     from adapters.target import describe_target
     from bases.passport import read_passport
     from bases.resolve import resolve_base
     from bases.settings import BasesSettings
 
     home = BasesSettings().home
+    if out is not None:
+        check_place(out)
+    if name is not None:
+        check_publishable(home, name)
     found = [find_adapter(adapter, home=home) for adapter in adapters]
     resolved = resolve_base(base, home=home, progress=say)
     passport = read_passport(resolved, home=home, progress=say)

@@ -13,14 +13,19 @@ from adapters.data.readers.formats import REPORT_NAME
 from adapters.data.settings import DataSettings
 from adapters.data.split_name import Split
 from adapters.errors import DataError
+from bases.disk import check_writable
 
 
 def check_free(folder: Path) -> None:
-    """Raise DataError for a folder that holds something, and for what is no folder: nothing is overwritten."""
-    if folder.is_dir() and any(folder.iterdir()):
-        raise DataError(f"{folder}: the folder is not empty, and nothing is overwritten; name a new one.")
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: there is a file of that name; name a new folder.")
+    """Raise DataError for a folder that holds something or cannot be made, and for what is no folder."""
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise DataError(f"{folder}: the folder is not empty, and nothing is overwritten; name a new one.")
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"{folder}: there is a file of that name; name a new folder.")
+        check_writable(folder.parent)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); name another folder.") from None
 
 
 def write_prepared(prepared: PreparedData, folder: Path, settings: DataSettings) -> dict[Split, Path]:

@@ -15,6 +15,7 @@ import typer
 from adapters.errors import EvaluationError
 from adapters.evaluation.settings import EVALUATION_PREFIX, EvaluationSettings, load_evaluation_settings
 from adapters.published import find_adapter
+from bases.disk import check_writable
 from bases.settings_options import with_options
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def run_evaluation(data: Sequence[Path], settings: EvaluationSettings) -> Evalua
     from adapters.evaluation.progress import terminal_progress
 
     if settings.report is not None:
-        _check_free(settings.report, force=settings.force)
+        check_place(settings.report, force=settings.force)
     examples = read_all(data, settings)
     plan = EvaluationPlan(
         label_pattern=settings.label_pattern,
@@ -238,8 +239,7 @@ def write_report(report: EvaluationReport, page: Path, *, force: bool) -> tuple[
 
     paths = report_paths(page)
     texts = (render_page(report).encode(), report.to_json(), markdown(report).encode())
-    if not force:
-        _check_free(page, force=False)
+    check_place(page, force=force)
     for path, text in zip(paths, texts, strict=True):
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
@@ -249,20 +249,28 @@ def write_report(report: EvaluationReport, page: Path, *, force: bool) -> tuple[
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise EvaluationError(
-                f"the report {str(path)!r} cannot be written: {error.strerror}; name another place with --report"
-            ) from None
+            raise _unwritable(path, error) from None
     return paths
 
 
-def _check_free(page: Path, *, force: bool) -> None:
-    """Before the work: report files that exist stay as they are unless the user says otherwise."""
+def check_place(page: Path, *, force: bool) -> None:
+    """Raise EvaluationError where the report could not be written, or, unless `force`, where one is there."""
     there = [path.name for path in report_paths(page) if path.exists()]
     if there and not force:
         raise EvaluationError(
             f"{', '.join(there)} in {str(page.parent)!r} exist already; name another --report, or --force to "
             "overwrite"
         )
+    try:
+        check_writable(page.parent)
+    except OSError as error:
+        raise _unwritable(page, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> EvaluationError:
+    return EvaluationError(
+        f"the report {str(path)!r} cannot be written: {error.strerror}; name another place with --report"
+    )
 
 
 def missed_thresholds(report: EvaluationReport, thresholds: Sequence[tuple[str, float]]) -> list[str]:

@@ -64,7 +64,7 @@ def export_folder(
     that lies in `folder` come first. `given` are flags of
     ExportSettings, None where not given. Raises HotswapError with the message for the user.
     """
-    from adapters.export.export import export_adapter
+    from adapters.export.export import check_place, export_adapter
     from adapters.export.load import load_trained
     from bases.passport import read_passport
     from bases.resolve import resolve_base
@@ -73,6 +73,7 @@ def export_folder(
     settings = read_settings(given or {})
     if not folder.is_dir():
         raise ExportError(f"{folder} is not a folder. Give what save_pretrained wrote.")
+    check_place(out)
     home = BasesSettings().home
     resolved = resolve_base(base, home=home, progress=say)
     passport = read_passport(resolved, home=home, progress=say)

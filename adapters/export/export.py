@@ -31,7 +31,7 @@ from adapters.export.weights import sync_folder, write_adapter
 from adapters.manifest import build_manifest, write_manifest
 from adapters.probe import write_probe
 from adapters.target import TargetBase, describe_target
-from bases.disk import is_unwritable, why_unwritten
+from bases.disk import check_writable, is_unwritable, why_unwritten
 from bases.hub import HUB_ID
 from bases.passport import Passport
 from bases.resolve import ResolvedBase
@@ -66,7 +66,7 @@ def export_adapter(
     Raises NotServableError for methods without a LoRA form, ExportError for everything else that cannot be served,
     with the numbers and the way out. Nothing is left in `folder` then.
     """
-    _expect_empty(folder)
+    check_place(folder)
     served_base = ServedBase(base)
     target = describe_target(base, passport)
     modules = [name for name in target.linear_modules if name not in target.unserved_modules]
@@ -115,7 +115,7 @@ def write_trained(
     """
     import torch
 
-    _expect_empty(folder)
+    check_place(folder)
     resolved = base.resolved
     target = describe_target(resolved, passport)
     form = make_servable(trained, rank=rank, max_error=max_error, dtype=getattr(torch, dtype))
@@ -208,11 +208,16 @@ def _check(folder: Path, target: TargetBase) -> None:
         raise ExportError(f"The written adapter does not pass the gateway's check: {listed}")
 
 
-def _expect_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExportError(
-            f"{folder} exists and is not an empty folder; nothing is overwritten. Name a new one."
-        )
+def check_place(folder: Path) -> None:
+    """Raise ExportError unless `folder` is empty, or new and can be made."""
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ExportError(
+                f"{folder} exists and is not an empty folder; nothing is overwritten. Name a new one."
+            )
+        check_writable(folder.parent)
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be made: {error.strerror}. Name another folder.") from error
 
 
 @contextmanager

@@ -12,9 +12,21 @@ from adapters.check import check_adapter
 from adapters.errors import ExportError
 from adapters.export.weights import sync_folder
 from adapters.name import SHORT_DIGEST_LENGTH, parse_alias
-from bases.disk import sync_names
+from bases.disk import check_writable, sync_names
 
 CARD_NAME = "README.md"
+
+
+def check_publishable(home: Path, name: str) -> None:
+    """Raise ExportError where nothing could be published as `name`, for whatever works long before it does."""
+    place = home / "adapters" / parse_alias(name)
+    try:
+        check_writable(place)
+    except OSError as error:
+        raise ExportError(
+            f"Nothing can be put into {place}: {error.strerror}. See that this user may write there, or set "
+            "HOTSWAP_HOME to another place."
+        ) from error
 
 
 def publish_adapter(folder: Path, *, home: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from adapters.manifest import describe_validation_error
 from adapters.merge.settings import MergeSettings
 from adapters.probe import read_probe
 from adapters.published import find_adapter
+from bases.disk import check_writable
 
 if TYPE_CHECKING:
     from adapters.merge.report import MergeReport
@@ -45,12 +46,13 @@ def merge(
     from bases.resolve import resolve_base
     from bases.settings import BasesSettings
 
+    if out is not None:
+        _check_new(out)
     home = BasesSettings().home
     found = find_adapter(adapter, home=home)
     resolved = resolve_base(base, home=home, progress=say)
     folder = out or home / "bases" / "made" / f"{resolved.name}-{found.name}"
-    if folder.exists():
-        raise MergeError(f"{folder} exists, and nothing is overwritten. Remove it, or name another --out.")
+    _check_new(folder)
     passport = read_passport(resolved, home=home, progress=say)
     fitting = check_fit(found, resolved, passport)
     probe = read_probe(found.folder)
@@ -65,3 +67,17 @@ def merge(
         initial_adapter_folder=initial,
         progress=say,
     )
+
+
+def _check_new(folder: Path) -> None:
+    """Raise MergeError for a folder that is there or cannot be made."""
+    try:
+        if folder.exists():
+            raise MergeError(
+                f"{folder} exists, and nothing is overwritten. Remove it, or name another --out."
+            )
+        check_writable(folder.parent)
+    except OSError as error:
+        raise MergeError(
+            f"{folder} cannot be made: {error.strerror}. Name another place with --out."
+        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from adapters.training.memory import MemoryEstimate
 from adapters.training.methods.registry import METHODS
 from adapters.training.precision import Hardware, PrecisionChoice, choose_precision, read_hardware
 from adapters.training.settings import ALL_LINEAR, TrainSettings
+from bases.disk import check_writable
 from bases.errors import HotswapError
 from bases.passport import Passport
 from bases.resolve import ResolvedBase
@@ -98,9 +98,10 @@ def raise_all(problems: Sequence[str]) -> None:
 
 def _output_problems(home: Path, name: str) -> list[str]:
     for folder in (home / "runs" / name, home / "adapters" / name):
-        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            return [f"--home {home}: {existing} cannot be written; choose another folder"]
+        try:
+            check_writable(folder)
+        except OSError as error:
+            return [f"--home {home}: {folder} cannot be written ({error.strerror}); choose another folder"]
     return []
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bases.disk import check_writable
 from bases.settings_faults import settings_faults
 from benchmarks.load.errors import LoadOptionError
 
@@ -121,7 +122,14 @@ class BenchSettings(BaseSettings):
 def load_bench_settings(**given: Any) -> BenchSettings:
     """Flags (`given`, None: not given), environment, defaults. Raises LoadOptionError, a line for each fault."""
     try:
-        return BenchSettings(**{name: value for name, value in given.items() if value is not None})
+        settings = BenchSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         faults = settings_faults(error, as_flags=True)
         raise LoadOptionError(f"these settings cannot be used:\n{faults}") from None
+    try:  # before the load: its results are what cannot be had again
+        check_writable(settings.out)
+    except OSError as error:
+        raise LoadOptionError(
+            f"--out {settings.out} cannot be written ({error.strerror}); name another folder"
+        ) from None
+    return settings

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer, models
 
-from bases.disk import disk_errors, why_unwritten
+from bases.disk import check_writable, disk_errors, why_unwritten
 from tests.full_disk import files_no_larger_than
 
 
@@ -71,3 +71,14 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
 def test_a_place_that_is_forbidden_is_no_matter_of_space() -> None:
     text = why_unwritten(PermissionError(errno.EACCES, "Permission denied", "/somewhere"))
     assert text == "Permission denied. See that this user may write there, or name another place."
+
+
+def test_a_place_that_takes_files_is_told_from_one_that_does_not_and_left_as_it_was(tmp_path: Path) -> None:
+    check_writable(tmp_path / "not" / "there")
+    with pytest.raises(OSError, match="File too large") as refused, files_no_larger_than(100):
+        check_writable(tmp_path)
+    assert refused.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a file").touch()
+    with pytest.raises(NotADirectoryError):
+        check_writable(tmp_path / "a file")

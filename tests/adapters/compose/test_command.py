@@ -223,3 +223,16 @@ def test_the_command_publishes_under_a_name_and_takes_published_names(
     assert str(published) in done.output
     refused = CliRunner().invoke(app, [*arguments, "--name", "both", "--weights", "1"])
     assert isinstance(refused.exception, HotswapError)
+
+
+@pytest.mark.parametrize(
+    ("place", "refusal"), [("out", "out cannot be made"), ("name", "Nothing can be put into .*a file")]
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(
+    place: str, refusal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("HOTSWAP_HOME", str(tmp_path / "a file"))
+    out, name = (tmp_path / "a file" / "out", None) if place == "out" else (None, "risk")
+    with pytest.raises(ExportError, match=refusal):
+        compose(["no", "such"], base="none", out=out, name=name, weights=None, given={}, say=lambda _: None)

@@ -77,6 +77,13 @@ def test_prepare_writes_a_folder_once(write, tmp_path):
     assert "nothing is overwritten" in str(again.exception)
 
 
+def test_prepare_looks_whether_it_can_write_before_it_reads_the_data(tmp_path):
+    (tmp_path / "a file").touch()
+    answer = run("prepare", tmp_path / "no-such-data.jsonl", "--out", tmp_path / "a file" / "out")
+    assert isinstance(answer.exception, DataError)
+    assert f"{tmp_path / 'a file' / 'out'}: cannot be written" in str(answer.exception)
+
+
 def test_every_setting_is_an_option_of_both_commands():
     for command in ("inspect", "prepare"):
         text = run(command, "--help").output

@@ -64,6 +64,14 @@ def test_a_report_is_overwritten_only_by_force_and_before_any_work(tiny_base, ri
     assert page.with_suffix(".md").read_text(encoding="utf-8") != "mine"
 
 
+def test_a_report_that_could_not_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "a file").touch()
+    page = tmp_path / "a file" / "report.html"
+    result = call(tmp_path / "no-such-data.jsonl", "--base", "no-such-base", "--report", page, "--force")
+    assert isinstance(result.exception, EvaluationError)
+    assert f"the report {str(page)!r} cannot be written" in str(result.exception)
+
+
 def test_an_adapter_of_another_base_is_refused_by_its_manifest(tiny_base, tiny_adapter, risk_file, tmp_path):
     folder = tmp_path / "risk" / "3f2a91c0"
     shutil.copytree(tiny_adapter, folder)

@@ -130,6 +130,13 @@ def test_the_command_line_takes_flags_and_refuses_wrong_ones(llama: TinyBase, tm
     assert "dtype: Input should be 'float32' or 'bfloat16'" in str(refused.exception)
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_base_is_looked_for(tmp_path: Path):
+    (tmp_path / "a file").touch()
+    out = tmp_path / "a file" / "out"
+    with pytest.raises(ExportError, match="out cannot be made"):
+        export_folder(tmp_path, base="no-such-base", out=out, say=lambda _: None)
+
+
 def test_peft_by_itself_still_leaves_doras_magnitudes_out(llama: TinyBase):
     from peft import convert_to_lora
 

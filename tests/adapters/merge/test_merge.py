@@ -233,6 +233,12 @@ def _copied(source: Path, target: Path) -> str:
     return str(shutil.copytree(source, target))
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(merged, tmp_path: Path):
+    (tmp_path / "a file").touch()
+    with pytest.raises(MergeError, match="out cannot be made"):
+        merged("no-such-adapter", out=tmp_path / "a file" / "out")
+
+
 def test_an_untrained_adapter_is_refused(
     base: TinyBase, merged: Callable[..., MergeReport], tmp_path: Path
 ) -> None:
