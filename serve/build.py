@@ -129,7 +129,7 @@ class GatewayLife:
         engine = self._engine = SupervisedEngine(factory, supervision_rules(settings))
         await asyncio.to_thread(_make_folders, settings)
         self._instance = await asyncio.to_thread(take_instance, settings.home)
-        registry = Registry(settings.registry)
+        registry = Registry(settings.registry, timeout_seconds=settings.registry_timeout_seconds)
         await asyncio.to_thread(registry.open)
         self._registry = registry
         keys = self._keys = KeyRing(

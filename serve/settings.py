@@ -143,6 +143,13 @@ class ServeSettings(BaseSettings):
     registry_url: str | None = Field(
         None, description="SQLAlchemy URL of the registry. Default: a SQLite file in HOME."
     )
+    registry_timeout_seconds: float = Field(
+        15.0,
+        gt=0,
+        le=3600,
+        description="Longest wait for a statement of a registry in PostgreSQL, in seconds; for a new connection "
+        "at most 10. A server that takes longer is an error.",
+    )
     registry_poll_seconds: float = Field(
         2.0,
         ge=0,

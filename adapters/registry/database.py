@@ -14,9 +14,11 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from adapters.errors import RegistryUnavailableError, RegistryUrlError
+from adapters.registry.postgresql import bound_waits, connect_options
 
-# How long a writer waits for another one to finish before it gives up.
+# How long a writer of SQLite waits for another one to finish before it gives up.
 LOCK_TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 15.0
 # Set on the engine for transactions that write. SQLite must know at their beginning: a reader that turns into
 # a writer half-way can only fail.
 WRITES = "hotswap_writes"
@@ -24,15 +26,19 @@ _LOOK_AGAIN_SECONDS = 0.01
 _RESULT_CODE = 0xFF  # of SQLite's extended result codes, the part that says what it is
 
 
-def connect(url: str) -> Engine:
-    """Return an engine for `url` without connecting; raise RegistryUrlError when it cannot work."""
+def connect(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Engine:
+    """Return an engine for `url` without connecting; raise RegistryUrlError when it cannot work.
+
+    `timeout_seconds` is how long PostgreSQL may take for a statement.
+    """
     parsed = _parse(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite:
         _prepare_file(parsed)
     try:
         # The pool checks a connection before use, so that a database restart is not an error.
-        engine = create_engine(parsed, pool_pre_ping=not is_sqlite)
+        options = {} if is_sqlite else connect_options(parsed, timeout_seconds)
+        engine = create_engine(parsed, pool_pre_ping=not is_sqlite, connect_args=options)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise RegistryUrlError(
             f"The registry needs a driver that is not installed for {parsed.drivername} ({error}). "
@@ -41,6 +47,8 @@ def connect(url: str) -> Engine:
     if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    else:
+        bound_waits(engine, timeout_seconds)
     return engine
 
 

@@ -25,6 +25,7 @@ _SQLITE_WAYS_OUT = {
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRESQL_WAYS_OUT = {
     "53100": "Free space on the disk of the database's server.",
+    "57014": "It is busy, or something holds what was asked for; --registry-timeout-seconds says how long to wait.",
     "25006": "It takes no writes; name the primary in the URL.",
 }
 

@@ -24,7 +24,7 @@ from adapters.errors import (
 )
 from adapters.name import AdapterReference, AdapterVersion
 from adapters.registry import desired, events
-from adapters.registry.database import WRITES, connect
+from adapters.registry.database import TIMEOUT_SECONDS, WRITES, connect
 from adapters.registry.explain import explained
 from adapters.registry.migrate import upgrade
 from adapters.registry.models import AliasRow, VersionRow
@@ -42,15 +42,17 @@ from adapters.registry.records import (
 class Registry:
     """Desired state at `url`. Use it between `open()` and `close()`, or in a `with` statement."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        """`timeout_seconds` is how long PostgreSQL may take for a statement."""
         self._url = url
+        self._timeout_seconds = timeout_seconds
         self._engine: Engine | None = None
 
     def open(self) -> None:
         """Connect and bring the tables up to date. Calling it again does nothing."""
         if self._engine is not None:
             return
-        engine = connect(self._url)
+        engine = connect(self._url, timeout_seconds=self._timeout_seconds)
         try:
             with explained():
                 upgrade(engine.execution_options(**{WRITES: True}))

@@ -148,7 +148,7 @@ def revoke(
 @contextmanager
 def _table(home: Path | None, registry_url: str | None) -> Iterator[KeyTable]:
     settings = load_settings(home=home, registry_url=registry_url)
-    with Registry(settings.registry) as registry:
+    with Registry(settings.registry, timeout_seconds=settings.registry_timeout_seconds) as registry:
         yield KeyTable(registry)
 
 
