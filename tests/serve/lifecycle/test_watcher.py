@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ import pytest
 from adapters.artefact import WEIGHTS_NAME
 from adapters.config import CONFIG_NAME
 from adapters.registry.registry import Registry
+from adapters.store.store import digest_of
 from serve.engine.scripted import Script
 from serve.errors import DrainingError
 from serve.lifecycle.watcher import FolderWatcher
@@ -240,3 +242,27 @@ async def test_a_look_that_fails_is_not_the_last(
             await looks.acquire()
     await watch.close()
     assert "looking into the adapter root failed" in caplog.text
+
+
+async def test_a_folder_that_cannot_be_looked_into_keeps_no_other_out(
+    scripted_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = await scripted_gateway()
+    for seed, name in enumerate(("afraid", "risk", "tone")):
+        gateway.make_adapter(f"{name}/v1", seed=seed)
+
+    def digest(source: Path) -> str | None:
+        if source.parent.name == "afraid":
+            raise OSError(errno.EIO, "Input/output error")
+        return digest_of(source)
+
+    monkeypatch.setattr("serve.lifecycle.watcher.digest_of", digest)
+    watch = watcher(gateway)
+    await look(watch)
+    assert live(gateway, "afraid") is None
+    assert live(gateway, "risk") is not None
+    assert live(gateway, "tone") is not None
+    assert "the adapter folder afraid could not be looked into" in caplog.text
+    monkeypatch.undo()  # the disk is well again
+    await look(watch, 1)
+    assert live(gateway, "afraid") is not None
