@@ -97,6 +97,7 @@ OTHER_VALUES: dict[str, tuple[str, Any]] = {
     "watch_seconds": ("2.5", 2.5),
     "registry_url": ("sqlite:////srv/r.db", "sqlite:////srv/r.db"),
     "registry_poll_seconds": ("0.5", 0.5),
+    "registry_timeout_seconds": ("4.5", 4.5),
     "keep_versions": ("3", 3),
     "max_loras": ("3", 3),
     "max_cpu_loras": ("65", 65),

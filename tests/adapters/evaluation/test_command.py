@@ -118,7 +118,7 @@ def test_a_missed_threshold_is_exit_code_1(tiny_base, risk_file, threshold, code
     [
         (["--metrics", "bleu"], "exact_match:0.9", "'exact_match', which is not measured; there are bleu"),
         ([], "acuracy:0.9", "'acuracy', which is not measured; there are exact_match, "),
-        ([], "accuracy:0.9", "'accuracy', which needs labels; give the data a label column"),
+        ([], "accuracy:0.9", "give a --label-pattern that finds it"),
         (["--label-pattern", PATTERN], "misses:0.1", "'misses', which needs --false-alarm LOW:HIGH"),
     ],
 )
