@@ -20,6 +20,7 @@ install: ## Environment, packages and default base; the others do it themselves
 
 serve: ## Start the gateway: make serve [PORT=8000] [DEVICE=auto|cpu|gpu] [ARGS="--base ..."]
 	@$(SET_UP)
+	@echo "Starting the gateway; it is up when its log says ready."
 	@exec $(BIN)/hotswap serve --port $(PORT) $(ARGS)
 
 test: ## Run the tests: make test [ARGS="tests/serve -k generate"]

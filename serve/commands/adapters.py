@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from serve.client import adapter_path
+from serve.client import adapter_path, describe_load
 from serve.commands.gateway import (
     DEFAULT_URL,
     KEY_VARIABLE,
@@ -45,7 +45,14 @@ def list_adapters(url: UrlOption = DEFAULT_URL) -> None:
     """
     with open_gateway(url) as client:
         answer = client.list_adapters()
-    table = Table("name", "version", "state", "rank", "MiB", "in flight", "source")
+    # A version is what the other verbs are given: it is never cut off, however narrow the screen.
+    table = Table(
+        Column("name", overflow="fold"),
+        Column("version", no_wrap=True),
+        Column("state", overflow="fold"),
+        *("rank", "MiB", "in flight"),
+        Column("source", overflow="fold"),
+    )
     for adapter in answer["adapters"]:
         for version in adapter["versions"]:
             table.add_row(
@@ -57,7 +64,10 @@ def list_adapters(url: UrlOption = DEFAULT_URL) -> None:
                 str(version["in_flight"]),
                 version["source"],
             )
-    Console().print(table)
+    if answer["adapters"]:
+        Console().print(table)
+    else:
+        say("no adapter is known here: `hotswap adapters push NAME FOLDER` brings one")
     for adapter in answer["adapters"]:
         if not adapter["settled"]:
             say(f"{adapter['name']} should mean {adapter['desired']}: {adapter['reason'] or 'on its way'}")
@@ -70,7 +80,7 @@ def _marks(version: dict[str, Any]) -> str:
     marks += ["pinned"] if version["pinned"] else []
     marks += [f"canary {version['share']:.3g}"] if version["share"] else []
     marks += [f"shadow {version['shadow']:.3g}"] if version["shadow"] else []
-    return f" ({', '.join(marks)})" if marks else ""
+    return f"\n({', '.join(marks)})" if marks else ""
 
 
 @adapters_app.command("load")
@@ -91,11 +101,7 @@ def load_adapter(
         answer = client.load_adapter(
             name, source, promote=None if promote else False, expected_live=expected_live
         )
-    version, live = answer["version"], answer["adapter"]["live"]
-    replaced = f", replaced {answer['replaced']}" if answer["replaced"] else ""
-    word = "live" if version == live else "loaded"
-    done = f"is {word}" if answer["created"] else f"was {word} already"
-    tell(f"{version} {done}{replaced}")
+    tell(describe_load(answer))
     for warning in answer["warnings"]:
         say(f"warning {warning['code']}: {warning['message']}")
 
