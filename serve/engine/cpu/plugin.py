@@ -35,13 +35,14 @@ class CpuPart(StrEnum):
     DIRECT_DECODER = "direct-decoder"
     DIRECT_LINEAR = "direct-linear"
     EMBEDDING_COPY = "embedding-copy"
-    FEW_ROWS = "few-rows"
+    PLAIN_WEIGHTS = "plain-weights"
     FORKED_CORE = "forked-core"
     LM_HEAD_16 = "lm-head-16"
     LORA_COMPILED = "lora-compiled"
     LORA_DEVICE = "lora-device"
     LORA_ISOLATION = "lora-isolation"
     LORA_GROUPED = "lora-grouped"
+    LORA_TENSORS = "lora-tensors"
     LOWBIT_W8A8 = "lowbit-w8a8"
     LOWBIT_WNA16 = "lowbit-wna16"
     MOE_EXPERTS = "moe-experts"
@@ -59,10 +60,11 @@ _MODULES = {
     CpuPart.UNIPROC: "uniproc",
     CpuPart.FORKED_CORE: "forked_core",
     CpuPart.LORA_DEVICE: "lora_device",
+    CpuPart.LORA_TENSORS: "lora_tensors",
     CpuPart.SLOT_WRITES: "slot_writes",
     CpuPart.LOWBIT_WNA16: "lowbit_wna16",
     CpuPart.LOWBIT_W8A8: "lowbit_w8a8",
-    CpuPart.FEW_ROWS: "few_rows",
+    CpuPart.PLAIN_WEIGHTS: "plain_weights",
     CpuPart.EMBEDDING_COPY: "embedding_copy",  # after the one above, by which it packs
     CpuPart.LM_HEAD_16: "lm_head_16",
     CpuPart.DIRECT_LINEAR: "direct_linear",

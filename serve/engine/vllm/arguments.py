@@ -25,8 +25,8 @@ CPU_KV_CACHE_SHARE = 0.25
 CPU_KV_CACHE_MAX_BYTES = 8 * GIB
 KV_BLOCK_TOKENS = 128
 CPU_PATCHES = "all"
-# oneDNN makes code for every number of rows that a layer is given, of which each of its copies would keep 1024;
-# torch keeps the last 1024 once more, some 0.4 MB each, whatever oneDNN lets go.
+# What the compiled kernels leave to oneDNN. It makes code for every number of rows that a layer is given, of which
+# each of its copies would keep 1024; torch keeps 1024 once more, some 0.4 MB each, whatever oneDNN lets go.
 CPU_KEPT_PRODUCTS = 128
 CPU_KEPT_TORCH_PRODUCTS = 64
 

@@ -1,4 +1,4 @@
-"""Plain weights that are held once, for products of few rows (the compiled kernels) and of many (oneDNN).
+"""Plain weights that are held once, for the products of the compiled kernels and for what is left to oneDNN.
 
 oneDNN lays a weight out in blocks of 64 outputs, as the compiled kernels like it too. torch's own oneDNN tells
 where the blocks lie, which vLLM's does not; its products are those of vLLM's, bit for bit. The layout is no promise
@@ -13,10 +13,10 @@ from serve.engine.cpu.lowbit import library
 
 DTYPES = frozenset({torch.float32, torch.bfloat16})
 
-FEW_ROWS_WITH_AMX = 8
+MOST_ROWS_WITH_AMX = 8
 """Beyond about so many rows arithmetic counts, and AMX multiplies bfloat16 many times faster than AVX-512 does."""
 
-_NO_LIMIT = 2**31
+_NO_LIMIT = 2**63 - 1
 
 
 class BlockedWeight:
@@ -32,14 +32,14 @@ class BlockedWeight:
         self.num_outputs = num_outputs
 
     @property
-    def few_rows(self) -> int:
+    def most_rows(self) -> int:
         """Up to so many rows the compiled kernels multiply."""
-        return int(self._layer.few_rows())
+        return int(self._layer.most_rows())
 
     def multiply(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """x [..., K] @ weight.T + bias [N] in x's type, which is the weight's; summed in float32.
 
-        Of few rows each is bit for bit the same however many stand beside it.
+        Of up to `most_rows` rows each is bit for bit the same however many stand beside it.
         """
         product: torch.Tensor = self._multiply(x, self._address, self.num_outputs, bias)
         return product
@@ -63,6 +63,6 @@ def blocked(weight: torch.Tensor) -> BlockedWeight | None:
         onednn.data_ptr(packed),
         onednn._nbytes(packed),
         given,
-        FEW_ROWS_WITH_AMX if has_amx else _NO_LIMIT,
+        MOST_ROWS_WITH_AMX if has_amx else _NO_LIMIT,
     )
     return BlockedWeight(layer, given.shape[0]) if layer.is_readable() else None

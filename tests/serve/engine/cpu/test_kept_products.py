@@ -8,6 +8,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from serve.engine.cpu.lowbit import ops
 
 # One layer is given half as many numbers of rows as are kept, the other half, and twice as many others; prints the
 # bytes that malloc has given out, before and after each.
@@ -33,6 +36,13 @@ if sys.argv[2] == "torch":
 
     def multiply(x):
         torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+elif sys.argv[2] == "ours":
+    from serve.engine.cpu.lowbit import blocks
+
+    kept = blocks.blocked(weight)
+
+    def multiply(x):
+        kept.multiply(x, None)
 else:
     from vllm import _custom_ops as ops
 
@@ -55,8 +65,8 @@ print(*told)
 KEPT = 16  # far less than the gateway asks for, so that the test is short
 
 
-@pytest.mark.parametrize("library", ["vllm", "torch"])
-def test_more_widths_than_are_kept_take_no_more_memory(library: str) -> None:
+def grown(library: str) -> list[int]:
+    """Bytes that the first half of what is kept took, the second, and those beyond."""
     bounds = dict.fromkeys(("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), str(KEPT))
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(KEPT), library],
@@ -67,6 +77,18 @@ def test_more_widths_than_are_kept_take_no_more_memory(library: str) -> None:
         check=True,
     )
     told = [int(word) for word in finished.stdout.split()[-4:]]
-    first, second, beyond = (after - before for before, after in itertools.pairwise(told))
+    return [after - before for before, after in itertools.pairwise(told)]
+
+
+@pytest.mark.parametrize("library", ["vllm", "torch"])
+def test_more_widths_than_are_kept_take_no_more_memory(library: str) -> None:
+    first, second, beyond = grown(library)
     assert second > first / 4 > 0  # up to the bound each takes more; the first also what is there once
     assert beyond < second / 4
+
+
+def test_our_kernels_keep_nothing_for_a_width() -> None:
+    if ops.available() != "native" or not torch.cpu._is_avx512_supported():
+        pytest.skip("without AVX-512 many rows are oneDNN's")
+    first, second, beyond = grown("ours")
+    assert max(first, second, beyond) < 10_000  # of vLLM's and of torch's each takes more

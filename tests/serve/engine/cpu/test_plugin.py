@@ -31,7 +31,7 @@ def platform_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_are_split_at_commas_and_all_means_every_part():
     assert requested_parts("") == frozenset()
     assert requested_parts(" lora-isolation , uniproc ") == {CpuPart.LORA_ISOLATION, CpuPart.UNIPROC}
-    assert requested_parts("all") == requested_parts("all,few-rows") == frozenset(CpuPart)
+    assert requested_parts("all") == requested_parts("all,plain-weights") == frozenset(CpuPart)
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():

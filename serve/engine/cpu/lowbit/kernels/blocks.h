@@ -1,5 +1,6 @@
-// Plain weights in float32 or bfloat16 by a few tokens, from the blocks in which oneDNN keeps them. What a thread reads
-// is one stream, which the processor reads ahead by itself: asking for it was slower, two streams no faster.
+// Plain weights in float32 or bfloat16 by any number of tokens, from the blocks in which oneDNN keeps them. What a
+// thread reads is one stream, which the processor reads ahead by itself: asking for it was slower, two streams no
+// faster.
 #pragma once
 
 #include "vector.h"
@@ -48,11 +49,11 @@ struct Products<uint16_t> {
 #ifdef __AVX512F__
 // Seven tokens' sums fit the registers; more go over what the second-level cache holds.
 constexpr int PASS_TOKENS = 7;
-constexpr int64_t RUN_STEPS = 128, PASS_STEPS = 16 * RUN_STEPS, BLOCKS_FEW_TOKENS = 32;
+constexpr int64_t RUN_STEPS = 128, PASS_STEPS = 8 * RUN_STEPS, BLOCKS_MOST_TOKENS = INT64_MAX;
 #else
 // One token's do; more go over what the first-level cache holds.
 constexpr int PASS_TOKENS = 1;
-constexpr int64_t RUN_STEPS = 64, PASS_STEPS = RUN_STEPS, BLOCKS_FEW_TOKENS = 16;
+constexpr int64_t RUN_STEPS = 64, PASS_STEPS = RUN_STEPS, BLOCKS_MOST_TOKENS = 32;
 #endif
 constexpr int VECTORS = static_cast<int>(BLOCK) / LANES;
 
@@ -125,15 +126,16 @@ INLINE void put_sum(float sum, const uint16_t* bias, uint16_t* out) {
 }
 
 template <typename Value>
-static void blocks_few(const Blocks& w, const float* x, int64_t tokens, const void* bias, void* out, int64_t begin,
+static void blocks_product(const Blocks& w, const float* x, int64_t tokens, const void* bias, void* out, int64_t begin,
                        int64_t end) {
   alignas(64) float sums[HELD_TOKENS * BLOCK];
   const auto* biases = static_cast<const Value*>(bias);
   for (int64_t block = begin; block < end; ++block) {
     const float* weights = w.weights + block * w.apart;
     const int64_t width = smaller(BLOCK, w.n - block * BLOCK);
-    for (int64_t token = 0; token < tokens; token += HELD_TOKENS) {
-      const int64_t count = smaller(HELD_TOKENS, tokens - token);
+    int64_t count;
+    for (int64_t token = 0; token < tokens; token += count) {
+      count = ceil_div(tokens - token, ceil_div(tokens - token, HELD_TOKENS));  // of about equal size
       const float* from = x + token * w.steps;
       const int64_t piece = count <= PASS_TOKENS ? w.steps : PASS_STEPS;
       for (int64_t step = 0; step < w.steps; step += piece) {

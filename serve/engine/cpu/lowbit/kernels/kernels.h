@@ -56,7 +56,7 @@ struct Stored16 {
 };
 
 // Outputs of a block of oneDNN's, and tokens whose sums of one block are held.
-constexpr int64_t BLOCK = 64, HELD_TOKENS = 32;
+constexpr int64_t BLOCK = 64, HELD_TOKENS = 35;
 
 // A plain weight as oneDNN keeps it: for each column (bfloat16: for each pair of them) 4 bytes of each of 64 outputs.
 struct Blocks {
@@ -71,8 +71,8 @@ struct Kernels {
   // unpack them into a panel first (measured; either is right for any number). The same of digits and bfloat16.
   int64_t wna16_few_tokens, stored16_few_tokens, digits_few_tokens;
 
-  // Up to so many tokens `blocks` is faster than oneDNN (measured).
-  int64_t blocks_few_tokens;
+  // Up to so many tokens the products from blocks are at least as fast as oneDNN's (measured).
+  int64_t blocks_most_tokens;
 
   // out[tokens][n] of the tiles [begin, end). x: [tokens][columns], scaled by `field_scale`.
   void (*wna16_few)(const Wna16&, const float* x, int64_t tokens, float* out, int64_t begin, int64_t end);

@@ -45,7 +45,7 @@ def random(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
 
 @examples
 @given(
-    rows=st.sampled_from([1, 2, 3, 7, 8, 13, 16, 17, 32, 33, 70]),
+    rows=st.sampled_from([1, 2, 3, 7, 8, 13, 16, 17, 32, 33, 70, 300]),
     outputs=st.integers(2, 200),
     columns=st.one_of(st.integers(1, 300), st.sampled_from([1536, 2048, 4100, 8961])),
     dtype=st.sampled_from(DTYPES),
@@ -80,21 +80,23 @@ def test_products_are_as_exact_as_float32_can(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", [577, 4500])
-def test_a_row_is_bit_for_bit_the_same_beside_any_number_of_few_rows(
+def test_a_row_is_bit_for_bit_the_same_beside_any_number_of_others(
     native: Any, dtype: torch.dtype, columns: int
 ) -> None:
     weight, bias = random(200, columns, dtype=dtype), random(200, dtype=dtype, seed=2)
     kept = made(weight)
-    x = random(kept.few_rows, columns, dtype=dtype, seed=1)
+    x = random(min(kept.most_rows, 600), columns, dtype=dtype, seed=1)
     alone = torch.cat([kept.multiply(row.unsqueeze(0), bias) for row in x])
-    for rows in range(1, kept.few_rows + 1):
+    for rows in sorted({*range(1, min(kept.most_rows, 40) + 1), 71, 106, 256, 257, len(x)}):
+        if rows > kept.most_rows:
+            break
         assert torch.equal(kept.multiply(x[:rows], bias), alone[:rows])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_number_of_threads_changes_nothing(native: Any, dtype: torch.dtype) -> None:
     kept = made(random(700, 640, dtype=dtype))
-    x = random(5, 640, dtype=dtype, seed=1)
+    x = random(min(kept.most_rows, 300), 640, dtype=dtype, seed=1)
     threads, found = torch.get_num_threads(), []
     try:
         for number in (1, 3):
@@ -106,10 +108,13 @@ def test_the_number_of_threads_changes_nothing(native: Any, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_more_than_few_rows_are_onednns(native: Any, dtype: torch.dtype) -> None:
+def test_more_rows_than_the_kernels_are_for_are_onednns(
+    native: Any, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(blocks, "_NO_LIMIT", 20)
     weight, bias = random(96, 320, dtype=dtype), random(96, dtype=dtype, seed=2)
     kept = made(weight)
-    x = random(kept.few_rows + 1, 320, dtype=dtype, seed=1)
+    x = random(kept.most_rows + 1, 320, dtype=dtype, seed=1)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
     expected = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
     assert torch.equal(kept.multiply(x, bias), expected)
@@ -177,14 +182,14 @@ def test_without_the_compiled_kernels_there_are_no_blocks(monkeypatch: pytest.Mo
     assert blocks.blocked(torch.randn(64, 64)) is None
 
 
-def test_on_a_processor_with_amx_fewer_rows_of_bfloat16_are_few(
+def test_on_a_processor_with_amx_few_rows_of_bfloat16_are_for_the_kernels(
     native: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight = random(64, 64, dtype=torch.bfloat16)
     made(weight)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert made(weight).few_rows == blocks.FEW_ROWS_WITH_AMX
-    assert made(weight.float()).few_rows > blocks.FEW_ROWS_WITH_AMX
+    assert made(weight).most_rows == blocks.MOST_ROWS_WITH_AMX
+    assert made(weight.float()).most_rows > blocks.MOST_ROWS_WITH_AMX
 
 
 AVX2_PROGRAM = """

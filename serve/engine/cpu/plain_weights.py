@@ -1,16 +1,17 @@
-"""Multiplies a few rows by plain weights as fast as these can be read.
+"""Multiplies by plain weights with the compiled kernels, whose memory does not depend on the number of rows.
 
-Defect (vLLM 0.32.0, CPU; speed): a decode step of one request is little but reading the weights once, and oneDNN's
-products of few rows read them at half of what the memory gives.
+Defects (vLLM 0.32.0, CPU). Speed: a decode step of one request is little but reading the weights once, and
+oneDNN's products of few rows read them at half of what the memory gives. Memory: oneDNN prepares code for each
+number of rows that a layer meets, and keeps it (docs/upstream-defects.md, 20).
 
-Mend: the compiled kernels multiply up to 32 rows (16 without AVX-512), from the blocks in which oneDNN keeps a
-weight; oneDNN multiplies more, from the same blocks. A weight is held once, as before. Of few rows each is bit for
-bit the same however many stand beside it, which oneDNN's are not.
+Mend: the compiled kernels multiply any number of rows (32 without AVX-512), from the blocks in which oneDNN keeps a
+weight; oneDNN multiplies more, from the same blocks. A weight is held once, as before. Each row is bit for bit the
+same however many stand beside it, which oneDNN's are not.
 
 What vLLM gives to others than oneDNN stays there, and so does a weight whose blocks are not as the kernels know
 them: bfloat16 without AVX-512 BF16, for one.
 
-Can go when oneDNN's products of one row are bound by memory.
+Can go when oneDNN's products of one row are bound by memory, and those of many need no code of their own.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_MARK = "_hotswap_few_rows"
+_MARK = "_hotswap_plain_weights"
 
 
 def install() -> None:
-    """Multiply few rows by plain weights that are loaded from now on; again changes nothing."""
+    """Multiply by plain weights that are loaded from now on with our kernels; again changes nothing."""
     from vllm.model_executor.layers import utils
 
     from serve.engine.cpu.lowbit import ops
@@ -34,7 +35,7 @@ def install() -> None:
     if hasattr(dispatch, _MARK):
         return
     if ops.available() != "native":
-        logger.info("oneDNN multiplies few rows, too: %s", ops.reason())
+        logger.info("oneDNN multiplies by plain weights: %s", ops.reason())
         return
 
     @functools.wraps(dispatch)

@@ -1,4 +1,4 @@
-"""Plain linear layers and output layers that multiply few rows by our kernels, and those that stay with vLLM."""
+"""Plain linear layers and output layers that are multiplied by our kernels, and those that stay with vLLM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, UnquantizedEmbeddingMethod
 from vllm.platforms import current_platform
 
-from serve.engine.cpu import direct_linear, embedding_copy, few_rows
+from serve.engine.cpu import direct_linear, embedding_copy, plain_weights
 from serve.engine.cpu.lowbit import blocks, ops
 from tests.serve.engine.cpu.test_direct_layers import make_layer
 
@@ -42,8 +42,8 @@ def multiplied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return multiply(self, x, bias)
 
     monkeypatch.setattr(blocks.BlockedWeight, "multiply", noted)
-    few_rows.install()
-    few_rows.install()
+    plain_weights.install()
+    plain_weights.install()
     return seen
 
 
@@ -138,7 +138,7 @@ def test_what_is_not_a_plain_weight_for_onednn_stays_with_vllm(
     multiplied: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch, weight: torch.Tensor
 ) -> None:
     layer = linear(weight)
-    assert not few_rows.keep(layer, remove_weight=True)
+    assert not plain_weights.keep(layer, remove_weight=True)
     assert layer.weight.shape == weight.shape
     assert not hasattr(layer, "cpu_linear")
 
@@ -149,15 +149,15 @@ def test_what_vllm_gives_to_another_library_stays_there(
     layer = linear(torch.randn(64, 64))
     with monkeypatch.context() as patched:
         patched.setattr(utils, "check_cpu_sgl_kernel", lambda *_: True)  # small weights, with AMX
-        assert not few_rows.keep(layer, remove_weight=True)
+        assert not plain_weights.keep(layer, remove_weight=True)
     with monkeypatch.context() as patched:
         patched.setattr(type(current_platform), "is_zen_cpu", lambda _: True)
-        assert not few_rows.keep(layer, remove_weight=True)
-    assert few_rows.keep(layer, remove_weight=True)
+        assert not plain_weights.keep(layer, remove_weight=True)
+    assert plain_weights.keep(layer, remove_weight=True)
 
 
 def test_without_the_compiled_kernels_vllm_packs_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "available", lambda: "torch")
     before = utils.dispatch_cpu_unquantized_gemm
-    few_rows.install()
+    plain_weights.install()
     assert utils.dispatch_cpu_unquantized_gemm is before
