@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from serve.engine.protocol import (
@@ -38,14 +38,20 @@ class SequenceAnswer:
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     num_tokens: int = 0
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+    logprobs: Sequence[TokenLogprob] = ()
+    _gathered: list[TokenLogprob] | None = None  # from more deltas than one
 
     def add(self, delta: Delta) -> None:
         """Append what the sequence gained."""
         self.text += delta.text
         self.reasoning += delta.reasoning
         self.num_tokens += len(delta.token_ids)
-        self.logprobs.extend(delta.logprobs)
+        if not self.logprobs:
+            self.logprobs = delta.logprobs  # the one of a whole answer stays as it is: made as it is read
+        elif delta.logprobs:
+            self._gathered = self._gathered or list(self.logprobs)
+            self._gathered.extend(delta.logprobs)
+            self.logprobs = self._gathered
         if delta.finish_reason is not None:
             self.finish_reason, self.stop_reason = delta.finish_reason, delta.stop_reason
 

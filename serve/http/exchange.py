@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -29,6 +28,7 @@ from serve.errors import (
     ServeError,
 )
 from serve.http.errors import InternalError, status_of
+from serve.http.json_chunks import json_chunks
 from serve.http.send_limit import within
 from serve.lifecycle.board import Lease
 from serve.observability.metrics import GatewayMetrics
@@ -196,11 +196,15 @@ class Exchange:
         return self.record.answered
 
     async def json(self, payload: object, status: int = 200) -> None:
-        """Send a whole JSON answer."""
-        body = orjson.dumps(payload)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        """Send a whole JSON answer; `payload` may hold Rows."""
+        chunks = await json_chunks(payload)
+        num_bytes = sum(map(len, chunks))
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(num_bytes).encode())]
         await self._start(status, headers)
-        await self._put({"type": "http.response.body", "body": body})
+        chunks.reverse()
+        while chunks:
+            body = chunks.pop()
+            await self._put({"type": "http.response.body", "body": body, "more_body": bool(chunks)})
 
     async def open_events(self) -> None:
         """Send the head of a stream of server-sent events."""

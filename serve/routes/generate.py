@@ -28,6 +28,7 @@ from serve.generation.generation import (
 from serve.generation.passage import Passage, Wish, enter
 from serve.http.errors import body_of
 from serve.http.exchange import Exchange, Reply
+from serve.http.json_chunks import Rows
 from serve.lifecycle.board import Lease
 from serve.routes.dependencies import CallerDep, GatewayDep, KeyedRoute, RequestIdDep, SessionDep
 from serve.routes.documentation import ERRORS, EVENTS
@@ -231,7 +232,7 @@ def _sequence_fields(sequence: SequenceAnswer) -> dict[str, Any]:
     fields["finish_reason"] = sequence.finish_reason
     fields["stop_reason"] = sequence.stop_reason
     if sequence.logprobs:
-        fields["logprobs"] = [_token_fields(token) for token in sequence.logprobs]
+        fields["logprobs"] = Rows(sequence.logprobs, _token_fields)
     return fields
 
 

@@ -23,6 +23,7 @@ from serve.generation.passage import Passage, Wish, enter
 from serve.generation.pieces import Piece, Pieces
 from serve.http.errors import body_of, status_of
 from serve.http.exchange import Exchange, Reply
+from serve.http.json_chunks import Rows
 from serve.http.tgi_errors import PREFIX, tgi_stream_error
 from serve.routes.dependencies import CallerDep, GatewayDep, KeyedRoute, RequestIdDep, SessionDep
 from serve.routes.documentation import LORAX_ERRORS, LORAX_EVENTS, LORAX_WIRE_ERRORS, lorax_errors
@@ -274,9 +275,9 @@ class LoraxReply(Reply):
 
     def _sequence_fields(self, sequence: SequenceAnswer) -> dict[str, Any]:
         fields: dict[str, Any] = {**self._end(sequence), "prefill": []}
-        fields["tokens"] = [self._token(token) for token in sequence.logprobs]
+        fields["tokens"] = Rows(sequence.logprobs, self._token)
         if self._asked.top_n_tokens:
-            fields["top_tokens"] = [self._top_tokens(token) for token in sequence.logprobs]
+            fields["top_tokens"] = Rows(sequence.logprobs, self._top_tokens)
         return fields
 
     def _end(self, sequence: SequenceAnswer) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import orjson
 
@@ -59,7 +59,7 @@ def engine_output(output: Any) -> EngineOutput:
             index=part.index,
             text=part.text,
             token_ids=part.token_ids,
-            logprobs=_logprobs(part.token_ids, part.logprobs),
+            logprobs=TokenLogprobs(part.token_ids, part.logprobs) if part.logprobs is not None else (),
             finish_reason=_FINISH.get(part.finish_reason) if part.finish_reason is not None else None,
             stop_reason=part.stop_reason,
         )
@@ -96,18 +96,34 @@ def count_generated(client: Any, request_id: str) -> int:
     return count
 
 
-def _logprobs(
-    token_ids: Sequence[int], logprobs: Sequence[Mapping[int, Any]] | None
-) -> tuple[TokenLogprob, ...]:
-    if logprobs is None:
-        return ()
-    found = []
-    for token_id, candidates in zip(token_ids, logprobs, strict=False):
+class TokenLogprobs(Sequence[TokenLogprob]):
+    """vLLM's log probabilities of some tokens, each turned into the gateway's when it is asked for.
+
+    A long answer has a million of them, and whoever made all at once would hold up the event loop for that long.
+    """
+
+    def __init__(self, token_ids: Sequence[int], candidates: Sequence[Mapping[int, Any]]) -> None:
+        self._token_ids = token_ids
+        self._candidates = candidates
+
+    def __len__(self) -> int:
+        return min(len(self._token_ids), len(self._candidates))
+
+    @overload
+    def __getitem__(self, place: int) -> TokenLogprob: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[TokenLogprob, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> TokenLogprob | tuple[TokenLogprob, ...]:
+        if isinstance(place, slice):
+            return tuple(self[one] for one in range(*place.indices(len(self))))
+        place = range(len(self))[place]
+        token_id, candidates = self._token_ids[place], self._candidates[place]
         chosen = candidates[token_id]
         ranked = sorted(candidates.items(), key=lambda item: item[1].rank or 0)
         top = tuple((other, _text(value), float(value.logprob)) for other, value in ranked)
-        found.append(TokenLogprob(token_id, _text(chosen), float(chosen.logprob), top))
-    return tuple(found)
+        return TokenLogprob(token_id, _text(chosen), float(chosen.logprob), top)
 
 
 def _text(value: Any) -> str:
