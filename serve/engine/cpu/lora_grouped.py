@@ -115,8 +115,11 @@ class GroupedPunicaWrapper(IsolatedPunicaWrapper):
         add_inputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        """y += x @ B per row: y (num_tokens, embedding_size), x (num_tokens, max_rank), A's rows already."""
-        if self._token_plan.slots:
+        """y += x @ B per row: y (num_tokens, embedding_size), x (num_tokens, max_rank), A's rows already.
+
+        Hardly an adapter is on the embedding: where all of A's rows are zero nothing is multiplied.
+        """
+        if bool(x.any()) and self._token_plan.slots:
             super().add_lora_embedding(y, x, lora_b_stacked, add_inputs, **kwargs)
 
     def _factors_of(

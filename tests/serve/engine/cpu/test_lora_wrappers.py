@@ -142,6 +142,19 @@ def test_embedding_gives_each_row_its_own_adapter_and_base_rows_none(wrapper_cla
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("wrapper_class", [GroupedPunicaWrapper, CompiledPunicaWrapper])
+def test_an_embedding_on_which_no_adapter_is_costs_no_product(wrapper_class, monkeypatch):
+    products = []
+    monkeypatch.setattr(PunicaWrapperCPU, "add_lora_embedding", lambda *given, **_: products.append(given))
+    wrapper = make_wrapper(wrapper_class, [0, -1, 1], num_slots=2)
+    x, b = torch.zeros(3, 4), torch.randn(2, 1, 6, 4)
+    wrapper.add_lora_embedding(torch.zeros(3, 6), x, b, add_input=True)
+    assert not products
+    x[2, 1] = 1
+    wrapper.add_lora_embedding(torch.zeros(3, 6), x, b, add_input=True)
+    assert len(products) == 1
+
+
 @each_wrapper
 def test_full_linear_replaces_only_rows_whose_adapter_has_one(wrapper_class):
     wrapper = make_wrapper(wrapper_class, [0, -1, 1], num_slots=2)
