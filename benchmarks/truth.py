@@ -24,9 +24,9 @@ from rich.table import Table
 from benchmarks.agreement.known_server import known_server
 from benchmarks.entry import run_app
 from benchmarks.load.bench import prepare
+from benchmarks.load.client.sending import GENERATOR
 from benchmarks.load.comparison import METRICS, figure_of
 from benchmarks.load.run import RunResult
-from benchmarks.load.sending import GENERATOR
 from benchmarks.load.settings import load_bench_settings
 from benchmarks.server import running
 from serve.build import RUNNING_AHEAD

@@ -19,13 +19,13 @@ from benchmarks.adapter_churn.company import Company
 from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.report import Outcome, markdown
 from benchmarks.entry import run_app
+from benchmarks.load.client.record import write_records
+from benchmarks.load.client.sending import RunPlan, send
+from benchmarks.load.client.target import read_target
 from benchmarks.load.own_gateway import own_gateway
-from benchmarks.load.prompt_source import PromptSource
-from benchmarks.load.record import write_records
-from benchmarks.load.schedule import in_turn
-from benchmarks.load.sending import RunPlan, send
-from benchmarks.load.target import read_target
 from benchmarks.load.verbs import Admin
+from benchmarks.load.workload.prompt_source import PromptSource
+from benchmarks.load.workload.schedule import in_turn
 from benchmarks.server import Server
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 from benchmarks.versions import ATTENTION

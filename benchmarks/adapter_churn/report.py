@@ -9,7 +9,7 @@ from datetime import datetime
 
 from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.processes import Growth, Look, growth
-from benchmarks.load.record import Record
+from benchmarks.load.client.record import Record
 from benchmarks.load.verbs import Verb
 from benchmarks.statistics import percentile
 from benchmarks.surroundings import Surroundings

@@ -23,8 +23,8 @@ from benchmarks.agreement.workload import Workload
 from benchmarks.entry import run_app
 from benchmarks.errors import PlanError
 from benchmarks.gateway import find_base, gateway_spec
-from benchmarks.load.arrivals import Arrivals, parse_arrivals
-from benchmarks.load.target import read_target
+from benchmarks.load.client.target import read_target
+from benchmarks.load.workload.arrivals import Arrivals, parse_arrivals
 from benchmarks.server import running
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 from benchmarks.tool_environment import tool_environment

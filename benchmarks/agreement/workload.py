@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load.arrivals import Arrivals
+from benchmarks.load.workload.arrivals import Arrivals
 
 
 @dataclass(frozen=True, slots=True)

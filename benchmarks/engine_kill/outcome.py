@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.load.record import Record
+from benchmarks.load.client.record import Record
 
 REFUSED_STATUS = 503
 

@@ -14,11 +14,11 @@ from benchmarks.engine_kill.outcome import Outcome, outcome_of
 from benchmarks.engine_kill.plan import Plan
 from benchmarks.engine_kill.strike import Strike
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.prompt_source import PromptSource
-from benchmarks.load.record import write_records
-from benchmarks.load.schedule import in_turn
-from benchmarks.load.sending import RunPlan, send
-from benchmarks.load.target import read_target
+from benchmarks.load.client.record import write_records
+from benchmarks.load.client.sending import RunPlan, send
+from benchmarks.load.client.target import read_target
+from benchmarks.load.workload.prompt_source import PromptSource
+from benchmarks.load.workload.schedule import in_turn
 from benchmarks.server import Server
 
 CORE_NAME = "EngineCore"

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.load.arrivals import Arrivals, parse_arrivals
-from benchmarks.load.assignment import parse_assignment
 from benchmarks.load.churn import parse_churn
+from benchmarks.load.client.sending import Beside, RunPlan
+from benchmarks.load.client.target import Target, read_target
+from benchmarks.load.client.wire import Dialect
 from benchmarks.load.errors import LoadOptionError
-from benchmarks.load.lengths import parse_lengths
-from benchmarks.load.prompt_source import PromptSource, read_prompts
+from benchmarks.load.figures.slo import Slo, parse_slo
 from benchmarks.load.run import RunResult, run_load
-from benchmarks.load.schedule import Load, Schedule, make_schedule
-from benchmarks.load.sending import Beside, RunPlan
 from benchmarks.load.settings import BenchSettings
-from benchmarks.load.slo import Slo, parse_slo
-from benchmarks.load.target import Target, read_target
-from benchmarks.load.wire import Dialect
+from benchmarks.load.workload.arrivals import Arrivals, parse_arrivals
+from benchmarks.load.workload.assignment import parse_assignment
+from benchmarks.load.workload.lengths import parse_lengths
+from benchmarks.load.workload.prompt_source import PromptSource, read_prompts
+from benchmarks.load.workload.schedule import Load, Schedule, make_schedule
 
 # An open loop goes on after what is measured until the last measured answer is complete, at most so long.
 _TAIL_SECONDS = 30.0

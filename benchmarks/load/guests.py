@@ -14,11 +14,11 @@ from bases.errors import BaseNotFoundError
 from benchmarks.gateway import find_base
 from benchmarks.load.bench import Bench
 from benchmarks.load.churn import Changes, parse_churn, plan_churn
+from benchmarks.load.client.sending import Beside
+from benchmarks.load.client.target import Target
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.own_gateway import parse_ranks
-from benchmarks.load.sending import Beside
 from benchmarks.load.settings import BenchSettings
-from benchmarks.load.target import Target
 from benchmarks.sigterm import ending_on_sigterm
 from benchmarks.versions import ALL_LINEAR, VersionMaker
 from serve.client import GatewayClient

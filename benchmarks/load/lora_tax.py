@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.load.arrivals import MAX_WORKERS, parse_arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.numbers_text import whole_numbers
 from benchmarks.load.own_gateway import MAX_ADAPTERS, own_gateway, parse_ranks, slot_rank
 from benchmarks.load.rounds import Arm
 from benchmarks.load.settings import BenchSettings
+from benchmarks.load.workload.arrivals import MAX_WORKERS, parse_arrivals
 
 _LIMITED = "output_tok_s"
 

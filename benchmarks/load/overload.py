@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from benchmarks.load.arrivals import Arrivals, parse_arrivals
 from benchmarks.load.bench import Bench
-from benchmarks.load.disturbance import MOST_SHARE
 from benchmarks.load.errors import LoadOptionError
-from benchmarks.load.figures import reached_req_s
+from benchmarks.load.figures.disturbance import MOST_SHARE
+from benchmarks.load.figures.figures import reached_req_s
 from benchmarks.load.rates import Progress, Say, at_rate
 from benchmarks.load.run import RunResult
+from benchmarks.load.workload.arrivals import Arrivals, parse_arrivals
 
 GOODPUT_TARGET = 0.9  # of the peak, at twice the capacity
 TARGET_FACTOR = 2.0

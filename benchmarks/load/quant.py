@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import Bench, prepare
 from benchmarks.load.quant_bases import QuantBase
 from benchmarks.load.quant_fleet import Fleet, Say
@@ -14,6 +13,7 @@ from benchmarks.load.rates import Found, search
 from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns, duration_line, take_turns
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import BenchSettings
+from benchmarks.load.workload.arrivals import parse_arrivals
 from benchmarks.quantisation.figures import MemoryFigures
 from benchmarks.turns import rotated
 

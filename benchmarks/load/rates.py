@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.load.arrivals import Arrivals, parse_arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.errors import LoadOptionError, NothingMeasuredError
-from benchmarks.load.figures import reached_req_s
+from benchmarks.load.figures.figures import reached_req_s
 from benchmarks.load.run import RunResult
+from benchmarks.load.workload.arrivals import Arrivals, parse_arrivals
 
 Progress = Callable[[dict[str, float]], None]
 Say = Callable[[str], None]

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.client.record import write_records
+from benchmarks.load.client.target import Target
 from benchmarks.load.errors import ResultFileError
-from benchmarks.load.figures import DEFINITIONS
-from benchmarks.load.record import write_records
+from benchmarks.load.figures.figures import DEFINITIONS
+from benchmarks.load.figures.slo import Slo
 from benchmarks.load.run import RunResult
-from benchmarks.load.slo import Slo
-from benchmarks.load.target import Target
 from benchmarks.surroundings import Surroundings
 
 SCHEMA = "hotswap-bench/1"

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.load.arrivals import Arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.comparison import METRICS, figure_of
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import BenchSettings
+from benchmarks.load.workload.arrivals import Arrivals
 from benchmarks.statistics import Spread, paired_ratios, spread
 from benchmarks.turns import rotated
 

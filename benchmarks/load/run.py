@@ -8,21 +8,22 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from benchmarks.load.disturbance import read_use
+from benchmarks.load.client.record import Record
+from benchmarks.load.client.sending import Beside, RunPlan, Sent, send
+from benchmarks.load.client.target import Target
 from benchmarks.load.errors import NothingMeasuredError
-from benchmarks.load.figures import Window, adapter_figures, fairness, run_figures, timeline
-from benchmarks.load.marks import mark
-from benchmarks.load.prompt_source import PromptSource
-from benchmarks.load.record import Record
-from benchmarks.load.schedule import Schedule
-from benchmarks.load.scraper import Scraper
-from benchmarks.load.sending import Beside, RunPlan, Sent, send
-from benchmarks.load.server_metrics import WANTED, server_figures
-from benchmarks.load.slo import Slo
-from benchmarks.load.stages import stage_split
-from benchmarks.load.target import Target
-from benchmarks.load.validity import Finding, findings
+from benchmarks.load.figures.disturbance import read_use
+from benchmarks.load.figures.figures import adapter_figures, fairness, run_figures, timeline
+from benchmarks.load.figures.marks import mark
+from benchmarks.load.figures.scraper import Scraper
+from benchmarks.load.figures.server_metrics import WANTED, server_figures
+from benchmarks.load.figures.slo import Slo
+from benchmarks.load.figures.stages import stage_split
+from benchmarks.load.figures.validity import Finding, findings
 from benchmarks.load.verbs import Verb
+from benchmarks.load.window import Window
+from benchmarks.load.workload.prompt_source import PromptSource
+from benchmarks.load.workload.schedule import Schedule
 from benchmarks.machine_time import MachineTime
 
 

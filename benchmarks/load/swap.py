@@ -11,13 +11,13 @@ import numpy as np
 
 from benchmarks.load.bench import Bench
 from benchmarks.load.churn import Changes, plan_swaps
+from benchmarks.load.client.record import FAILED
+from benchmarks.load.client.sending import Beside
 from benchmarks.load.errors import NothingMeasuredError
-from benchmarks.load.figures import run_figures
+from benchmarks.load.figures.figures import run_figures
+from benchmarks.load.figures.slo import Slo
 from benchmarks.load.guests import Guests
-from benchmarks.load.record import FAILED
 from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns
-from benchmarks.load.sending import Beside
-from benchmarks.load.slo import Slo
 
 SWAPPED = "bench-swapped"
 AT_REST, SWAPPING = "at rest", "with swaps"

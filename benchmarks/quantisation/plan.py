@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.errors import PlanError
-from benchmarks.load.arrivals import MAX_WORKERS
+from benchmarks.load.workload.arrivals import MAX_WORKERS
 
 PARTS = ("make", "quality", "memory", "task", "equality", "speed", "report")
 DTYPES = ("float32", "bfloat16")

@@ -8,14 +8,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import Bench, prepare
-from benchmarks.load.disturbance import MOST_SHARE
-from benchmarks.load.lengths import parse_lengths
-from benchmarks.load.record import Record, write_records
+from benchmarks.load.client.record import Record, write_records
+from benchmarks.load.figures.disturbance import MOST_SHARE
 from benchmarks.load.rounds import ArmFigure, Turn, arm_figures
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import load_bench_settings
+from benchmarks.load.workload.arrivals import parse_arrivals
+from benchmarks.load.workload.lengths import parse_lengths
 from benchmarks.quantisation.figures import Measured, SpeedCell, SpeedFigures
 from benchmarks.quantisation.fleet import Say
 from benchmarks.quantisation.plan import MIN_REQUESTS_PER_WORKER, ReportPlan

@@ -1,0 +1,1 @@
+"""A generation request, from the caller to the last token."""

@@ -1,0 +1,1 @@
+"""What can be seen of a gateway: metrics, spans, logs, events."""

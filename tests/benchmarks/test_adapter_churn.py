@@ -17,7 +17,7 @@ from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.processes import Look, growth, own_bytes
 from benchmarks.adapter_churn.report import Outcome, markdown
 from benchmarks.adapter_churn.verbs import Churn
-from benchmarks.load.record import Record
+from benchmarks.load.client.record import Record
 from benchmarks.load.verbs import Admin, Verb
 from benchmarks.surroundings import Surroundings
 from tests.serve.conftest import (  # noqa: F401 - fixtures

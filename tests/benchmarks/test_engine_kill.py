@@ -22,8 +22,8 @@ from benchmarks.engine_kill.report import markdown, verdicts
 from benchmarks.engine_kill.strike import Strike
 from benchmarks.engine_kill.trial import Trial, run_trial
 from benchmarks.errors import BenchmarkError, PlanError
+from benchmarks.load.client.record import Record, read_records
 from benchmarks.load.errors import GeneratorFailedError
-from benchmarks.load.record import Record, read_records
 from benchmarks.server import Server, ServerSpec
 from benchmarks.surroundings import Surroundings
 from serve.engine.scripted import Script

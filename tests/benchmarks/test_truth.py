@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.load.arrivals import parse_arrivals
+from benchmarks.load.client.record import Record
 from benchmarks.load.comparison import METRICS
-from benchmarks.load.figures import Window, run_figures
-from benchmarks.load.record import Record
-from benchmarks.load.slo import parse_slo
+from benchmarks.load.figures.figures import run_figures
+from benchmarks.load.figures.slo import parse_slo
+from benchmarks.load.window import Window
+from benchmarks.load.workload.arrivals import parse_arrivals
 from benchmarks.truth import (
     E2E_SECONDS,
     PLACES,

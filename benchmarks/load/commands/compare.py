@@ -29,8 +29,8 @@ def compare(
     """
     from benchmarks.load.comparison import broken, missing_runs, parse_limit, reasons_against
     from benchmarks.load.comparison import compare as compare_measurements
+    from benchmarks.load.report.tables import comparison_table
     from benchmarks.load.suite.result import read_comparable
-    from benchmarks.load.tables import comparison_table
 
     limits = [parse_limit(text) for text in fail_on or ()]
     one, other = read_comparable(first), read_comparable(second)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.load.table import Table
+    from benchmarks.load.report.table import Table
 
 _SAY_SECONDS = 10.0
 

@@ -33,12 +33,12 @@ def finish(
 
     Raises typer.Exit(1) when `fail_invalid` and a run does not count.
     """
-    from benchmarks.load.drawing import write_pngs
-    from benchmarks.load.markdown import conclusion_of, render_markdown
-    from benchmarks.load.page import render_page
-    from benchmarks.load.plots import plots_of
+    from benchmarks.load.report.drawing import write_pngs
+    from benchmarks.load.report.markdown import conclusion_of, render_markdown
+    from benchmarks.load.report.page import render_page
+    from benchmarks.load.report.plots import plots_of
+    from benchmarks.load.report.tables import findings_of, headline_tables
     from benchmarks.load.result_file import measurement_of, write_measurement
-    from benchmarks.load.tables import findings_of, headline_tables
     from benchmarks.surroundings import read_surroundings
 
     measurement: Measurement = measurement_of(

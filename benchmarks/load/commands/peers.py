@@ -86,13 +86,13 @@ def peers(
     import tempfile
     from dataclasses import asdict
 
-    from benchmarks.load.arrivals import parse_arrivals
+    from benchmarks.load.client.wire import Dialect
     from benchmarks.load.peers.contest import Contest
     from benchmarks.load.peers.findings import conclude
     from benchmarks.load.peers.lineup import LineupOptions, make_lineup
     from benchmarks.load.peers.peer import parse_peers
     from benchmarks.load.peers.wave_findings import wave_lines
-    from benchmarks.load.wire import Dialect
+    from benchmarks.load.workload.arrivals import parse_arrivals
 
     choices = parse_peers(peer or ())
     settings = load_bench_settings(**given)

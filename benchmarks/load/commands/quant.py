@@ -64,13 +64,13 @@ def quant(
     from pathlib import Path
 
     from bases.settings import BasesSettings
-    from benchmarks.load.arrivals import MAX_WORKERS
     from benchmarks.load.bench import check_options
     from benchmarks.load.numbers_text import whole_numbers
     from benchmarks.load.quant import QuantPlan, conclusion_of, measure_bases
     from benchmarks.load.quant_bases import find_bases, parse_bases
     from benchmarks.load.quant_fleet import Fleet, find_adapters
     from benchmarks.load.rates import check_attainment
+    from benchmarks.load.workload.arrivals import MAX_WORKERS
     from benchmarks.sigterm import ending_on_sigterm
     from serve.engine.vllm.machine import read_machine
 

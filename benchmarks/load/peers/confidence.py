@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
-from benchmarks.load.figures import Window
 from benchmarks.load.rounds import Turn
 from benchmarks.load.run import RunResult
+from benchmarks.load.window import Window
 
 SHARE = 0.95
 _SLICES = 4  # of a window

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.arrivals import Arrivals
 from benchmarks.load.bench import Bench, prepare
+from benchmarks.load.client.wire import PATHS, Dialect
 from benchmarks.load.errors import NothingMeasuredError
 from benchmarks.load.peers.lineup import Lineup
 from benchmarks.load.peers.meter import Meter
@@ -21,7 +21,7 @@ from benchmarks.load.peers.rest import wait_until_at_rest
 from benchmarks.load.peers.waves import Wave, take_waves
 from benchmarks.load.rounds import Arm, Turn, take_turns
 from benchmarks.load.settings import BenchSettings
-from benchmarks.load.wire import PATHS, Dialect
+from benchmarks.load.workload.arrivals import Arrivals
 from benchmarks.server import Server, free_port, running
 from benchmarks.sigterm import ending_on_sigterm
 from serve.client import GatewayClient

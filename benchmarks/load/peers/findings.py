@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.load.comparison import figure_of
-from benchmarks.load.disturbance import MAX_NOISY_BLOCKS, MOST_SHARE
+from benchmarks.load.figures.disturbance import MAX_NOISY_BLOCKS, MOST_SHARE
 from benchmarks.load.peers.confidence import SHARE, Interval, added_ttft_interval, throughput_interval
 from benchmarks.load.peers.contest import Heat, Way
 from benchmarks.load.peers.meter import HTTP_CPU

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.gateway import ServedBase, find_base, gateway_spec
+from benchmarks.load.client.wire import Dialect
 from benchmarks.load.errors import LoadOptionError, PeerUnavailableError
 from benchmarks.load.peers.equal_settings import EqualSettings, equal_settings
 from benchmarks.load.peers.llama_server import find_gguf, find_program, gguf_of, llama_peer
@@ -14,7 +15,6 @@ from benchmarks.load.peers.peer import GATEWAY, Peer, PeerChoice
 from benchmarks.load.peers.tutorial import tutorial_peer
 from benchmarks.load.peers.vllm_server import vllm_peer
 from benchmarks.load.quant_bases import AUTO, parse_base
-from benchmarks.load.wire import Dialect
 from benchmarks.server import ServerSpec
 from benchmarks.versions import ALL_LINEAR, VersionMaker
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import ToolInstallError
+from benchmarks.load.client.wire import Dialect
 from benchmarks.load.errors import PeerUnavailableError
 from benchmarks.load.peers import llama_service
 from benchmarks.load.peers.equal_settings import EqualSettings
 from benchmarks.load.peers.gguf_copy import FORMATS, write_copy
 from benchmarks.load.peers.peer import KINDS, LLAMA, Peer
-from benchmarks.load.wire import Dialect
 from benchmarks.server import ServerSpec
 from benchmarks.tool_command import clean_environment, output_of
 from benchmarks.tool_environment import tool_environment

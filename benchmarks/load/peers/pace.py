@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from benchmarks.load.arrivals import Arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.run import RunResult
+from benchmarks.load.workload.arrivals import Arrivals
 
 _ANSWERS_PER_WORKER = 3  # within what is measured, where there is time for it
 # What is waited for after the window, as a share of an answer: the last answers of workers that began together.

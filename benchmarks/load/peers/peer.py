@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.load.client.wire import Dialect
 from benchmarks.load.errors import LoadOptionError
-from benchmarks.load.wire import Dialect
 from benchmarks.server import ServerSpec
 
 GATEWAY = "gateway"

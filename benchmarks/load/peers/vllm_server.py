@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.load.client.wire import Dialect
 from benchmarks.load.peers.equal_settings import EqualSettings
 from benchmarks.load.peers.peer import KINDS, Peer
-from benchmarks.load.wire import Dialect
 from benchmarks.server import ServerSpec
 
 MODULE = "vllm.entrypoints.openai.api_server"

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from scipy import stats  # type: ignore[import-untyped]
 
-from benchmarks.load.arrivals import Arrivals
 from benchmarks.load.bench import Bench
+from benchmarks.load.client.wire import PATHS, read_event, request_body
 from benchmarks.load.errors import NothingMeasuredError
 from benchmarks.load.peers.confidence import SHARE, Interval
-from benchmarks.load.schedule import Arrival
-from benchmarks.load.wire import PATHS, read_event, request_body
+from benchmarks.load.workload.arrivals import Arrivals
+from benchmarks.load.workload.schedule import Arrival
 from benchmarks.turns import rotated
 
 if TYPE_CHECKING:

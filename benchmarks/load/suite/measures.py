@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 
 import psutil
 
-from benchmarks.load.assignment import parse_assignment
 from benchmarks.load.guests import guests
 from benchmarks.load.lora_tax import TaxPlan, tax_arms
 from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns, take_turns
 from benchmarks.load.run import RunResult
 from benchmarks.load.suite.stage import Measured, Stage
 from benchmarks.load.swap import SWAPPED, swap_arms, swap_conclusion
+from benchmarks.load.workload.assignment import parse_assignment
 
 RATES = (0.5, 0.8, 1.0, 1.25)  # of the capacity
 OVERLOAD = 2.0

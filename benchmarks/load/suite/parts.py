@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.load.errors import LoadOptionError
-from benchmarks.load.figures import reached_req_s
+from benchmarks.load.figures.figures import reached_req_s
 from benchmarks.load.result_file import Measurement
 from benchmarks.load.run import RunResult
 from benchmarks.load.suite import headlines, measures
@@ -24,7 +24,7 @@ class Part:
     need: Need
     measure: Callable[[Stage], Measured]
     headlines: Callable[[Measurement], Sequence[headlines.Headline]]
-    plots: tuple[str, ...] = ()  # of benchmarks.load.plots.KINDS
+    plots: tuple[str, ...] = ()  # of benchmarks.load.report.plots.KINDS
     at_capacity: bool = True  # its rates are multiples of the capacity
 
 

@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from benchmarks.load.arrivals import MAX_WORKERS
 from benchmarks.load.bench import check_options, prepare
 from benchmarks.load.errors import NothingMeasuredError
+from benchmarks.load.figures.slo import parse_slo
 from benchmarks.load.numbers_text import whole_numbers
 from benchmarks.load.own_gateway import own_gateway, parse_ranks, slot_rank
 from benchmarks.load.result_file import measurement_of
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import CHURN_FIELDS, BenchSettings
-from benchmarks.load.slo import parse_slo
 from benchmarks.load.suite.budget import Budget, check_minutes
 from benchmarks.load.suite.conduct import Outcome, conduct
 from benchmarks.load.suite.parts import Part, parse_parts
 from benchmarks.load.suite.result import SuiteResult
 from benchmarks.load.suite.stage import Stage
+from benchmarks.load.workload.arrivals import MAX_WORKERS
 from benchmarks.surroundings import Surroundings, read_surroundings
 
 # The gateway refuses whom it would keep waiting longer than this share of the TTFT that the limits allow.

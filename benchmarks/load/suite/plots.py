@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.load.drawing import COLOURS, Plot, drawn
-from benchmarks.load.plots import plots_of
+from benchmarks.load.report.drawing import COLOURS, Plot, drawn
+from benchmarks.load.report.plots import plots_of
 from benchmarks.load.result_file import Measurement
 from benchmarks.load.run import RunResult
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load.drawing import Plot, write_pngs
-from benchmarks.load.markdown import table_lines
-from benchmarks.load.page import load_pages
+from benchmarks.load.report.drawing import Plot, write_pngs
+from benchmarks.load.report.markdown import table_lines
+from benchmarks.load.report.page import load_pages
+from benchmarks.load.report.table import Table
+from benchmarks.load.report.tables import definitions_table, findings_of
 from benchmarks.load.run import RunResult
 from benchmarks.load.suite.headlines import name_of
 from benchmarks.load.suite.parts import BY_KEY, Part
@@ -21,8 +23,6 @@ from benchmarks.load.suite.tables import (
     missing_lines,
     part_tables,
 )
-from benchmarks.load.table import Table
-from benchmarks.load.tables import definitions_table, findings_of
 
 _TEMPLATE = "suite/page.html.j2"
 

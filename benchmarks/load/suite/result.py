@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load.errors import ResultFileError
-from benchmarks.load.figures import DEFINITIONS
+from benchmarks.load.figures.figures import DEFINITIONS
 from benchmarks.load.result_file import RECORDS_NAME, RESULT_NAME, Measurement, read_measurement
 from benchmarks.load.run import RunResult
 

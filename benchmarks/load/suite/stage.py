@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import Bench
 from benchmarks.load.errors import NothingMeasuredError
 from benchmarks.load.own_gateway import OwnGateway
 from benchmarks.load.run import RunResult
 from benchmarks.load.suite.budget import Lengths
+from benchmarks.load.workload.arrivals import parse_arrivals
 
 
 @dataclass(frozen=True, slots=True)

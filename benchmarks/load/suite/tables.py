@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.load.arm_tables import arm_tables
+from benchmarks.load.report.arm_tables import arm_tables
+from benchmarks.load.report.server_tables import stages_table
+from benchmarks.load.report.swap_tables import changes_table
+from benchmarks.load.report.table import Table
+from benchmarks.load.report.tables import machine_rows
 from benchmarks.load.result_file import Measurement
-from benchmarks.load.server_tables import stages_table
 from benchmarks.load.suite.headlines import Headline, name_of
 from benchmarks.load.suite.parts import BY_KEY
 from benchmarks.load.suite.result import SuiteResult
-from benchmarks.load.swap_tables import changes_table
-from benchmarks.load.table import Table
-from benchmarks.load.tables import machine_rows
 
 _GIB = 1024**3
 

@@ -15,7 +15,7 @@ from benchmarks.agreement.errors import ToolRunError
 from benchmarks.agreement.guidellm import GUIDELLM
 from benchmarks.agreement.tool import Tool
 from benchmarks.agreement.workload import Reading, Workload
-from benchmarks.load.arrivals import parse_arrivals
+from benchmarks.load.workload.arrivals import parse_arrivals
 
 CLOSED = Workload(
     url="http://127.0.0.1:8000",

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.load.arrivals import parse_arrivals
-from benchmarks.load.assignment import parse_assignment
 from benchmarks.load.bench import Bench
+from benchmarks.load.client.target import Target
 from benchmarks.load.commands.app import bench_app
 from benchmarks.load.errors import LoadOptionError
-from benchmarks.load.lengths import parse_lengths
+from benchmarks.load.figures.slo import parse_slo
 from benchmarks.load.lora_tax import TaxLimit, below, parse_plan, parse_tax_limit, tax_arms
 from benchmarks.load.own_gateway import OwnGateway, own_gateway
-from benchmarks.load.prompt_source import PromptSource
-from benchmarks.load.schedule import Load
 from benchmarks.load.settings import load_bench_settings
-from benchmarks.load.slo import parse_slo
-from benchmarks.load.target import Target
+from benchmarks.load.workload.arrivals import parse_arrivals
+from benchmarks.load.workload.assignment import parse_assignment
+from benchmarks.load.workload.lengths import parse_lengths
+from benchmarks.load.workload.prompt_source import PromptSource
+from benchmarks.load.workload.schedule import Load
 
 PLAN = parse_plan("1,4", "1,32")
 SHORT = ["--seconds", "0.6", "--warmup-seconds", "0.2", "--answer-tokens", "4", "--rounds", "1"]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.commands.app import bench_app
 from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.overload import beyond_capacity, closed_loops, parse_factors
-from benchmarks.load.overload_tables import overload_lines, overload_table
-from benchmarks.load.prompt_source import PromptSource
+from benchmarks.load.report.overload_tables import overload_lines, overload_table
+from benchmarks.load.workload.arrivals import parse_arrivals
+from benchmarks.load.workload.prompt_source import PromptSource
 
 if TYPE_CHECKING:
     from benchmarks.load.bench import Bench

@@ -18,12 +18,12 @@ from adapters.tiny import make_tiny_adapter
 from benchmarks.errors import ServerStartError
 from benchmarks.gateway import ServedBase
 from benchmarks.load.commands.app import bench_app
-from benchmarks.load.prompt_source import PromptSource
 from benchmarks.load.quant import QuantPlan, measure_bases
 from benchmarks.load.quant_bases import QuantBase, find_bases
 from benchmarks.load.quant_fleet import Fleet
-from benchmarks.load.quant_tables import base_tables
+from benchmarks.load.report.quant_tables import base_tables
 from benchmarks.load.settings import BenchSettings, load_bench_settings
+from benchmarks.load.workload.prompt_source import PromptSource
 from benchmarks.quantisation.figures import MemoryFigures
 from serve.engine.scripted import SCRIPTED_TARGET
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from benchmarks.load.arm_tables import arm_tables
-from benchmarks.load.arrivals import parse_arrivals
+from benchmarks.load.report.arm_tables import arm_tables
 from benchmarks.load.rounds import Arm, Turn, arm_figures, conclusion_of_turns, take_turns
+from benchmarks.load.workload.arrivals import parse_arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 from benchmarks.agreement.known_server import known_server
 from benchmarks.agreement.timed_engine import ServedRequest, read_moments
-from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import Bench, prepare
+from benchmarks.load.client.record import Record
 from benchmarks.load.commands.app import bench_app
 from benchmarks.load.errors import LoadOptionError, NothingMeasuredError, TargetError
-from benchmarks.load.figures import DEFINITIONS
-from benchmarks.load.record import Record
+from benchmarks.load.figures.figures import DEFINITIONS
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import load_bench_settings
+from benchmarks.load.workload.arrivals import parse_arrivals
 from benchmarks.server import Server, running
 from benchmarks.statistics import percentile
 from benchmarks.truth import run_stalled

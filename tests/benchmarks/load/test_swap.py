@@ -12,18 +12,18 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.load.bench import Bench
+from benchmarks.load.client.record import Record
 from benchmarks.load.commands.app import bench_app
 from benchmarks.load.errors import LoadOptionError, NothingMeasuredError
-from benchmarks.load.figures import Window
+from benchmarks.load.figures.slo import PRESETS
 from benchmarks.load.guests import guests
 from benchmarks.load.own_gateway import OwnGateway, own_gateway
-from benchmarks.load.record import Record
+from benchmarks.load.report.swap_tables import changes_table, swap_lines
 from benchmarks.load.rounds import Arm, Turn
 from benchmarks.load.run import RunResult
-from benchmarks.load.slo import PRESETS
 from benchmarks.load.swap import AT_REST, SWAPPED, SWAPPING, pooled_p99_ratio, swap_conclusion
-from benchmarks.load.swap_tables import changes_table, swap_lines
 from benchmarks.load.verbs import Verb
+from benchmarks.load.window import Window
 from serve.client import GatewayClient
 
 SLO = PRESETS["content"]

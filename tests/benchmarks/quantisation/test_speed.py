@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.figures import Window
-from benchmarks.load.order import Outcome
-from benchmarks.load.record import Record
+from benchmarks.load.client.order import Outcome
+from benchmarks.load.client.record import Record
+from benchmarks.load.client.sending import Sent
+from benchmarks.load.figures.slo import PRESETS
 from benchmarks.load.rounds import Turn
 from benchmarks.load.run import measure
-from benchmarks.load.schedule import Schedule
-from benchmarks.load.sending import Sent
-from benchmarks.load.slo import PRESETS
+from benchmarks.load.window import Window
+from benchmarks.load.workload.schedule import Schedule
 from benchmarks.quantisation.figures import SpeedCell
 from benchmarks.quantisation.served import servers_of
 from benchmarks.quantisation.speed import arm_name, figures_of

@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from benchmarks.load.figures import Window
+from benchmarks.load.client.record import Record
 from benchmarks.load.peers.confidence import added_ttft_interval, throughput_interval
-from benchmarks.load.record import Record
 from benchmarks.load.rounds import Turn
 from benchmarks.load.run import RunResult
+from benchmarks.load.window import Window
 
 WINDOW = Window(1.0, 9.0)
 

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from bases.tiny import make_tiny_base
 from benchmarks.agreement.known_server import known_server
 from benchmarks.errors import ServerStartError
-from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.commands.app import bench_app
 from benchmarks.load.errors import NothingMeasuredError
 from benchmarks.load.peers.contest import Contest
@@ -21,6 +20,7 @@ from benchmarks.load.peers.lineup import Lineup
 from benchmarks.load.peers.peer import GATEWAY, Peer
 from benchmarks.load.peers.tutorial import tutorial_peer
 from benchmarks.load.settings import load_bench_settings
+from benchmarks.load.workload.arrivals import parse_arrivals
 from benchmarks.server import ServerSpec, running
 
 SLOW = {"ttft_seconds": 0.05, "tpot_seconds": 0.01}

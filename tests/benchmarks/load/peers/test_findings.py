@@ -7,14 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import Bench
-from benchmarks.load.figures import Window
 from benchmarks.load.peers.contest import Heat, Way
 from benchmarks.load.peers.findings import adapter_lines, cpu_lines, gateway_lines
 from benchmarks.load.peers.peer import GATEWAY, Peer
 from benchmarks.load.rounds import Arm, Turn
 from benchmarks.load.run import RunResult
+from benchmarks.load.window import Window
+from benchmarks.load.workload.arrivals import parse_arrivals
 from benchmarks.server import ServerSpec
 
 NO_BENCH = cast(Bench, None)  # nothing is run

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import Bench
+from benchmarks.load.client.record import Record
 from benchmarks.load.peers.pace import WarmUp, paced
-from benchmarks.load.record import Record
 from benchmarks.load.run import RunResult
 from benchmarks.load.settings import load_bench_settings
+from benchmarks.load.workload.arrivals import parse_arrivals
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
-from benchmarks.load.arrivals import parse_arrivals
 from benchmarks.load.bench import Bench, prepare
 from benchmarks.load.errors import NothingMeasuredError
 from benchmarks.load.peers.findings import SAME_ENGINE
 from benchmarks.load.peers.wave_findings import wave_lines
 from benchmarks.load.peers.waves import Wave, compare_waves, take_waves
 from benchmarks.load.settings import load_bench_settings
+from benchmarks.load.workload.arrivals import parse_arrivals
 
 TOKENS = 4
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.load.arrivals import parse_arrivals
-from benchmarks.load.assignment import parse_assignment
 from benchmarks.load.bench import Bench
-from benchmarks.load.figures import Window
-from benchmarks.load.lengths import parse_lengths
-from benchmarks.load.order import Outcome
-from benchmarks.load.prompt_source import PromptSource
-from benchmarks.load.record import Record
+from benchmarks.load.client.order import Outcome
+from benchmarks.load.client.record import Record
+from benchmarks.load.client.sending import Sent
+from benchmarks.load.client.target import Target
+from benchmarks.load.figures.slo import PRESETS
 from benchmarks.load.result_file import Measurement, measurement_of
 from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns
 from benchmarks.load.run import RunResult, measure
-from benchmarks.load.schedule import Load, Schedule
-from benchmarks.load.sending import Sent
 from benchmarks.load.settings import BenchSettings
-from benchmarks.load.slo import PRESETS
 from benchmarks.load.suite.measures import IdleCost
 from benchmarks.load.suite.result import SuiteResult
-from benchmarks.load.target import Target
+from benchmarks.load.window import Window
+from benchmarks.load.workload.arrivals import parse_arrivals
+from benchmarks.load.workload.assignment import parse_assignment
+from benchmarks.load.workload.lengths import parse_lengths
+from benchmarks.load.workload.prompt_source import PromptSource
+from benchmarks.load.workload.schedule import Load, Schedule
 from benchmarks.surroundings import Surroundings
 
 ADAPTERS = ("adapter-0", "adapter-1")

@@ -9,14 +9,14 @@ import pytest
 
 from benchmarks.load.bench import Bench
 from benchmarks.load.errors import LoadOptionError, NothingMeasuredError
+from benchmarks.load.figures.validity import Finding
 from benchmarks.load.own_gateway import OwnGateway
-from benchmarks.load.plots import KINDS
+from benchmarks.load.report.plots import KINDS
 from benchmarks.load.suite import measures
 from benchmarks.load.suite.budget import Budget, Need
 from benchmarks.load.suite.conduct import INTERRUPTED, Outcome, conduct
 from benchmarks.load.suite.parts import BY_KEY, PARTS, Part, parse_parts
 from benchmarks.load.suite.stage import Measured, Stage
-from benchmarks.load.validity import Finding
 from tests.benchmarks.load.suite.example import bench, run
 
 

@@ -1,0 +1,1 @@
+"""What is sent, to whom and when: known from a seed before the first request."""
