@@ -41,6 +41,8 @@ MAX_MESSAGES = 1024
 MAX_PROMPTS = 128
 MAX_TOOLS = 64
 MAX_LOGIT_BIAS = 300
+MAX_ECHOED_LOGPROBS = 1_000_000  # some 200 MB
+_CHARS_PER_TOKEN = 4
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 _TokenIds = Annotated[list[TokenId], Field(min_length=1), FIRST_FAULT]
@@ -261,6 +263,32 @@ class CompletionBody(OpenAIFields):
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
     suffix: None = None
+
+    @model_validator(mode="after")
+    def _fit_to_be_echoed(self) -> CompletionBody:
+        """Each log probability of a prompt is an object of this process until the answer is out."""
+        if not self.echo or self.logprobs is None:
+            return self
+        asked = self._num_tokens * (self.n or 1) * (self.logprobs + 1)
+        if asked > MAX_ECHOED_LOGPROBS:
+            raise ValueError(
+                f"'echo' with 'logprobs' would give about {asked:,} log probabilities of prompts, more than "
+                f"{MAX_ECHOED_LOGPROBS:,}; send fewer or shorter prompts, or lower 'logprobs' or 'n'"
+            )
+        return self
+
+    @property
+    def _num_tokens(self) -> int:
+        """Of all prompts; of texts an estimate."""
+        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        return sum(
+            1
+            if isinstance(one, int)
+            else -(-len(one) // _CHARS_PER_TOKEN)
+            if isinstance(one, str)
+            else len(one)
+            for one in prompts
+        )
 
     @property
     def default_tokens(self) -> int | None:

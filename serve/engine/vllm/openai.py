@@ -20,6 +20,7 @@ from serve.engine.protocol import AdapterHandle, GenerationObserver
 from serve.engine.vllm.codec import RequestCodec
 from serve.engine.vllm.marking import marked_chat
 from serve.engine.vllm.outputs import engine_clock
+from serve.engine.vllm.scoring import check_prompt_logprobs
 from serve.errors import (
     ContextLengthError,
     EngineDeadError,
@@ -53,6 +54,14 @@ class ObservedClient:
             prompt = {**prompt, "prompt_token_ids": self._codec.encode_rendered(rendered)}
         token_ids = prompt.get("prompt_token_ids") or () if isinstance(prompt, dict) else ()
         self._check_room(len(token_ids))
+        params = kwargs.get("sampling_params") or (args[0] if args else None)
+        if getattr(params, "prompt_logprobs", None) is not None:
+            config = self._client.vllm_config
+            check_prompt_logprobs(
+                len(token_ids),
+                step_tokens=config.scheduler_config.max_num_batched_tokens,
+                vocab_size=config.model_config.get_vocab_size(),
+            )
         observer = _observer.get()
         if headers := trace_headers():
             kwargs["trace_headers"] = headers

@@ -22,9 +22,11 @@ from serve.engine.cpu.plugin import (
     VERIFIED_VLLM_VERSIONS,
     requested_parts,
 )
+from serve.errors import ContextLengthError
 
 # Of logits and their logarithms, both float32, for one prompt.
 MAX_PROMPT_LOGITS_BYTES = 512 * 1024**2
+MAX_CLIENT_LOGITS_BYTES = 1024**3
 _BYTES_PER_LOGIT = 8
 # Added to the one token that is to come; no model's logits are that far apart.
 _CERTAIN = 1e6
@@ -45,6 +47,21 @@ def fits_one_prompt(num_tokens: int, *, vocab_size: int, context_tokens: int) ->
     """Whether a prompt of that many tokens may be scored in one prefill; one token more is generated."""
     small = num_tokens * vocab_size * _BYTES_PER_LOGIT <= MAX_PROMPT_LOGITS_BYTES
     return small and num_tokens < context_tokens
+
+
+def check_prompt_logprobs(num_tokens: int, *, step_tokens: int, vocab_size: int) -> None:
+    """Refuse a client's prompt whose logits, of at most `step_tokens` at once, take more than is left for them.
+
+    vLLM makes them beside everything that it has set memory aside for, and one that finds none ends the engine.
+    Raises ContextLengthError.
+    """
+    most = MAX_CLIENT_LOGITS_BYTES // (vocab_size * _BYTES_PER_LOGIT)
+    if min(num_tokens, step_tokens) > most:
+        raise ContextLengthError(
+            f"'echo' with 'logprobs' takes prompts of at most {most} tokens here, but this one has {num_tokens}: "
+            "the probabilities of all words at each of them have to fit into memory; shorten it or leave one out",
+            param="echo",
+        )
 
 
 def prompt_params() -> Any:

@@ -160,6 +160,17 @@ def test_completion_fields_out_of_bounds_are_refused(fields: dict[str, Any]) -> 
         completion(**fields)
 
 
+@pytest.mark.parametrize("prompt", ["abcd" * 1000, [1] * 1000, [[1] * 500] * 2, ["abcd" * 250] * 4])
+def test_the_log_probabilities_of_echoed_prompts_are_bounded_together(prompt: Any) -> None:
+    """1,000 tokens, twenty likely ones for each and the one that stands there: 21,000 for each answer."""
+    assert completion(prompt=prompt, echo=True, logprobs=20, n=16).echo
+    longer = prompt * 3
+    with pytest.raises(ValidationError, match="1,008,000 log probabilities"):
+        completion(prompt=longer, echo=True, logprobs=20, n=16)
+    assert completion(prompt=longer, echo=True, logprobs=19, n=16).echo
+    assert completion(prompt=longer, logprobs=20, n=16).n == 16
+
+
 def test_named_token_ids_come_from_the_bias_and_the_prompt() -> None:
     assert sorted(completion(prompt=[7], logit_bias={"5": 1}).token_ids) == [5, 7]
 
