@@ -33,7 +33,7 @@ from adapters.store.store import AdapterStore
 from bases.errors import HotswapError
 from serve.errors import BodyTooLargeError, BusyError
 from serve.lifecycle.adapter_tar import file_limits
-from serve.lifecycle.uploads import run_whole
+from serve.lifecycle.staging import staging_folder
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -102,12 +102,9 @@ class Sources:
             )
         self._fetches += 1
         try:
-            folder = await run_whole(self._store.open_staging)
-            try:
+            async with staging_folder(self._store) as folder:
                 await self._fill(folder, source)
                 yield folder
-            finally:
-                await run_whole(self._store.close_staging, folder)
         finally:
             self._fetches -= 1
 

@@ -20,7 +20,7 @@ from adapters.config import CONFIG_NAME, MAX_CONFIG_BYTES, AdapterConfig, parse_
 from adapters.store.disk import store_errors
 from adapters.store.store import AdapterStore
 from serve.engine.protocol import AdapterHandle, Engine
-from serve.lifecycle.uploads import run_whole
+from serve.lifecycle.staging import run_whole, staging_folder
 
 # Gives an adapter at `factor` times its strength, loaded for the length of the block.
 AtStrength = Callable[[AdapterHandle, float], AbstractAsyncContextManager[AdapterHandle]]
@@ -39,8 +39,7 @@ class Strengths:
     @asynccontextmanager
     async def at(self, adapter: AdapterHandle, factor: float) -> AsyncIterator[AdapterHandle]:
         """The adapter with `factor` times its alpha. Raises AdapterError, LifecycleError, EngineError."""
-        folder = await run_whole(self._store.open_staging)
-        try:
+        async with staging_folder(self._store) as folder:
             await run_whole(_write_scaled, adapter.path, folder, factor)
             handle = AdapterHandle(f"{adapter.name}~{factor:g}", self._next_engine_id(), folder)
             await self._engine.load_adapter(handle)
@@ -48,8 +47,6 @@ class Strengths:
                 yield handle
             finally:
                 await self._engine.unload_adapter(handle)
-        finally:
-            await run_whole(self._store.close_staging, folder)
 
 
 def likely_factors(adapter: Path, slope: float | None) -> Sequence[float]:

@@ -8,16 +8,14 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from adapters.store.disk import store_errors
 from adapters.store.store import AdapterStore
 from serve.errors import BodyTimeoutError, BodyTooLargeError, BusyError
 from serve.lifecycle.adapter_tar import MAX_FRAME_BYTES, AdapterTarReader, file_limits
 from serve.lifecycle.gunzip import Gunzip
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from serve.lifecycle.staging import run_whole, staging_folder
 
 MAX_UPLOADS = 4  # each holds up to a whole adapter on disk
 _RETRY_AFTER_SECONDS = 5
@@ -73,14 +71,11 @@ class Uploads:
             )
         self._running += 1
         try:
-            folder = await run_whole(self._store.open_staging)
-            try:
+            async with staging_folder(self._store) as folder:
                 sha256 = hashlib.sha256()
                 unpacker = Gunzip(self._max_body_bytes) if gzipped else None
                 await self._fill(folder, _Body(sha256, unpacker), chunks, check_open)
                 yield Upload(folder, sha256.hexdigest())
-            finally:
-                await run_whole(self._store.close_staging, folder)
         finally:
             self._running -= 1
 
@@ -141,13 +136,3 @@ class _Body:
 def _write(reader: AdapterTarReader, data: bytes) -> None:
     with store_errors("write an upload"):
         reader.feed(data)
-
-
-async def run_whole(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Run `work` in a thread, and wait for its end even when cancelled: the folder is not removed under it."""
-    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait({running})
-        raise
