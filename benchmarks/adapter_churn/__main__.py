@@ -18,14 +18,10 @@ from rich.progress import track
 from benchmarks.adapter_churn.company import Company
 from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.report import Outcome, markdown
+from benchmarks.closed_loop import run_closed_loop
 from benchmarks.entry import run_app
-from benchmarks.load.client.record import write_records
-from benchmarks.load.client.sending import RunPlan, send
-from benchmarks.load.client.target import read_target
 from benchmarks.load.own_gateway import own_gateway
 from benchmarks.load.verbs import Admin
-from benchmarks.load.workload.prompt_source import PromptSource
-from benchmarks.load.workload.schedule import in_turn
 from benchmarks.server import Server
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 from benchmarks.versions import ATTENTION
@@ -139,27 +135,14 @@ def _run(
             told = now["seconds"]
             console.print(f"{told / 60:.0f} min: {company.told}")
 
-    sent = send(
-        read_target(server.url, "generate", adapters=()),
-        in_turn(
-            plan.asked,
-            workers=plan.concurrency,
-            prompt_tokens=plan.prompt_words,
-            max_tokens=plan.max_tokens,
-            seed=plan.seed,
-        ),
-        PromptSource(plan.seed),
-        RunPlan(
-            warmup_seconds=0.0,
-            seconds=60.0 * plan.minutes,
-            timeout_seconds=plan.request_timeout_seconds,
-            out_of_step=True,
-        ),
-        progress=tell,
+    records = run_closed_loop(
+        server.url,
+        plan,
+        60.0 * plan.minutes,
+        folder / "requests.jsonl",
         beside=company.running,
+        progress=tell,
     )
-    records = [record for record in sent.records if sent.window.holds(record.sent_seconds)]
-    write_records(folder / "requests.jsonl", records)
     return Outcome(registering.done, [*company.changes, *company.listings], company.looks, records)
 
 

@@ -10,15 +10,11 @@ from typing import Any
 import httpx
 import psutil
 
+from benchmarks.closed_loop import run_closed_loop
 from benchmarks.engine_kill.outcome import Outcome, outcome_of
 from benchmarks.engine_kill.plan import Plan
 from benchmarks.engine_kill.strike import Strike
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.client.record import write_records
-from benchmarks.load.client.sending import RunPlan, send
-from benchmarks.load.client.target import read_target
-from benchmarks.load.workload.prompt_source import PromptSource
-from benchmarks.load.workload.schedule import in_turn
 from benchmarks.server import Server
 
 CORE_NAME = "EngineCore"
@@ -64,27 +60,15 @@ def run_trial(server: Server, plan: Plan, folder: Path, *, name: str, stop_secon
         versions, answers, retried = _live(client), _ask(client, plan.names), _retried(client)
         core = engine_core(server)
         strike = Strike(core, server.url, plan, stop_seconds)
-        sent = send(
-            read_target(server.url, "generate", adapters=()),
-            in_turn(
-                plan.asked,
-                workers=plan.concurrency,
-                prompt_tokens=plan.prompt_words,
-                max_tokens=plan.max_tokens,
-                seed=plan.seed,
-            ),
-            PromptSource(plan.seed, salt=f"/{name}"),
-            RunPlan(
-                warmup_seconds=0.0,
-                seconds=plan.before_seconds + stop_seconds + plan.after_seconds,
-                timeout_seconds=plan.request_timeout_seconds,
-                out_of_step=True,
-                refused_seconds=plan.refused_seconds,
-            ),
+        records = run_closed_loop(
+            server.url,
+            plan,
+            plan.before_seconds + stop_seconds + plan.after_seconds,
+            folder / f"requests-{name}.jsonl",
             beside=strike.running,
+            salt=f"/{name}",
+            refused_seconds=plan.refused_seconds,
         )
-        records = [record for record in sent.records if sent.window.holds(record.sent_seconds)]
-        write_records(folder / f"requests-{name}.jsonl", records)
         blow = strike.blow
         return Trial(
             what="SIGSTOP" if stop_seconds else "kill -9",
