@@ -1,7 +1,7 @@
 """`python -m tests.contamination --minutes 60 [--engine vllm|scripted] [--clients N] [--kills N]
 [--seed N] [--report FILE]`.
 
-Ends with 0 when there was no fault, with 1 otherwise.
+Says after each minute what it has found so far. Ends with 0 when there was no fault, with 1 otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ async def _run(engine: str, plan: Plan) -> Report:
         home = Path(folder)
         server = scripted_server(home) if engine == "scripted" else live_server(home, KEPT)
         async with server as ready:
-            return await contaminate(ready, plan)
+            return await contaminate(ready, plan, tell=_say)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> int:

@@ -69,6 +69,14 @@ class Judge:
         if len(self.faults) < MAX_KEPT:
             self.faults.append(Fault(kind, text))
 
+    def so_far(self) -> str:
+        """What has been found up to now, in one line."""
+        faults = ", ".join(f"{kind} {count}" for kind, count in self.fault_kinds.items())
+        return (
+            f"{self.dialects.total()} requests, {self.words} words compared, "
+            f"{self.fault_kinds['wrong_word']} wrong, " + (f"faults: {faults}" if faults else "no fault")
+        )
+
     def _answer(self, heard: Heard) -> None:
         said, reference = heard.said, heard.ask.reference
         if len(said.versions) != 1:

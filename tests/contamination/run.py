@@ -57,9 +57,15 @@ class Run:
     """One server under traffic and verbs, every answer judged."""
 
     def __init__(
-        self, server: ServerUnderTest, plan: Plan, connect: Callable[[], httpx.AsyncClient], admin: Admin
+        self,
+        server: ServerUnderTest,
+        plan: Plan,
+        connect: Callable[[], httpx.AsyncClient],
+        admin: Admin,
+        tell: Callable[[str], None],
     ) -> None:
         self.judge = Judge(server.cast, History())
+        self._tell = tell
         self._server = server
         self._plan = plan
         self._admin = admin
@@ -84,6 +90,7 @@ class Run:
                 await self._round(MORE_SECONDS, 0)
             await self._rest()
             memory_mib.append(self._server.process.memory_info().rss / MIB)
+            self._tell(f"after {time.perf_counter() - started:.0f} s: {self.judge.so_far()}")
         return Report.of(
             self.judge,
             verbs=sum((director.verbs for director in self._directors), Counter()),
@@ -134,8 +141,10 @@ class Run:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def contaminate(server: ServerUnderTest, plan: Plan) -> Report:
-    """A whole run."""
+async def contaminate(
+    server: ServerUnderTest, plan: Plan, *, tell: Callable[[str], None] = lambda _: None
+) -> Report:
+    """A whole run; `tell` gets a line after each round."""
     limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE_SECONDS)
     trust = httpx.create_ssl_context()  # made once: it takes longer than a request, and nobody speaks TLS
 
@@ -143,7 +152,7 @@ async def contaminate(server: ServerUnderTest, plan: Plan) -> Report:
         return httpx.AsyncClient(base_url=server.url, timeout=seconds, limits=limits, verify=trust)
 
     async with connect(60) as admin:
-        return await Run(server, plan, connect, Admin(admin)).run()
+        return await Run(server, plan, connect, Admin(admin), tell).run()
 
 
 async def not_at_rest(client: Admin, directors: Sequence[Director]) -> list[str]:
