@@ -65,12 +65,14 @@ def _recovery_settings(given: dict[str, Any], settings: QuantizeSettings) -> Rec
 def show_outcome(outcome: QuantizeOutcome, base_name: str, home: Path) -> None:
     """A table of the run's figures on standard output, and what to type next."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from bases.resolve import made_folder
     from quantize.progress import duration
 
-    table = Table(title=f"{base_name} in {outcome.scheme}", show_header=False)
+    table = Table(
+        Column(), Column(overflow="fold"), title=f"{base_name} in {outcome.scheme}", show_header=False
+    )
     before, after = outcome.bytes_before, outcome.bytes_after
     table.add_row("weights on disk", f"{_mib(before)} -> {_mib(after)} ({after / before:.0%})")
     _add_quality(table, outcome.quality)

@@ -72,9 +72,11 @@ def train(
 def show_outcome(outcome: TrainOutcome) -> None:
     """A table of the run's figures on standard output, and what to type next."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(title=f"{outcome.name}: {outcome.method} on {outcome.base}", show_header=False)
+    # Folders and notes are whole, however narrow the screen.
+    columns = (Column(), Column(overflow="fold"))
+    table = Table(*columns, title=f"{outcome.name}: {outcome.method} on {outcome.base}", show_header=False)
     before, after = outcome.before, outcome.after
     if before is not None and after is not None:
         table.add_row("validation perplexity", f"{before.perplexity:.4g} -> {after.perplexity:.4g}")
@@ -88,7 +90,7 @@ def show_outcome(outcome: TrainOutcome) -> None:
     table.add_row("run", str(outcome.run_folder))
     table.add_row("adapter", str(outcome.adapter_folder))
     console = Console()
-    console.print(table, soft_wrap=True)
+    console.print(table)
     if outcome.pushed is not None:
         sys.stdout.write(f"{outcome.pushed}\nNext: hotswap generate '...' --chat --adapter {outcome.name}\n")
     elif outcome.digest is not None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from serve.commands.gateway import say
 from serve.errors import StartTrialError
@@ -48,7 +48,7 @@ def doctor(
     from serve.doctor import examine
 
     findings = examine(load_settings().home)
-    table = Table("", "topic", "finding")
+    table = Table("", "topic", Column("finding", overflow="fold"))
     marks = {"ok": "[green]ok[/]", "note": "[cyan]note[/]", "warning": "[yellow]warning[/]"}
     for finding in findings:
         table.add_row(marks[finding.level], finding.topic, finding.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def test_a_run_prints_its_figures_and_what_to_type_next(
     (published,) = (tmp_path / "adapters" / "risk").iterdir()
     assert "validation perplexity" in result.stdout
     assert f"Next: hotswap adapters load risk risk/{published.name}\n" in result.stdout
+    whole = re.sub(r"[\s\u2502]", "", result.stdout)
+    assert str(published) in whole  # folded at the edge of the screen, not cut off
     manifest = json.loads((published / "hotswap.json").read_text())
     assert manifest["training"]["data"]["sources"] == [examples_file.name]
     assert str(tmp_path) not in json.dumps(manifest)  # no path of this machine leaves it
