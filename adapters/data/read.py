@@ -42,7 +42,6 @@ class ReadSource:
     parts: Mapping[Split | None, tuple[Example, ...]]
     """By split; the key is None where nothing says that the source is split."""
     num_rows: int
-    num_bad_lines: int
     warnings: tuple[str, ...]
     """What is odd about it, without the name of the file."""
 
@@ -92,7 +91,7 @@ def read_source(source: DataSource, options: ReadOptions, *, progress: Callable[
         if bad.count:
             raise DataError(f"{bad.render()}\n{name} holds no other lines, so there is no example left.")
         raise DataError(f"{name}: the data holds no example; it must hold at least one.")
-    return ReadSource(parts, num_examples + bad.count, bad.count, tuple(_warnings(bad, shaper, num_examples)))
+    return ReadSource(parts, num_examples + bad.count, tuple(_warnings(bad, shaper, num_examples)))
 
 
 def _shape_all(

@@ -227,23 +227,6 @@ class Registry:
             desired.count_change(session)
             return AliasRecord(version, now, previous)
 
-    def drop_alias(self, name: str, *, expected_digest: str | None = None) -> bool:
-        """Remove an alias; return False when there was none. The versions stay.
-
-        With `expected_digest` only while it points there; otherwise AdapterConflictError.
-        """
-        with self._change() as session:
-            statement = delete(AliasRow).where(AliasRow.name == name).returning(AliasRow.name)
-            if expected_digest is not None:
-                statement = statement.where(AliasRow.digest == expected_digest)
-            if session.execute(statement).first() is not None:
-                desired.count_change(session)
-                return True
-            current = session.get(AliasRow, name)
-            if current is not None:
-                raise _moved_meanwhile(name, expected_digest, current)
-            return False
-
     def append_event(self, event: Event) -> EventRecord:
         """Write an event down, with the time of now."""
         return self.append_events([event])[0]

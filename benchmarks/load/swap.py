@@ -21,7 +21,6 @@ from benchmarks.load.rounds import Arm, Turn, conclusion_of_turns
 
 SWAPPED = "bench-swapped"
 AT_REST, SWAPPING = "at rest", "with swaps"
-MAX_VERSIONS = 1000
 _RESAMPLES = 2000
 
 

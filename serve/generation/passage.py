@@ -48,7 +48,6 @@ class Passage:
         self.lease = lease
         self.caller = wish.caller
         self._exchange = exchange
-        self._wish = wish
         self._allowance = allowance
         self._flow = Flow(wish.caller.tenant, lease.alias, wish.caller.weight)
         self._charged_tokens = 0

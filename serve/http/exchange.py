@@ -40,7 +40,6 @@ logger = logging.getLogger("hotswap.http")
 RECORD_KEY = "hotswap_record"  # where a request's state has its record, for the access log
 # What a request goes through, in order; `hotswap_stage_seconds` by this label.
 STAGES = ("entry", "admission", "engine_queue", "first_token", "generation", "send")
-CLIENT_GONE_STATUS = 499  # never sent: what the metrics and the log call a client that left
 
 _ABORT_REASONS: tuple[tuple[type[ServeError], str], ...] = (
     (ClientGoneError, "client"),

@@ -17,8 +17,6 @@ OTHER_LABEL = "other"
 
 Pair = tuple[str, str]  # (adapter, version); the version is the digest's first eight digits, "" of the base
 
-_FIXED: frozenset[Pair] = frozenset({(BASE_LABEL, ""), (UNKNOWN_LABEL, ""), (OTHER_LABEL, OTHER_LABEL)})
-
 
 class VersionLabels:
     """Places for `max_versions` pairs. Belongs to one event loop."""

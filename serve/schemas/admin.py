@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from adapters.report import CheckReport, Problem
+from adapters.report import Problem
 from serve.lifecycle.state import AdapterState
 from serve.lifecycle.status import AdapterStatus, VersionStatus
 from serve.lifecycle.traffic import TrafficPlan
@@ -254,11 +254,6 @@ def probe_fields(probe: ProbeResult | None) -> dict[str, Any] | None:
 def finding_fields(problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
     """The fields of each Finding."""
     return [{"code": p.code, "message": p.message, "subject": p.subject} for p in problems]
-
-
-def report_fields(report: CheckReport) -> dict[str, Any]:
-    """The fields of ValidateAnswer."""
-    return report.to_dict()
 
 
 def _text(version: object | None) -> str | None:

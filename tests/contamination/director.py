@@ -66,10 +66,6 @@ class Director:
             except TimeoutError:
                 pass
 
-    def known_now(self) -> dict[str, Answerers]:
-        """Who answers to the alias and to each version's name."""
-        return self._answerers(self.standing)
-
     def _verbs(self) -> list[tuple[int, Callable[[], Awaitable[None]]]]:
         """The verbs and how often each is drawn."""
         return [

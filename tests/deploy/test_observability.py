@@ -26,8 +26,6 @@ VLLM = {
     "vllm:prefix_cache_hits_total",
     "vllm:prefix_cache_queries_total",
 }
-# What Prometheus itself and PromQL call names.
-PROMQL = {"up"}
 
 
 def families() -> dict[str, tuple[str, tuple[str, ...], str]]:

@@ -32,11 +32,10 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         self._task: Any = None
         self._said_at = 0.0
         self._logs: dict[str, float] = {}
-        self._first_step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Put up the bar."""
-        self._said_at, self._first_step = self._now(), state.global_step
+        self._said_at = self._now()
         if not state.is_world_process_zero or self._console is None or not self._console.is_terminal:
             return
         from rich.progress import BarColumn, Progress, TextColumn

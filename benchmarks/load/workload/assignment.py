@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.load.errors import LoadOptionError
 from benchmarks.load.numbers_text import split_option
 
 _KINDS: dict[str, tuple[str, ...]] = {"identical": (), "uniform": (), "distinct": (), "skewed": ("alpha",)}
@@ -48,10 +47,3 @@ def parse_assignment(text: str) -> Assignment:
         text = "skewed:1"
     kind, values = split_option(text, option="--adapter-mix", known=_KINDS)
     return Assignment(text, kind, *values)
-
-
-def check_base_share(share: float) -> float:
-    """Raises LoadOptionError unless it is a share."""
-    if not 0.0 <= share <= 1.0:
-        raise LoadOptionError(f"--base-share {share:g} is not between 0 and 1")
-    return share
