@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from adapters.artefact import WEIGHTS_NAME
+from adapters.check import check_adapter
 from adapters.config import CONFIG_NAME
+from adapters.report import CheckReport
 from adapters.target import TargetBase
 from adapters.tiny import make_tiny_adapter
 
@@ -55,6 +57,17 @@ def edit_config(adapter: Path) -> Callable[..., None]:
         path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
 
     return edit
+
+
+@pytest.fixture
+def check(adapter: Path, target: TargetBase) -> Callable[..., CheckReport]:
+    """Checks the adapter against the base; named arguments are put in place of the usual ones."""
+
+    def run(**changes: Any) -> CheckReport:
+        arguments: dict[str, Any] = {"target": target, "max_lora_rank": 16} | changes
+        return check_adapter(adapter, **arguments)
+
+    return run
 
 
 def read_weights(adapter: Path) -> tuple[dict[str, Any], bytes]:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from serve.admission.admission import Admission
 from serve.admission.fair_queue import Flow
 from serve.errors import QueueFullError
-from tests.serve.admission.test_admission import settle
+from tests.serve.admission.settling import settle
 
 FLOWS = [Flow(tenant, adapter) for tenant in "abc" for adapter in (None, "x")]
 
