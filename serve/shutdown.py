@@ -44,3 +44,4 @@ async def drain(gateway: Gateway, drain_seconds: float) -> None:
     except TimeoutError:
         logger.error("the registry took no more events within %g s", FLUSH_SECONDS)
     gateway.events.end_streams()
+    logger.info("drained; the engine is being stopped")
