@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,12 +15,12 @@ import typer
 from adapters.errors import EvaluationError
 from adapters.evaluation.settings import EVALUATION_PREFIX, EvaluationSettings, load_evaluation_settings
 from adapters.published import find_adapter
-from bases.disk import check_writable
 from bases.settings_options import with_options
 
 if TYPE_CHECKING:
     from adapters.data.example import Example
     from adapters.evaluation.answerers.answerer import Answerer
+    from adapters.evaluation.labels import LabelRule
     from adapters.evaluation.report import EvaluationReport
     from bases.resolve import ResolvedBase
 
@@ -38,16 +38,6 @@ def _evaluate(data: list[Path], **given: Any) -> None:
         **{name: value for name, value in given.items() if value not in (None, [])}
     )
     report = run_evaluation(data, settings)
-    from rich.console import Console
-
-    from adapters.evaluation.report_text import notes_of, terminal_table
-
-    Console().print(terminal_table(report))
-    for note in notes_of(report):
-        _say(f"note: {note}")
-    if settings.report is not None:
-        for path in write_report(report, settings.report, force=settings.force):
-            _say(f"wrote {path}")
     missed = missed_thresholds(report, settings.thresholds)
     for line in missed:
         _say(line)
@@ -61,11 +51,13 @@ evaluate = with_options(EvaluationSettings, env_prefix=EVALUATION_PREFIX)(_evalu
 
 
 def run_evaluation(data: Sequence[Path], settings: EvaluationSettings) -> EvaluationReport:
-    """Everything but the output. Raises EvaluationError, DataError, and bases' errors."""
+    """Everything but the exit code. Raises EvaluationError, DataError, and bases' errors."""
     from adapters.evaluation.evaluate import evaluate as run
     from adapters.evaluation.judging import check_plan
+    from adapters.evaluation.kept_answers import KeptAnswers, ResumingAnswerer
     from adapters.evaluation.plan import EvaluationPlan
     from adapters.evaluation.progress import terminal_progress
+    from adapters.evaluation.report_files import check_place
 
     if settings.report is not None:
         check_place(settings.report, force=settings.force)
@@ -81,19 +73,80 @@ def run_evaluation(data: Sequence[Path], settings: EvaluationSettings) -> Evalua
         bootstrap_samples=settings.bootstrap_samples,
         worst_examples=settings.worst_examples,
     )
-    if examples:
-        check_plan(examples, plan)
+    rule = check_plan(examples, plan).rule if examples else None
     base, adapter, facts = make_answerers(settings)
     names = ", ".join(path.name for path in data)
-    with terminal_progress() as stage:
-        return run(
-            examples,
-            base=base,
-            adapter=adapter,
-            plan=plan,
-            facts=(("data", names), *facts, *_common_facts(settings)),
-            stage=stage,
-        )
+    key = _asked(settings, rule)
+    with KeptAnswers(_kept_path(settings, key), key, force=settings.force, say=_say) as kept:
+        if len(kept):
+            facts.append(("resumed", f"{len(kept)} answers are those of an interrupted run"))
+        with terminal_progress() as stage:
+            report = run(
+                examples,
+                base=ResumingAnswerer(base, "base", kept) if base is not None else None,
+                adapter=ResumingAnswerer(adapter, "adapter", kept) if adapter is not None else None,
+                plan=plan,
+                facts=(("data", names), *facts, *_common_facts(settings)),
+                stage=stage,
+            )
+        _show(report, settings)
+        kept.remove()
+    return report
+
+
+def _show(report: EvaluationReport, settings: EvaluationSettings) -> None:
+    """The table, the notes, and the report files if they are wanted. Raises EvaluationError."""
+    from rich.console import Console
+
+    from adapters.evaluation.report_files import write_report
+    from adapters.evaluation.report_text import notes_of, terminal_table
+
+    Console().print(terminal_table(report))
+    for note in notes_of(report):
+        _say(f"note: {note}")
+    if settings.report is not None:
+        for path in write_report(report, settings.report, force=settings.force):
+            _say(f"wrote {path}")
+
+
+def _asked(settings: EvaluationSettings, rule: LabelRule | None) -> str:
+    """A key of everything that an answer depends on, but for the question."""
+    from adapters.evaluation.kept_answers import key_of
+    from bases.passport import read_passport
+
+    asked: dict[str, object] = {
+        "rule": (rule.pattern, rule.labels) if rule is not None else None,
+        "max_new_tokens": settings.max_new_tokens,
+        "adapter": settings.adapter,
+    }
+    if settings.url is not None:
+        return key_of({**asked, "url": settings.url})
+    folder = _adapter_folder(settings)
+    passport = read_passport(_resolved_base(settings), home=settings.home_folder)
+    return key_of(
+        {
+            **asked,
+            "base": passport.fingerprint,
+            "files": _digests(folder) if folder is not None else None,
+            "precision": settings.precision,
+        }
+    )
+
+
+def _digests(folder: Path) -> list[tuple[str, str]]:
+    """Name and sha256 of each file: an adapter that was trained anew in its place is another one."""
+    return [
+        (path.name, sha256(path.read_bytes()).hexdigest())
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    ]
+
+
+def _kept_path(settings: EvaluationSettings, key: str) -> Path:
+    """Where answers are kept while they are gathered: beside the report, else in the home."""
+    if settings.report is not None:
+        return settings.report.with_suffix(".partial.jsonl")
+    return settings.home_folder / "evaluations" / f"{key[:16]}.partial.jsonl"
 
 
 def read_all(data: Sequence[Path], settings: EvaluationSettings) -> list[Example]:
@@ -225,52 +278,6 @@ def _common_facts(settings: EvaluationSettings) -> list[tuple[str, str]]:
         facts.append(("label pattern", settings.label_pattern))
     names = ("transformers", "peft", "torch", "scikit-learn", "sacrebleu")
     return [*facts, ("versions", ", ".join(f"{name} {version(name)}" for name in names))]
-
-
-def report_paths(page: Path) -> tuple[Path, Path, Path]:
-    """The page, the JSON and the Markdown beside it."""
-    return page, page.with_suffix(".json"), page.with_suffix(".md")
-
-
-def write_report(report: EvaluationReport, page: Path, *, force: bool) -> tuple[Path, Path, Path]:
-    """Write the three files, each in one step. Raises EvaluationError for one that is there, unless `force`."""
-    from adapters.evaluation.page import render_page
-    from adapters.evaluation.report_text import markdown
-
-    paths = report_paths(page)
-    texts = (render_page(report).encode(), report.to_json(), markdown(report).encode())
-    check_place(page, force=force)
-    for path, text in zip(paths, texts, strict=True):
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(text)
-            partial.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise _unwritable(path, error) from None
-    return paths
-
-
-def check_place(page: Path, *, force: bool) -> None:
-    """Raise EvaluationError where the report could not be written, or, unless `force`, where one is there."""
-    there = [path.name for path in report_paths(page) if path.exists()]
-    if there and not force:
-        raise EvaluationError(
-            f"{', '.join(there)} in {str(page.parent)!r} exist already; name another --report, or --force to "
-            "overwrite"
-        )
-    try:
-        check_writable(page.parent)
-    except OSError as error:
-        raise _unwritable(page, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> EvaluationError:
-    return EvaluationError(
-        f"the report {str(path)!r} cannot be written: {error.strerror}; name another place with --report"
-    )
 
 
 def missed_thresholds(report: EvaluationReport, thresholds: Sequence[tuple[str, float]]) -> list[str]:

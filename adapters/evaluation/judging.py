@@ -96,11 +96,12 @@ def _unfound_label(example: Example, found: str | None, rule: LabelRule) -> str:
     )
 
 
-def check_plan(examples: Sequence[Example], plan: EvaluationPlan) -> None:
-    """Refuse before any model is loaded what cannot be judged in the end. Raises EvaluationError."""
+def check_plan(examples: Sequence[Example], plan: EvaluationPlan) -> Judging:
+    """How it will be judged; refuses before any model is loaded what could not be. Raises EvaluationError."""
     questions = [question_of(example) for example in examples]
     judging, _ = judging_of(examples, questions, plan)
     metrics_of(plan, judging, any(question is not None for question in questions))
+    return judging
 
 
 def metrics_of(plan: EvaluationPlan, judging: Judging, asks: bool) -> list[Metric]:

@@ -12,6 +12,8 @@ from adapters.evaluation.question import Question
 
 # Told (done, total) as the work goes on.
 Progress = Callable[[int, int], None]
+# Given (place of the question, answer) as the answers come, in any order.
+Keep = Callable[[int, Answer], None]
 
 
 class Answerer(Protocol):
@@ -22,10 +24,16 @@ class Answerer(Protocol):
         """Who answers, for the report: a folder's name, or what the gateway called it."""
 
     def answer(
-        self, questions: Sequence[Question], *, rule: LabelRule | None, progress: Progress
+        self,
+        questions: Sequence[Question],
+        *,
+        rule: LabelRule | None,
+        progress: Progress,
+        keep: Keep = ...,
     ) -> list[Answer]:
         """One answer for each question, in order; with a rule also the labels' probabilities.
 
+        `keep` is told each of them, with its place, as soon as it is there.
         Raises EvaluationError.
         """
 
@@ -33,6 +41,11 @@ class Answerer(Protocol):
         self, examples: Sequence[Example], *, progress: Progress
     ) -> list[Likelihood] | Unavailable:
         """How likely the model finds what each example teaches, in order. Raises EvaluationError."""
+
+
+def keep_nothing(place: int, answer: Answer) -> None:
+    """For whoever waits for all of them."""
+    del place, answer
 
 
 def quiet(done: int, total: int) -> None:

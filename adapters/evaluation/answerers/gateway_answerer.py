@@ -15,7 +15,7 @@ import httpx
 from adapters.data.example import Example
 from adapters.errors import EvaluationError
 from adapters.evaluation.answer import Answer, Likelihood, Unavailable
-from adapters.evaluation.answerers.answerer import Progress, quiet
+from adapters.evaluation.answerers.answerer import Keep, Progress, keep_nothing, quiet
 from adapters.evaluation.answerers.gateway_http import GatewayHttp
 from adapters.evaluation.answerers.label_scores import label_place, scores_from_top
 from adapters.evaluation.answerers.likelihood import LearnedTokens, learned_tokens
@@ -57,12 +57,21 @@ class GatewayAnswerer:
         return ", ".join(sorted(self._versions)) or self._adapter or self._base_name or "base"
 
     def answer(
-        self, questions: Sequence[Question], *, rule: LabelRule | None, progress: Progress
+        self,
+        questions: Sequence[Question],
+        *,
+        rule: LabelRule | None,
+        progress: Progress,
+        keep: Keep = keep_nothing,
     ) -> list[Answer]:
-        async def one(client: httpx.AsyncClient, question: Question) -> Answer:
-            return await self._ask(client, question, rule)
+        async def one(client: httpx.AsyncClient, asked: tuple[int, Question]) -> Answer:
+            place, question = asked
+            answer = await self._ask(client, question, rule)
+            keep(place, answer)
+            return answer
 
-        return asyncio.run(self._all(questions, one, lambda done: progress(done, len(questions))))
+        numbered = list(enumerate(questions))
+        return asyncio.run(self._all(numbered, one, lambda done: progress(done, len(questions))))
 
     def likelihoods(
         self, examples: Sequence[Example], *, progress: Progress

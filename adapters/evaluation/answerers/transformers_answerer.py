@@ -10,7 +10,7 @@ from typing import Any
 from adapters.data.example import Example
 from adapters.errors import EvaluationError
 from adapters.evaluation.answer import Answer, Likelihood, Unavailable
-from adapters.evaluation.answerers.answerer import Progress
+from adapters.evaluation.answerers.answerer import Keep, Progress, keep_nothing
 from adapters.evaluation.answerers.label_scores import exclusive, label_place, token_pieces
 from adapters.evaluation.answerers.likelihood import example_likelihoods
 from adapters.evaluation.answerers.transformers_model import LoadedModel
@@ -33,14 +33,21 @@ class TransformersAnswerer:
         self._batch_size = batch_size
 
     def answer(
-        self, questions: Sequence[Question], *, rule: LabelRule | None, progress: Progress
+        self,
+        questions: Sequence[Question],
+        *,
+        rule: LabelRule | None,
+        progress: Progress,
+        keep: Keep = keep_nothing,
     ) -> list[Answer]:
         prompts = [self._encode(question) for question in questions]
         answers: dict[int, Answer] = {}
         # The longest come first, so that a batch that does not fit in memory fails at once.
         for batch in batches([len(p) for p in prompts], self._batch_size, equal=self._loaded.prompt_learning):
             given = self._answer_batch([prompts[index] for index in batch], rule)
-            answers.update(zip(batch, given, strict=True))
+            for place, answer in zip(batch, given, strict=True):
+                answers[place] = answer
+                keep(place, answer)
             progress(len(answers), len(questions))
         return [answers[index] for index in range(len(questions))]
 

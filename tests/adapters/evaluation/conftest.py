@@ -11,7 +11,7 @@ import pytest
 
 from adapters.data.example import Example, Message, Origin
 from adapters.evaluation.answer import Answer, Likelihood, Unavailable
-from adapters.evaluation.answerers.answerer import Progress, quiet
+from adapters.evaluation.answerers.answerer import Keep, Progress, keep_nothing, quiet
 from adapters.evaluation.case import Case
 from adapters.evaluation.labels import LabelRule
 from adapters.evaluation.question import Question, question_of
@@ -89,12 +89,21 @@ class ScriptedAnswerer:
         self._likelihoods = likelihoods or Unavailable("this one is scripted")
 
     def answer(
-        self, questions: Sequence[Question], *, rule: LabelRule | None, progress: Progress
+        self,
+        questions: Sequence[Question],
+        *,
+        rule: LabelRule | None,
+        progress: Progress,
+        keep: Keep = keep_nothing,
     ) -> list[Answer]:
-        self.asked += questions
-        progress(len(questions), len(questions))
-        answers = [self._say(question) for question in questions]
-        return [said(each) if isinstance(each, str) else each for each in answers]
+        answers = []
+        for place, question in enumerate(questions):
+            self.asked.append(question)
+            each = self._say(question)
+            answers.append(said(each) if isinstance(each, str) else each)
+            keep(place, answers[-1])
+            progress(len(answers), len(questions))
+        return answers
 
     def likelihoods(
         self, examples: Sequence[Example], *, progress: Progress

@@ -12,7 +12,10 @@ import typer
 from typer.testing import CliRunner
 
 from adapters.errors import AdapterNotFoundError, DataError, EvaluationError
+from adapters.evaluation.answer import Answer
+from adapters.evaluation.answerers.transformers_answerer import TransformersAnswerer
 from adapters.evaluation.command import evaluate
+from adapters.evaluation.labels import LabelRule
 from adapters.evaluation.report import EvaluationReport
 from adapters.manifest import build_manifest, write_manifest
 from bases.errors import BaseNotFoundError
@@ -20,6 +23,16 @@ from tests.adapters.evaluation.conftest import PATTERN
 from tests.full_disk import files_no_larger_than
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+@pytest.fixture(autouse=True)
+def home(
+    clean_environment, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOTSWAP_HOME", str(folder))
+    return folder
+
 
 app = typer.Typer()
 app.command("evaluate")(evaluate)
@@ -62,6 +75,50 @@ def test_a_report_is_overwritten_only_by_force_and_before_any_work(tiny_base, ri
     assert forced.exit_code == 0, forced.exception
     assert page.exists()
     assert page.with_suffix(".md").read_text(encoding="utf-8") != "mine"
+
+
+@pytest.mark.parametrize("reported", [True, False], ids=["beside the report", "in the home"])
+def test_an_evaluation_that_is_interrupted_goes_on_where_it_was(
+    tiny_base, tiny_adapter, risk_file, tmp_path: Path, home: Path, monkeypatch, reported
+):
+    page = tmp_path / "out" / "report.html"
+    given = [
+        risk_file,
+        "--base",
+        tiny_base,
+        "--adapter",
+        tiny_adapter,
+        "--batch-size",
+        "2",
+        "--metrics",
+        "bleu",
+    ]
+    given += ["--report", page] if reported else []
+    asked: list[int] = []
+    answer_batch = TransformersAnswerer._answer_batch
+
+    def interrupted(self: TransformersAnswerer, prompts: list, rule: LabelRule | None) -> list[Answer]:
+        if len(asked) == 8:  # all of the base, and a batch of the adapter
+            raise KeyboardInterrupt
+        asked.extend(map(len, prompts))
+        return answer_batch(self, prompts, rule)
+
+    monkeypatch.setattr(TransformersAnswerer, "_answer_batch", interrupted)
+    result = call(*given)
+    assert result.exit_code != 0
+    (kept,) = (path for root in (tmp_path, home) for path in root.rglob("*.partial.jsonl"))
+    assert kept.parent == (page.parent if reported else home / "evaluations")
+    assert f"8 answers are kept in {kept}" in result.stderr
+    assert json.loads(kept.read_text().split("\n")[0])["partial"] is True
+
+    asked.clear()
+    result = call(*given)
+    assert result.exit_code == 0, result.exception
+    assert len(asked) == 1 + 4  # one of the base, to hear that it is still the same
+    assert not kept.exists()
+    if reported:
+        facts = dict(EvaluationReport.from_json(page.with_suffix(".json").read_bytes()).facts)
+        assert facts["resumed"] == "8 answers are those of an interrupted run"
 
 
 def test_a_report_that_could_not_be_written_is_refused_before_any_work(tmp_path):
