@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,11 +17,11 @@ from benchmarks.adapter_churn.company import Company
 from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.report import Outcome, markdown
 from benchmarks.closed_loop import run_closed_loop
-from benchmarks.entry import run_app
+from benchmarks.entry import command_line, result_folder, run_app
 from benchmarks.load.own_gateway import own_gateway
 from benchmarks.load.verbs import Admin
 from benchmarks.server import Server
-from benchmarks.surroundings import CHECKOUT, read_surroundings
+from benchmarks.surroundings import read_surroundings
 from benchmarks.versions import ATTENTION
 
 _TELL_SECONDS = 60.0
@@ -83,7 +81,7 @@ def measure(
     )
     plan.check()
     surroundings = read_surroundings()
-    folder = out or CHECKOUT / "build" / "bench" / "adapter_churn" / f"{started:%Y%m%dT%H%M%SZ}"
+    folder = result_folder("adapter_churn", started, out)
     flags = [f"--max-cpu-loras={max_cpu_loras}", f"--kv-cache-gib={kv_cache_gib:g}", *(serve_arg or ())]
     with own_gateway(
         base,
@@ -102,7 +100,7 @@ def measure(
                 registering.load(name, name)
         outcome = _run(gateway.server, plan, spares, folder, registering, console)
     engine = f"Base {gateway.base.name}, {max_cpu_loras} adapters in the engine's memory at most"
-    command = shlex.join(["python", "-m", "benchmarks.adapter_churn", *sys.argv[1:]])
+    command = command_line("adapter_churn")
     result = {
         "started": started.isoformat(),
         "command": command,

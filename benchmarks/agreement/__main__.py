@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +18,13 @@ from benchmarks.agreement.guidellm import GUIDELLM
 from benchmarks.agreement.known_server import known_server
 from benchmarks.agreement.report import markdown
 from benchmarks.agreement.workload import Workload
-from benchmarks.entry import run_app
+from benchmarks.entry import command_line, result_folder, run_app
 from benchmarks.errors import PlanError
 from benchmarks.gateway import find_base, gateway_spec
 from benchmarks.load.client.target import read_target
 from benchmarks.load.workload.arrivals import Arrivals, parse_arrivals
 from benchmarks.server import running
-from benchmarks.surroundings import CHECKOUT, read_surroundings
+from benchmarks.surroundings import read_surroundings
 from benchmarks.tool_environment import tool_environment
 
 TOOLS = {tool.name: tool for tool in (GUIDELLM, AIPERF)}
@@ -73,7 +71,7 @@ def measure(
     if tool not in TOOLS:
         raise PlanError(f"--tool {tool!r} is none of {', '.join(TOOLS)}")
     pace, chosen, started = _pace(arrivals), TOOLS[tool], datetime.now(UTC)
-    folder = (out or CHECKOUT / "build" / "bench" / "agreement" / f"{started:%Y%m%dT%H%M%SZ}").absolute()
+    folder = result_folder("agreement", started, out).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     home = load_settings().home
     programs = tool_environment(
@@ -107,7 +105,7 @@ def measure(
             chosen, programs, workload, rounds=rounds, folder=folder, say=lambda text: console.print(text)
         )
     found = verdicts(pairs)
-    command = shlex.join(["python", "-m", "benchmarks.agreement", *sys.argv[1:]])
+    command = command_line("agreement")
     surroundings = read_surroundings()
     result = {
         "started": started.isoformat(timespec="seconds"),

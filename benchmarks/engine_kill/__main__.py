@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,9 +15,9 @@ from rich.console import Console
 from benchmarks.engine_kill.plan import Plan
 from benchmarks.engine_kill.report import markdown, verdicts
 from benchmarks.engine_kill.trial import Trial, run_trial
-from benchmarks.entry import run_app
+from benchmarks.entry import command_line, result_folder, run_app
 from benchmarks.load.own_gateway import own_gateway
-from benchmarks.surroundings import CHECKOUT, read_surroundings
+from benchmarks.surroundings import read_surroundings
 
 # Longer than any stop here: a stopped engine is to go on, not to be replaced.
 HANG_SECONDS = 600.0
@@ -66,7 +65,7 @@ def measure(
     )
     plan.check()
     surroundings = read_surroundings()
-    folder = out or CHECKOUT / "build" / "bench" / "engine_kill" / f"{started:%Y%m%dT%H%M%SZ}"
+    folder = result_folder("engine_kill", started, out)
     flags = (
         f"--engine-stall-seconds={stall_seconds:g}",
         f"--engine-hang-seconds={max(HANG_SECONDS, stall_seconds):g}",
@@ -98,7 +97,7 @@ def measure(
         "trials": [trial.shown() for trial in trials],
     }
     (folder / "results.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    command = shlex.join(["python", "-m", "benchmarks.engine_kill", *sys.argv[1:]])
+    command = command_line("engine_kill")
     entry = markdown(
         trials,
         plan,

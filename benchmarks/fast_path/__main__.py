@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -13,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.entry import run_app
+from benchmarks.entry import command_line, run_app
 from benchmarks.errors import PlanError
 from benchmarks.fast_path.comparison import Outcome, compare, tie_bound
 from benchmarks.fast_path.errors import ReferenceFileError
@@ -114,7 +112,7 @@ def measure(
         name=served.name,
         num_questions=prompts,
         where=where,
-        command=shlex.join(["python", "-m", "benchmarks.fast_path", *sys.argv[1:]]),
+        command=command_line("fast_path"),
     )
     target = out or _FOLDER / f"{started:%Y%m%dT%H%M%SZ}"
     target.mkdir(parents=True, exist_ok=True)

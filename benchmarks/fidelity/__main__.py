@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +11,9 @@ import typer
 from rich.console import Console
 
 from adapters.export.fidelity import TIE_NATS, Fidelity, compare_answers
-from bases.errors import HotswapError
 from bases.resolve import resolve_base
 from bases.settings import BasesSettings
+from benchmarks.entry import command_line, result_folder, run_app
 from benchmarks.fidelity.answers import Gateway, Reference
 from benchmarks.fidelity.kinds import KINDS, Kind, chosen, conversion_error, make_adapter
 from benchmarks.surroundings import CHECKOUT, read_surroundings
@@ -45,7 +43,9 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps that each adapter is trained.")] = 30,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 16,
     kinds: Annotated[str, typer.Option(help="Comma list.")] = ",".join(KINDS),
-    out: Annotated[Path | None, typer.Option(help="Folder for the report. Default: build/bench/...")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report. Default: build/bench/fidelity/TIME.")
+    ] = None,
 ) -> None:
     """Train one adapter of each kind, serve it, and compare greedy answers with transformers and PEFT.
 
@@ -74,10 +74,8 @@ def main(
         outcome = compare_answers(reference.ask(folder, conversations, tokens), found)
         console.print(f"  {outcome}", markup=False)
         rows.append((kind, outcome, conversion_error(folder)))
-    text = _markdown(
-        rows, tokens, f"{where.line()}.", shlex.join(["python", "-m", "benchmarks.fidelity", *sys.argv[1:]])
-    )
-    target = out or CHECKOUT / "build" / "bench" / f"fidelity-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    text = _markdown(rows, tokens, f"{where.line()}.", command_line("fidelity"))
+    target = result_folder("fidelity", datetime.now(UTC), out)
     target.mkdir(parents=True, exist_ok=True)
     (target / "report.md").write_text(text, encoding="utf-8")
     print(text)
@@ -110,8 +108,4 @@ def _markdown(rows: list[tuple[Kind, Fidelity, float | None]], tokens: int, wher
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HotswapError as error:
-        console.print(str(error), markup=False)
-        sys.exit(1)
+    run_app(app, "fidelity")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from benchmarks.entry import command_line
 from benchmarks.lowbit_kernels.report import table
 from benchmarks.lowbit_kernels.shapes import SHAPES
 from benchmarks.surroundings import read_surroundings
@@ -70,7 +70,7 @@ def main(
         ]
     text = "\n".join(
         [
-            f"`{shlex.join(['python', '-m', 'benchmarks.lowbit_kernels', *sys.argv[1:]])}`",
+            f"`{command_line('lowbit_kernels')}`",
             "",
             f"{where.line()}. {torch.get_num_threads()} threads; torch with "
             f"{torch.backends.cpu.get_cpu_capability()}; ours: {ops.available()}, {_isa()}. Groups of {GROUP}; "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +11,7 @@ from rich.console import Console
 
 from bases.processor import NATIVE_BF16_FLAGS, read_cpuinfo
 from bases.settings import BasesSettings
-from benchmarks.entry import run_app
+from benchmarks.entry import command_line, run_app
 from benchmarks.errors import PlanError
 from benchmarks.quantisation.plan import PARTS, ReportPlan, quick
 from benchmarks.surroundings import CHECKOUT
@@ -124,7 +122,7 @@ def measure(
     from benchmarks.quantisation.publish import print_report, publish
     from benchmarks.quantisation.run import run_report
 
-    command = shlex.join(["python", "-m", "benchmarks.quantisation", *sys.argv[1:]])
+    command = command_line("quantisation")
     found = run_report(plan, command=command, say=say)
     if "report" in plan.parts:
         # Only a whole run of the default base may replace the published report unasked.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from bases.errors import HotswapError
 from bases.settings import BasesSettings
+from benchmarks.entry import command_line, result_folder, run_app
 from benchmarks.step_profile.report import markdown
 from benchmarks.step_profile.task import ProfileResult, ProfileTask, ServedResult
 from benchmarks.surroundings import CHECKOUT, read_surroundings
@@ -43,7 +43,9 @@ def main(
         Path | None, typer.Option(help="Every request asks for the adapter in this folder.")
     ] = None,
     home: Annotated[Path | None, typer.Option(help="HOTSWAP_HOME.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results. Default: build/bench/...")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results. Default: build/bench/step_profile/TIME.")
+    ] = None,
 ) -> None:
     """Tell where the time of a decode step goes, with vLLM's own paths and with the shorter ones.
 
@@ -52,7 +54,7 @@ def main(
     concurrencies = [int(number) for number in concurrency.split(",") if number.strip().isdigit()]
     if not concurrencies or min(concurrencies) < 1:
         raise typer.BadParameter(f"{concurrency!r} is not a list of numbers from 1 on, such as 1,8,32")
-    folder = out or CHECKOUT / "build" / "bench" / f"step_profile-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    folder = result_folder("step_profile", datetime.now(UTC), out)
     folder.mkdir(parents=True, exist_ok=True)
     where = read_surroundings(_PACKAGES).line()
     results: list[ProfileResult] = []
@@ -77,7 +79,7 @@ def main(
             served_results.append(ServedResult.model_validate_json(_run("served", task, environment, folder)))
         for path, found in (("results.json", results), ("served.json", served_results)):
             (folder / path).write_text("[" + ",\n".join(one.model_dump_json() for one in found) + "]\n")
-        command = f"`python -m benchmarks.step_profile {shlex.join(sys.argv[1:])}`"
+        command = f"`{command_line('step_profile')}`"
         (folder / "report.md").write_text(markdown(results, served_results, f"{command}\n\n{where}"))
     console.print(f"results in {folder}")
     print((folder / "report.md").read_text())
@@ -119,8 +121,4 @@ def _run(module: str, task: ProfileTask, environment: dict[str, str], folder: Pa
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HotswapError as error:
-        console.print(f"[red]{error}")
-        raise SystemExit(1) from None
+    run_app(app, "step_profile")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,9 +11,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bases.errors import HotswapError
 from bases.resolve import resolve_base
 from bases.settings import BasesSettings
+from benchmarks.entry import command_line, result_folder, run_app
 from benchmarks.surroundings import CHECKOUT, read_surroundings
 from benchmarks.training_throughput.block import TITLES, BlockResult, BlockTask, ContenderName
 from benchmarks.training_throughput.report import markdown
@@ -38,7 +37,10 @@ def main(
         int, typer.Option(min=0, help="How many of them the loss is measured on.")
     ] = 64,
     contenders: Annotated[str, typer.Option(help="Comma list.")] = ",".join(TITLES),
-    out: Annotated[Path | None, typer.Option(help="Folder for the results. Default: build/bench/...")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results. Default: build/bench/training_throughput/TIME."),
+    ] = None,
 ) -> None:
     """Measure tokens per second of training: ours, TRL with its defaults, a plain loop.
 
@@ -47,7 +49,7 @@ def main(
     names: list[ContenderName] = [name for name in TITLES if name in contenders.split(",")]
     if unknown := sorted(set(contenders.split(",")) - set(TITLES)):
         raise typer.BadParameter(f"{', '.join(unknown)}: choose from {', '.join(TITLES)}")
-    folder = out or CHECKOUT / "build" / "bench" / f"training_throughput-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    folder = result_folder("training_throughput", datetime.now(UTC), out)
     folder.mkdir(parents=True, exist_ok=True)
     where = read_surroundings(_PACKAGES)
     resolved = resolve_base(base, home=BasesSettings().home, progress=console.print)
@@ -72,7 +74,7 @@ def main(
             )
             with (folder / "blocks.jsonl").open("a", encoding="utf-8") as file:
                 file.write(blocks[-1].model_dump_json() + "\n")
-    text = markdown(blocks, task, where, shlex.join(["python", "-m", *_command()]))
+    text = markdown(blocks, task, where, command_line("training_throughput"))
     (folder / "report.md").write_text(text, encoding="utf-8")
     print(text)
     console.print(f"blocks and report are in {folder}")
@@ -98,13 +100,5 @@ def _block(task: BlockTask, log: Path) -> BlockResult:
     return BlockResult.model_validate_json(done.stdout.splitlines()[-1])
 
 
-def _command() -> list[str]:
-    return ["benchmarks.training_throughput", *sys.argv[1:]]
-
-
 if __name__ == "__main__":
-    try:
-        app()
-    except HotswapError as error:
-        console.print(str(error), markup=False)
-        sys.exit(1)
+    run_app(app, "training_throughput")
