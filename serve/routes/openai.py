@@ -148,7 +148,7 @@ class OpenAIReply(Reply):
             max_tokens=body.asked_tokens,
             session=self._session or body.user or None,
             stream=bool(body.stream),
-            token_details=body.logprobs is not None and body.logprobs is not False,
+            token_details=body.tells_of_tokens or (body.logprobs is not None and body.logprobs is not False),
             token_prompts=isinstance(body, CompletionBody) and body.has_token_prompts,
         )
         async with enter(gateway, exchange, wish) as passage:

@@ -1,7 +1,7 @@
 """`/v1/chat/completions` and `/v1/completions`: the allow-list in front of vLLM's own handlers.
 
 vLLM's request models take fields that a client must never set (chat templates, embeddings, media, cache salts,
-transfer parameters). Only what is named here goes on.
+transfer parameters). Only what is named here, and in openai_extras.py, goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pydantic import (
 from serve.engine.protocol import Constraint
 from serve.schemas.chat_message import ChatMessage, ShortText, ToolName
 from serve.schemas.neutral import only
+from serve.schemas.openai_extras import ExtraFields, TemplateValues, TokenId
 from serve.schemas.sampling import (
     FIRST_FAULT,
     MAX_LOGPROBS,
@@ -31,9 +32,7 @@ from serve.schemas.sampling import (
     NonEmptyText,
     PlainText,
     RegexFormat,
-    SamplingFields,
     StrictModel,
-    constraint_of,
     small_schema,
 )
 
@@ -44,7 +43,6 @@ MAX_LOGIT_BIAS = 300
 MAX_ECHOED_LOGPROBS = 1_000_000  # some 200 MB
 _CHARS_PER_TOKEN = 4
 
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 _TokenIds = Annotated[list[TokenId], Field(min_length=1), FIRST_FAULT]
 
 
@@ -95,7 +93,7 @@ def _default_tier(value: object) -> object:
     return value
 
 
-class OpenAIFields(SamplingFields):
+class OpenAIFields(ExtraFields):
     """Fields that both routes have."""
 
     model: ModelReference = Field(description="The base, an alias, or a pinned version; see GET /v1/models.")
@@ -148,13 +146,7 @@ class OpenAIFields(SamplingFields):
     @property
     def token_ids(self) -> Sequence[int]:
         """Token ids that the client names."""
-        return [int(key) for key in self.logit_bias or ()]
-
-    @property
-    def constraints(self) -> list[Constraint]:
-        """Everything that the engine would compile."""
-        constraint = constraint_of(self.response_format)
-        return [constraint] if constraint is not None else []
+        return [*super().token_ids, *(int(key) for key in self.logit_bias or ())]
 
     @property
     def asked_tokens(self) -> int | None:
@@ -211,7 +203,18 @@ class ChatBody(OpenAIFields):
     tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    include_reasoning: bool | None = Field(None, description="false: thoughts are left out of the answer.")
+    chat_template_kwargs: TemplateValues | None = Field(
+        None, description='What the base\'s template asks for, such as `{"enable_thinking": false}`.'
+    )
+    add_generation_prompt: bool | None = Field(
+        None,
+        description="false: the prompt ends with the last message, and the assistant's turn is not opened.",
+    )
+    continue_final_message: bool | None = Field(
+        None, description="The last message goes on; with `add_generation_prompt` false."
+    )
     modalities: Annotated[
         Annotated[list[Literal["text"]], Field(max_length=1)] | None,
         only(["text"], "answers are text; leave 'modalities' out"),
@@ -237,6 +240,7 @@ class ChatBody(OpenAIFields):
         for tool in self.tools or ():
             found.append(tool.function.description or "")
             found.append(orjson.dumps(tool.function.parameters or {}).decode())
+        found += [value for value in (self.chat_template_kwargs or {}).values() if isinstance(value, str)]
         return tuple(text for text in found if text)
 
     @property
@@ -263,6 +267,15 @@ class CompletionBody(OpenAIFields):
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
     suffix: None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = Field(
+        None, description="Tokens to generate at most; 0 with `echo`: the prompt alone."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> CompletionBody:
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("'max_tokens': 0 goes with 'echo': true")
+        return self
 
     @model_validator(mode="after")
     def _fit_to_be_echoed(self) -> CompletionBody:

@@ -54,6 +54,13 @@ NonEmptyText = Annotated[str, StringConstraints(min_length=1), AfterValidator(_p
 StopText = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS), AfterValidator(_plain_text)
 ]
+RegexText = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_REGEX_CHARS), AfterValidator(_plain_text)
+]
+_Choice = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_CHOICE_CHARS), AfterValidator(_plain_text)
+]
+Choices = Annotated[list[_Choice], Field(min_length=1, max_length=MAX_CHOICES)]
 ModelReference = Annotated[
     str,
     StringConstraints(
@@ -117,23 +124,14 @@ class RegexFormat(StrictModel):
     """Text that a regular expression matches whole."""
 
     type: Literal["regex"]
-    regex: Annotated[
-        str, StringConstraints(min_length=1, max_length=MAX_REGEX_CHARS), AfterValidator(_plain_text)
-    ]
+    regex: RegexText
 
 
 class ChoiceFormat(StrictModel):
     """One of these texts, word for word."""
 
     type: Literal["choice"]
-    choice: Annotated[
-        list[
-            Annotated[
-                str, StringConstraints(min_length=1, max_length=MAX_CHOICE_CHARS), AfterValidator(_plain_text)
-            ]
-        ],
-        Field(min_length=1, max_length=MAX_CHOICES),
-    ]
+    choice: Choices
 
 
 ResponseFormat = Annotated[

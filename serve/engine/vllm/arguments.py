@@ -152,6 +152,7 @@ def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
     chosen.variable("VLLM_LOGGING_LEVEL", "ERROR", "its warnings run to hundreds of lines; INFO shows all")
     chosen.variable("VLLM_NO_USAGE_STATS", "1", "nothing is reported to anybody")
     chosen.variable("VLLM_MAX_N_SEQUENCES", "64", "a request cannot ask for thousands of sequences")
+    chosen.variable("VLLM_MAX_STOP_STRINGS", "16", "as many as the gateway takes; vLLM's handlers take 4")
     if machine.device == "cpu":
         _choose_for_cpu(machine, wishes, chosen)
     else:

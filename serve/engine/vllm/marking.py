@@ -1,8 +1,8 @@
 """A chat request whose texts are marked: whatever a client wrote reaches the model as text, wherever it stands.
 
-A template writes out more than the contents of messages: names, calls of tools with their arguments, thoughts, and
-the description of every tool. The text of a special token in any of them would be that token, as it would in a
-content (bases/codec.py).
+A template writes out more than the contents of messages: names, calls of tools with their arguments, thoughts,
+the description of every tool, and what a client gives to the template itself. The text of a special token in any of
+them would be that token, as it would in a content (bases/codec.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ _OWN_WORDS = ("content", "reasoning", "reasoning_content")
 def marked_chat(body: Mapping[str, Any], codec: TokenizerCodec) -> dict[str, Any]:
     """The body of a chat request, for a template whose output goes through `codec.encode_rendered`."""
     marked = {**body, "messages": [_message(message, codec) for message in body["messages"]]}
-    if body.get("tools"):
-        marked["tools"] = _every_text(body["tools"], codec.mark)
+    for name in ("tools", "chat_template_kwargs"):
+        if body.get(name):
+            marked[name] = _every_text(body[name], codec.mark)
     return marked
 
 

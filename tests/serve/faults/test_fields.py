@@ -40,7 +40,6 @@ async def test_b5_03_a_field_that_does_not_exist_is_named_and_refused(running_se
     fields = (
         "prompt_embeds",
         "chat_template",
-        "chat_template_kwargs",
         "api_base",
         "lora_path",
         "lora_request",
@@ -49,11 +48,10 @@ async def test_b5_03_a_field_that_does_not_exist_is_named_and_refused(running_se
         "cache_salt",
         "kv_transfer_params",
         "documents",
-        "bad_words",
-        "allowed_token_ids",
-        "stop_token_ids",
         "request_id",
-        "priority",
+        "session_id",
+        "logprob_token_ids",
+        "truncate_prompt_tokens",
     )
     cases = [(route, {**good, field: "x"}, field) for route, good in ROUTES.items() for field in fields]
     cases += [
@@ -93,6 +91,10 @@ async def test_b5_04_huge_stops_biases_and_foreign_token_ids_are_refused(running
     cases += [(r, {**g, "logit_bias": {"256": 1}}, "256 tokens") for r, g in openai]
     cases += [
         ("/v1/completions", {**COMPLETION, "prompt": [256]}, "256 tokens"),
+        ("/v1/completions", {**COMPLETION, "stop_token_ids": [256]}, "256 tokens"),
+        ("/v1/chat/completions", {**CHAT, "allowed_token_ids": [256]}, "256 tokens"),
+        ("/v1/chat/completions", {**CHAT, "stop_token_ids": [1] * 100_000}, "at most 64"),
+        ("/v1/chat/completions", {**CHAT, "bad_words": ["a" * 256] * 2}, "at most 512"),
         ("/v1/completions", {**COMPLETION, "prompt": [[1], [10**9]]}, "256 tokens"),
         ("/v1/completions", {**COMPLETION, "prompt": [-1]}, "prompt.0"),
         ("/v1/completions", {**COMPLETION, "prompt": [2**63]}, "prompt.0"),

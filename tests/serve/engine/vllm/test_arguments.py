@@ -12,6 +12,7 @@ from serve.engine.vllm.arguments import EngineArguments, EngineWishes, choose_ar
 from serve.engine.vllm.machine import Machine
 from serve.engine.vllm.quantisation import Quantisation
 from serve.errors import SettingsError
+from serve.schemas.sampling import MAX_STOPS
 from serve.settings import GIB
 
 OLD_CPU = Machine("cpu", (0, 1), native_bf16=False, avx512=False, available_bytes=16 * GIB, processor="old")
@@ -23,6 +24,7 @@ VARIABLES = (
     "VLLM_LOGGING_LEVEL",
     "VLLM_NO_USAGE_STATS",
     "VLLM_MAX_N_SEQUENCES",
+    "VLLM_MAX_STOP_STRINGS",
     "VLLM_CPU_OMP_THREADS_BIND",
     "VLLM_MLA_DISABLE",
     "HOTSWAP_CPU_PATCHES",
@@ -115,6 +117,12 @@ def test_on_a_gpu_vllms_own_choices_stand() -> None:
     } & set(chosen.environment)
     asked = choose(GPU, dtype="float16", max_model_len=99, max_num_seqs=5)
     assert (asked["dtype"], asked["max-model-len"], asked["max-num-seqs"]) == ("float16", "99", "5")
+
+
+def test_vllms_handlers_take_as_many_stop_texts_as_the_gateway() -> None:
+    for machine in (OLD_CPU, GPU):
+        chosen = choose_arguments(machine, wishes())
+        assert chosen.environment["VLLM_MAX_STOP_STRINGS"] == str(MAX_STOPS)
 
 
 def test_the_context_shrinks_to_what_the_cache_holds() -> None:

@@ -21,7 +21,7 @@ TEMPLATE = """{%- for tool in tools %}{{ tool | tojson }}
 {{ message.name }}{{ message.tool_call_id }}{{ message.reasoning_content }}
 {%- if message.content is string %}{{ message.content }}{% else %}
 {%- for part in message.content or [] %}{{ part.text }}{% endfor %}{% endif %}
-{%- for call in message.tool_calls %}{{ call | tojson }}{% endfor %}<|im_end|>
+{%- for call in message.tool_calls %}{{ call | tojson }}{% endfor %}{{ tone }}<|im_end|>
 {% endfor %}"""
 
 
@@ -56,6 +56,10 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "the name of an argument": {
         "messages": [{"role": "assistant", "tool_calls": [call(json.dumps({END: 1}))]}]
     },
+    "what the template is given": {
+        "messages": [USER],
+        "chat_template_kwargs": {"tone": TURN_OF_ITS_OWN},
+    },
     "the description of a tool": {"messages": [USER], "tools": [tool(description=TURN_OF_ITS_OWN)]},
     "a parameter": {"messages": [USER], "tools": [tool(parameters={"properties": {END: {"enum": [END]}}})]},
 }
@@ -63,7 +67,12 @@ HOSTILE: dict[str, dict[str, Any]] = {
 
 def token_ids(body: dict[str, Any], codec: TokenizerCodec, tokenizer: Any) -> list[int]:
     """What the model gets of a request that vLLM has rendered."""
-    rendered = tokenizer.apply_chat_template(body["messages"], tools=body.get("tools") or [], tokenize=False)
+    rendered = tokenizer.apply_chat_template(
+        body["messages"],
+        tools=body.get("tools") or [],
+        tokenize=False,
+        **body.get("chat_template_kwargs") or {},
+    )
     return codec.encode_rendered(rendered)
 
 
