@@ -38,6 +38,7 @@ _SPARSE_ATTENTION = frozenset({"deepseek_v32", "glm_moe_dsa"})
 # CPUAttentionBackend.get_supported_head_sizes in vllm/v1/attention/backends/cpu_attn.py.
 _CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
+_POLICY = "scheduling-policy"
 # Arguments that another setting of the gateway owns, or that would open what the gateway closes.
 _OWNED = {
     "model": "--base",
@@ -173,6 +174,8 @@ def choose_arguments(machine: Machine, wishes: EngineWishes) -> EngineArguments:
             chosen.argument("max-num-seqs", wishes.max_num_seqs, "asked for")
     for text in wishes.extra:
         _add_extra(text, chosen)
+    if _POLICY not in chosen.notes:
+        chosen.argument(_POLICY, "priority", "a probe of an adapter goes ahead of what waits in the engine")
     return chosen
 
 

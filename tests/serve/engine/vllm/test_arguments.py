@@ -107,6 +107,7 @@ def test_on_a_gpu_vllms_own_choices_stand() -> None:
         "max-loras",
         "max-cpu-loras",
         "max-lora-rank",
+        "scheduling-policy",
         "structured-outputs-config.backend",
     }
     assert not {
@@ -123,6 +124,12 @@ def test_vllms_handlers_take_as_many_stop_texts_as_the_gateway() -> None:
     for machine in (OLD_CPU, GPU):
         chosen = choose_arguments(machine, wishes())
         assert chosen.environment["VLLM_MAX_STOP_STRINGS"] == str(MAX_STOPS)
+
+
+def test_probes_go_ahead_of_what_waits_unless_another_policy_is_asked_for() -> None:
+    for machine in (OLD_CPU, GPU):
+        assert choose(machine)["scheduling-policy"] == "priority"
+        assert choose(machine, extra=("scheduling_policy=fcfs",))["scheduling-policy"] == "fcfs"
 
 
 def test_the_context_shrinks_to_what_the_cache_holds() -> None:
