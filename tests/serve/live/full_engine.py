@@ -42,7 +42,7 @@ async def main(base: str) -> dict[str, Any]:
     ended: list[str] = []
 
     async def ask(name: str, num_tokens: int, begun: asyncio.Event | None = None, n: int = 1) -> None:
-        sampling = Sampling(n=n, max_tokens=num_tokens, temperature=0.0, ignore_eos=True)
+        sampling = Sampling(n=n, max_tokens=num_tokens, temperature=1.0 if n > 1 else 0.0, ignore_eos=True)
         request = EngineRequest(f"req-{name}", list(range(20, 40)), sampling, stream=begun is not None)
         async for _ in engine.generate(request):
             if begun is not None:
@@ -66,7 +66,7 @@ async def main(base: str) -> dict[str, Any]:
         await asyncio.gather(*running, *waiting, probe)
         order = list(ended)
         watched = asyncio.create_task(ask("watched", LONG, n=2))
-        while engine.generated_tokens("req-watched") < LONG:
+        while not watched.done() and engine.generated_tokens("req-watched") < LONG:
             await asyncio.sleep(0.001)
         seen = engine.generated_tokens("req-watched")
         watched.cancel()

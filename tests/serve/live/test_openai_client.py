@@ -42,7 +42,7 @@ def test_a_stream_says_what_the_whole_answer_says(client: Any) -> None:
         "model": MODEL,
         "messages": [ASK],
         "max_tokens": 16,
-        "temperature": 0,
+        "seed": 7,
         "n": 2,
         "logprobs": True,
         "top_logprobs": 2,
