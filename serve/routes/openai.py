@@ -45,18 +45,28 @@ _CHARS_PER_TOKEN = 4
 async def models(gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
     """What the caller may use: the base, then each live alias and its version. No server paths."""
     board = gateway.adapters.board
-    card = {"object": "model", "created": 0, "owned_by": "hotswap"}
-    context = gateway.engine.facts.context_tokens
     cards: list[dict[str, Any]] = []
     if caller.may_use(None):
-        cards.append({"id": board.base_name, **card, "max_model_len": context, "parent": None})
+        cards.append(_card(gateway, board.base_name, None))
     for alias, managed in sorted(board.aliases().items()):
         if managed.state is AdapterState.LIVE and caller.may_use(alias):
-            cards += [
-                {"id": name, **card, "max_model_len": context, "parent": board.base_name}
-                for name in (alias, str(managed.version))
-            ]
+            version = str(managed.version)
+            cards += [_card(gateway, name, version) for name in (alias, version)]
     return {"object": "list", "data": cards}
+
+
+def _card(gateway: Gateway, name: str, version: str | None) -> dict[str, Any]:
+    """What is told of a name that stands for an adapter's version, or for the base."""
+    base = gateway.adapters.board.base_name
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "hotswap",
+        "root": version or base,
+        "parent": base if version is not None else None,
+        "max_model_len": gateway.engine.facts.context_tokens,
+    }
 
 
 @router.post("/chat/completions", summary="OpenAI chat", response_model=None, responses={**_ANSWER, **ERRORS})
@@ -88,8 +98,8 @@ async def model(model: str, gateway: GatewayDep, caller: CallerDep) -> Response:
     for card in listed["data"]:
         if card["id"] == model:
             return json_response(200, card)
-    with gateway.adapters.board.lease(model, param="model", caller=caller):
-        return json_response(200, {"id": model, "object": "model", "created": 0, "owned_by": "hotswap"})
+    with gateway.adapters.board.lease(model, param="model", caller=caller) as lease:
+        return json_response(200, _card(gateway, model, lease.version))
 
 
 class _Observer:

@@ -132,13 +132,13 @@ async def test_models_are_the_base_and_what_is_live(scripted_gateway: MakeGatewa
     gateway = await scripted_gateway()
     version = await gateway.load("risk")
     listed = (await gateway.client.get("/v1/models")).json()["data"]
-    assert [(card["id"], card["parent"]) for card in listed] == [
-        ("scripted", None),
-        ("risk", "scripted"),
-        (version, "scripted"),
+    assert [(card["id"], card["root"], card["parent"]) for card in listed] == [
+        ("scripted", "scripted", None),
+        ("risk", version, "scripted"),
+        (version, version, "scripted"),
     ]
-    for name in ("scripted", "risk", version):
-        assert (await gateway.client.get(f"/v1/models/{name}")).json()["id"] == name
+    for card in listed:
+        assert (await gateway.client.get(f"/v1/models/{card['id']}")).json() == card
     assert (await gateway.client.get("/v1/models/nobody")).status_code == 404
     await gateway.client.delete("/admin/adapters/risk")
     assert len((await gateway.client.get("/v1/models")).json()["data"]) == 1
