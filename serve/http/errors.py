@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,7 @@ _RETRY_AFTER_SECONDS = 5
 _PLACES = frozenset({"body", "query", "path"})
 _UNION_MEMBERS = frozenset({"constrained-str", "constrained-int", "str", "int", "NamedTool"})
 _MAX_MESSAGES = 8
+_FIRST_FIELD = re.compile(r"'([a-z_]+)'")
 
 
 def status_of(error: HotswapError) -> int:
@@ -191,6 +193,8 @@ def _describe(problem: Mapping[str, Any]) -> tuple[str, str]:
     if problem["type"] == "extra_forbidden":
         return where, f"{where!r} is not a field of this request"
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if not parts and (named_first := _FIRST_FIELD.match(message)) is not None:
+        return named_first.group(1), message  # of fields that do not go together
     return where, f"{where}: {message}"
 
 

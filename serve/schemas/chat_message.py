@@ -68,8 +68,11 @@ class ChatMessage(StrictModel):
 
     @model_validator(mode="after")
     def _says_something(self) -> ChatMessage:
-        if self.content is None and not (self.role == "assistant" and self.tool_calls):
-            raise ValueError("a message needs 'content' (an assistant's may have 'tool_calls' instead)")
+        said = self.tool_calls or self.reasoning or self.reasoning_content
+        if self.content is None and not (self.role == "assistant" and said):
+            raise ValueError(
+                "a message needs 'content' (an assistant's may have 'tool_calls' or 'reasoning' instead)"
+            )
         if self.role != "assistant" and (self.reasoning or self.reasoning_content):
             raise ValueError("'reasoning' goes with the role 'assistant'")
         return self

@@ -267,6 +267,10 @@ class CompletionBody(OpenAIFields):
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
     suffix: None = None
+    parse_special: bool | None = Field(
+        None,
+        description="The text of a special token in a prompt is that token: for prompts that are templated.",
+    )
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = Field(
         None, description="Tokens to generate at most; 0 with `echo`: the prompt alone."
     )

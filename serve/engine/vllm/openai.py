@@ -135,7 +135,9 @@ class VllmOpenAI:
     ) -> Mapping[str, Any] | AsyncIterator[str]:
         from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
-        request = _parse(CompletionRequest, {**body, "prompt": self._as_text(body["prompt"])}, request_id)
+        prompt = body["prompt"] if body.get("parse_special") else self._as_text(body["prompt"])
+        plain = {name: value for name, value in body.items() if name != "parse_special"}
+        request = _parse(CompletionRequest, {**plain, "prompt": prompt}, request_id)
         handler = self._state.openai_serving_completion.create_completion
         return await self._run(handler, request, observer, body.get("max_tokens"))
 
@@ -160,7 +162,7 @@ class VllmOpenAI:
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError  # vLLM has made an error response out of it
         except (VLLMClientError, ValueError) as error:
-            raise _refusal(400, str(error), None) from None
+            raise _refusal(400, str(error), getattr(error, "parameter", None)) from None
         except VLLMServerError as error:
             raise self._failure(str(error)) from None
         finally:
@@ -207,7 +209,7 @@ def _parse(kind: Any, body: Mapping[str, Any], request_id: str) -> Any:
         where = ".".join(str(part) for part in first["loc"])
         raise EngineRefusedError(f"{where}: {first['msg']}"[:1000], param=where[:100] or None) from None
     except (VLLMClientError, ValueError) as error:
-        raise _refusal(400, str(error), None) from None
+        raise _refusal(400, str(error), getattr(error, "parameter", None)) from None
 
 
 def _refusal(code: int, message: str, param: str | None) -> HotswapError:

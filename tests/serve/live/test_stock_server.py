@@ -23,8 +23,8 @@ ASK = {"role": "user", "content": "What is the capital of France?"}
 OPENED = [ASK, {"role": "assistant", "content": "The capital of"}]
 CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
 SAME_NATS = 5e-3  # the mended kernels add up in another order
-# Ids and times of one answer.
-OF_ITS_OWN = ("id", "created")
+# Ids and times of one answer, and a hash over the server's settings.
+OF_ITS_OWN = ("id", "created", "system_fingerprint")
 
 FIELDS: dict[str, dict[str, Any]] = {
     "nothing": {},
@@ -62,6 +62,7 @@ OWN_FIELDS: list[tuple[str, dict[str, Any]]] = [
     (COMPLETIONS, {"logprobs": 1, "echo": True, "max_tokens": 0}),
     (COMPLETIONS, {"prompt": ["The capital of France is", "2 + 2 ="]}),
     (COMPLETIONS, {"prompt": [504, 3575, 282, 4649, 314]}),
+    (COMPLETIONS, {"prompt": "1 2 3 4 5", "max_tokens": 0, "echo": True}),
     (COMPLETIONS, {"prompt": "Zürich 你好 🔑 é:"}),
 ]
 
@@ -184,6 +185,19 @@ def test_the_list_of_models_names_what_vllms_does(http: httpx.Client, stock: htt
     assert mine.keys() == other.keys() - {"permission"}
     for name in ("id", "object", "parent", "max_model_len"):
         assert mine[name] == other[name]
+
+
+TEMPLATED = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_text_of_special_tokens_is_what_it_is_at_vllm_when_it_is_asked_to_be(
+    http: httpx.Client, stock: httpx.Client
+) -> None:
+    _, body = asked(COMPLETIONS, {"prompt": TEMPLATED})
+    theirs = stock.post(COMPLETIONS, json=body).json()
+    alike(http.post(COMPLETIONS, json={**body, "parse_special": True}).json(), theirs)
+    as_text = http.post(COMPLETIONS, json=body).json()
+    assert as_text["usage"]["prompt_tokens"] > theirs["usage"]["prompt_tokens"]
 
 
 @pytest.mark.parametrize(

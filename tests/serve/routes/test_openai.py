@@ -116,6 +116,24 @@ async def test_a_token_beyond_the_vocabulary_never_reaches_the_engine(
     assert gateway.engine.requests == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
+    ],
+)
+async def test_fields_that_do_not_go_together_are_named(
+    scripted_gateway: MakeGateway, fields: dict[str, Any], param: str
+) -> None:
+    gateway = await scripted_gateway()
+    response = await gateway.client.post(CHAT, json=body_for(CHAT, **fields))
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (422, param)
+    assert "body" not in error["message"]
+
+
 async def test_a_text_that_cannot_fit_is_refused_before_the_handler(scripted_gateway: MakeGateway) -> None:
     gateway = await scripted_gateway()
     message = {"role": "user", "content": "x" * 5000}

@@ -48,6 +48,7 @@ def completion(**fields: Any) -> CompletionBody:
         {"max_completion_tokens": 5, "reasoning_effort": "low", "user": "me", "min_tokens": 0},
         {"messages": [USER, ANSWER, {**ANSWER, "tool_calls": [], "annotations": []}, USER]},
         {"messages": [{**ANSWER, "reasoning": "hm", "reasoning_content": "hm"}]},
+        {"messages": [USER, {**ANSWER, "content": None, "reasoning": "cut off while it thought"}, USER]},
         {"store": False, "metadata": {}, "service_tier": "auto", "modalities": ["text"]},
         {"safety_identifier": "me", "prompt_cache_key": "mine"},
     ],

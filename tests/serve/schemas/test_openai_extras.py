@@ -155,6 +155,13 @@ def test_no_token_is_generated_for_a_prompt_that_is_echoed() -> None:
         CompletionBody.model_validate({"model": "m", "prompt": "x", "max_tokens": 0})
 
 
+def test_a_prompt_that_is_templated_says_so_to_the_handlers() -> None:
+    body = CompletionBody.model_validate({"model": "m", "prompt": "x", "parse_special": True})
+    assert body.engine_body("m")["parse_special"] is True
+    with pytest.raises(ValidationError, match="parse_special"):
+        chat(parse_special=True)
+
+
 @pytest.mark.parametrize(
     ("fields", "tells"), [({}, False), ({"prompt_logprobs": 0}, True), ({"return_token_ids": True}, True)]
 )
