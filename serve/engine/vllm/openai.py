@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, cast
 
@@ -175,10 +176,15 @@ class VllmOpenAI:
         if hasattr(answer, "model_dump"):
             whole: dict[str, Any] = answer.model_dump(mode="json")
             return whole
-        return self._events(answer)
+        return self._events(answer, request.request_id)
 
-    async def _events(self, stream: AsyncGenerator[str, None]) -> AsyncIterator[str]:
-        """The handler's events. vLLM reports a failure inside the stream as one more event: raise it instead."""
+    async def _events(self, stream: AsyncGenerator[str, None], request_id: str) -> AsyncIterator[str]:
+        """The handler's events, under the request's id as it is in whole answers, without vLLM's word before it.
+
+        vLLM reports a failure inside the stream as one more event: it is raised instead.
+        """
+        named = re.compile(f'"id":"(?:chat)?cmpl-{re.escape(request_id)}"')
+        own = f'"id":"{request_id}"'
         try:
             async for event in stream:
                 if event.startswith('data: {"error"'):
@@ -187,7 +193,7 @@ class VllmOpenAI:
                     if code >= 500:
                         raise self._failure(str(error.get("message")))
                     raise _refusal(code, str(error.get("message")), error.get("param"))
-                yield event
+                yield named.sub(own, event, count=1)
         finally:
             await stream.aclose()
 

@@ -174,6 +174,8 @@ def test_a_stream_has_the_chunks_of_vllms_own(
 ) -> None:
     _, body = asked(route, fields)
     ours, theirs = chunks_of(http, route, body), chunks_of(stock, route, body)
+    assert {chunk["id"] for chunk in ours} == {ours[0]["id"]}
+    assert ours[0]["id"].startswith("req-")  # as in whole answers and X-Request-Id
     alike(ours[0], theirs[0])
     assert joined(ours) == joined(theirs)
 
