@@ -1,11 +1,10 @@
 """Sees to it that a probe gets its turn in an engine that is never idle.
 
 A probe's requests stand in the engine's own queue, and go ahead of what waits there where the engine schedules by
-priority (else they wait for a quarter of a batch, to which the gateway fills that queue). But vLLM also passes over a
-request whose adapter finds no slot while others keep all slots busy (`max_loras`), and steady traffic can do that for
-ever. So when nothing of a probe was
-answered for a while, the gateway hands the engine no new requests: what the engine holds is finite and comes to
-its end, and the probe is next.
+priority (else they wait for a quarter of a batch, to which the gateway fills that queue). But vLLM also passes
+over a request whose adapter finds no slot while others keep all slots busy (`max_loras`), and steady traffic can
+do that for ever. So when nothing of a probe was answered for a while, the gateway hands the engine no new
+requests: what the engine holds is finite and comes to its end, and the probe is next.
 """
 
 from __future__ import annotations
