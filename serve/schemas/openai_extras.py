@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from serve.engine.protocol import Constraint
 from serve.schemas.chat_message import ShortText
@@ -62,6 +69,12 @@ _RENDERERS = frozenset(
 )
 
 
+def _few(values: Any) -> Any:
+    if isinstance(values, dict) and len(values) > MAX_TEMPLATE_VALUES:  # before each has faults of its own
+        raise ValueError(f"names {len(values)} values; at most {MAX_TEMPLATE_VALUES} are taken")
+    return values
+
+
 def _of_the_template(values: dict[str, Any]) -> dict[str, Any]:
     for name in values:
         if name in _RENDERERS:
@@ -71,7 +84,7 @@ def _of_the_template(values: dict[str, Any]) -> dict[str, Any]:
 
 TemplateValues = Annotated[
     dict[_TemplateName, bool | int | float | ShortText | None],
-    Field(max_length=MAX_TEMPLATE_VALUES),
+    BeforeValidator(_few),
     AfterValidator(_of_the_template),
 ]
 

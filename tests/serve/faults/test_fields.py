@@ -94,6 +94,11 @@ async def test_b5_04_huge_stops_biases_and_foreign_token_ids_are_refused(running
         ("/v1/completions", {**COMPLETION, "stop_token_ids": [256]}, "256 tokens"),
         ("/v1/chat/completions", {**CHAT, "allowed_token_ids": [256]}, "256 tokens"),
         ("/v1/chat/completions", {**CHAT, "stop_token_ids": [1] * 100_000}, "at most 64"),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "chat_template_kwargs": {f"a{i}": [1] for i in range(100_000)}},
+            "at most 16",
+        ),
         ("/v1/chat/completions", {**CHAT, "bad_words": ["a" * 256] * 2}, "at most 512"),
         ("/v1/completions", {**COMPLETION, "prompt": [[1], [10**9]]}, "256 tokens"),
         ("/v1/completions", {**COMPLETION, "prompt": [-1]}, "prompt.0"),
