@@ -252,6 +252,8 @@ async def test_a_policy_that_cannot_be_read_ends_the_start_before_the_engine(
             "/v1/chat/completions",
             {"model": "scripted", "messages": [{"role": "user", "content": "x"}], "logprobs": True},
         ),
+        ("/v1/completions", {"model": "scripted", "prompt": "x", "return_token_ids": True}),
+        ("/v1/completions", {"model": "scripted", "prompt": "x", "prompt_logprobs": 0}),
         ("/v1/completions", {"model": "scripted", "prompt": [1, 2]}),
         ("/v1/completions", {"model": "scripted", "prompt": [[1, 2]]}),
         ("/lorax/generate", {"inputs": "x", "parameters": {"details": True, "top_n_tokens": 2}}),
