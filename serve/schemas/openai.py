@@ -40,7 +40,7 @@ MAX_MESSAGES = 1024
 MAX_PROMPTS = 128
 MAX_TOOLS = 64
 MAX_LOGIT_BIAS = 300
-MAX_ECHOED_LOGPROBS = 1_000_000  # some 200 MB
+MAX_PROMPT_LOGPROBS = 1_000_000  # some 200 MB
 _CHARS_PER_TOKEN = 4
 
 _TokenIds = Annotated[list[TokenId], Field(min_length=1), FIRST_FAULT]
@@ -143,6 +143,30 @@ class OpenAIFields(ExtraFields):
             raise ValueError("'stream_options' goes with 'stream': true")
         return self
 
+    @model_validator(mode="after")
+    def _prompt_logprobs_fit(self) -> OpenAIFields:
+        """Each log probability of a prompt is an object of this process until the answer is out."""
+        if self.likely_of_prompt is None:
+            return self
+        asked = self.num_prompt_tokens * (self.n or 1) * (self.likely_of_prompt + 1)
+        if asked > MAX_PROMPT_LOGPROBS:
+            named = "'echo' with 'logprobs'" if self.prompt_logprobs is None else "'prompt_logprobs'"
+            raise ValueError(
+                f"{named} would give about {asked:,} log probabilities of prompts, more than "
+                f"{MAX_PROMPT_LOGPROBS:,}; send fewer or shorter prompts, or lower their number or 'n'"
+            )
+        return self
+
+    @property
+    def likely_of_prompt(self) -> int | None:
+        """Likely tokens that are told beside each one of the prompt; None: nothing is told of it."""
+        return self.prompt_logprobs
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of all prompts; of texts an estimate."""
+        raise NotImplementedError
+
     @property
     def token_ids(self) -> Sequence[int]:
         """Token ids that the client names."""
@@ -244,6 +268,10 @@ class ChatBody(OpenAIFields):
         return tuple(text for text in found if text)
 
     @property
+    def num_prompt_tokens(self) -> int:
+        return sum(map(len, self.texts)) // _CHARS_PER_TOKEN
+
+    @property
     def num_chars(self) -> int:
         """Characters of the conversation."""
         return sum(message.num_chars for message in self.messages)
@@ -281,22 +309,13 @@ class CompletionBody(OpenAIFields):
             raise ValueError("'max_tokens': 0 goes with 'echo': true")
         return self
 
-    @model_validator(mode="after")
-    def _fit_to_be_echoed(self) -> CompletionBody:
-        """Each log probability of a prompt is an object of this process until the answer is out."""
-        if not self.echo or self.logprobs is None:
-            return self
-        asked = self._num_tokens * (self.n or 1) * (self.logprobs + 1)
-        if asked > MAX_ECHOED_LOGPROBS:
-            raise ValueError(
-                f"'echo' with 'logprobs' would give about {asked:,} log probabilities of prompts, more than "
-                f"{MAX_ECHOED_LOGPROBS:,}; send fewer or shorter prompts, or lower 'logprobs' or 'n'"
-            )
-        return self
+    @property
+    def likely_of_prompt(self) -> int | None:
+        echoed = self.logprobs if self.echo else None
+        return echoed if self.prompt_logprobs is None else self.prompt_logprobs
 
     @property
-    def _num_tokens(self) -> int:
-        """Of all prompts; of texts an estimate."""
+    def num_prompt_tokens(self) -> int:
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         return sum(
             1

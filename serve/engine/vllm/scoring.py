@@ -58,9 +58,9 @@ def check_prompt_logprobs(num_tokens: int, *, step_tokens: int, vocab_size: int)
     most = MAX_CLIENT_LOGITS_BYTES // (vocab_size * _BYTES_PER_LOGIT)
     if min(num_tokens, step_tokens) > most:
         raise ContextLengthError(
-            f"'echo' with 'logprobs' takes prompts of at most {most} tokens here, but this one has {num_tokens}: "
-            "the probabilities of all words at each of them have to fit into memory; shorten it or leave one out",
-            param="echo",
+            f"'prompt_logprobs', or 'echo' with 'logprobs', takes prompts of at most {most} tokens here, but this "
+            f"one has {num_tokens}: the probabilities of all words at each of them have to fit into memory; "
+            "shorten it or leave them out",
         )
 
 

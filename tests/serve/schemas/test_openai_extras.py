@@ -155,6 +155,16 @@ def test_no_token_is_generated_for_a_prompt_that_is_echoed() -> None:
         CompletionBody.model_validate({"model": "m", "prompt": "x", "max_tokens": 0})
 
 
+def test_the_log_probabilities_of_prompts_are_bounded_together() -> None:
+    """4,000 characters are 1,000 tokens or so, with twenty likely ones for each: 21,000 for each answer."""
+    asked = {"prompt_logprobs": 20, "n": 16}
+    long = {"prompt": "abcd" * 3000, "messages": [{"role": "user", "content": "abcd" * 3000}]}
+    for kind, body in bodies(**asked):
+        kind.model_validate(body)
+        with pytest.raises(ValidationError, match="'prompt_logprobs' would give about 1,008,000"):
+            kind.model_validate({**body, **{name: value for name, value in long.items() if name in body}})
+
+
 def test_a_prompt_that_is_templated_says_so_to_the_handlers() -> None:
     body = CompletionBody.model_validate({"model": "m", "prompt": "x", "parse_special": True})
     assert body.engine_body("m")["parse_special"] is True
