@@ -8,32 +8,37 @@ from typing import Any, overload
 import orjson
 
 from serve.engine.protocol import Constraint, Delta, EngineOutput, FinishReason, Sampling, TokenLogprob
+from serve.errors import EngineRefusedError
 
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort", "error": "error"}
 
 
 def sampling_params(sampling: Sampling, *, stream: bool) -> Any:
-    """vLLM's SamplingParams."""
+    """vLLM's SamplingParams. Raises EngineRefusedError for what vLLM does not take together, as `n` when greedy."""
+    from vllm.exceptions import VLLMClientError
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    return SamplingParams(
-        n=sampling.n,
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        repetition_penalty=sampling.repetition_penalty,
-        stop=list(sampling.stop) or None,
-        include_stop_str_in_output=sampling.keep_stop,
-        seed=sampling.seed,
-        logprobs=sampling.logprobs,
-        ignore_eos=sampling.ignore_eos,
-        structured_outputs=_structured(sampling.constraint),
-        output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
-    )
+    try:
+        return SamplingParams(
+            n=sampling.n,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            repetition_penalty=sampling.repetition_penalty,
+            stop=list(sampling.stop) or None,
+            include_stop_str_in_output=sampling.keep_stop,
+            seed=sampling.seed,
+            logprobs=sampling.logprobs,
+            ignore_eos=sampling.ignore_eos,
+            structured_outputs=_structured(sampling.constraint),
+            output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
+        )
+    except (VLLMClientError, ValueError) as error:
+        raise EngineRefusedError(f"the engine refused the request: {error}"[:1000]) from None
 
 
 def _structured(constraint: Constraint | None) -> Any:

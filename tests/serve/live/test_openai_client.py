@@ -91,7 +91,7 @@ def test_a_schema_a_stop_text_and_an_echo_are_kept(client: Any) -> None:
 @pytest.mark.parametrize(
     ("route", "body"),
     [
-        ("/generate", {"prompt": ["Once upon a time", "There was"], "n": 2}),
+        ("/generate", {"prompt": ["Once upon a time", "There was"], "n": 2, "temperature": 1}),
         ("/v1/chat/completions", {"model": MODEL, "messages": [ASK]}),
         ("/v1/completions", {"model": MODEL, "prompt": ["Once", "There"]}),
     ],

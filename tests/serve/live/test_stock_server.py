@@ -30,7 +30,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "stop": {"stop": [" Paris"]},
     "a stop that stays": {"stop": "Paris", "include_stop_str_in_output": True},
-    "five stops": {"stop": ["1", "2", "3", "4", "5"]},
+    "four stops": {"stop": ["1", "2", "3", "4"]},
     "a token that stops": {"stop_token_ids": [7042]},
     "special tokens": {"skip_special_tokens": False, "max_tokens": 12},
     "bad words": {"bad_words": ["Paris"]},
@@ -187,6 +187,15 @@ def test_the_list_of_models_names_what_vllms_does(http: httpx.Client, stock: htt
     assert mine.keys() == other.keys() - {"permission"}
     for name in ("id", "object", "parent", "max_model_len"):
         assert mine[name] == other[name]
+
+
+def test_sixteen_stop_texts_are_taken(http: httpx.Client, stock: httpx.Client) -> None:
+    for route in (CHAT, COMPLETIONS):
+        _, body = asked(route, {"stop": [f"{number} wonders" for number in range(16)]})
+        assert (http.post(route, json=body).status_code, stock.post(route, json=body).status_code) == (
+            200,
+            400,
+        )
 
 
 TEMPLATED = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"

@@ -9,6 +9,7 @@ import pytest
 
 from serve.engine.protocol import Constraint, Sampling, TokenLogprob
 from serve.engine.vllm.outputs import engine_clock, engine_output, sampling_params
+from serve.errors import EngineRefusedError
 
 
 def part(index: int = 0, **fields: Any) -> SimpleNamespace:
@@ -130,3 +131,8 @@ def test_a_constraint_becomes_vllms(
     structured = sampling_params(Sampling(constraint=constraint), stream=True).structured_outputs
     assert getattr(structured, field) == value
     assert sampling_params(Sampling(), stream=True).structured_outputs is None
+
+
+def test_several_greedy_answers_to_one_prompt_are_the_clients_error() -> None:
+    with pytest.raises(EngineRefusedError, match="n must be 1 when using greedy sampling, got 2"):
+        sampling_params(Sampling(n=2, temperature=0.0), stream=False)
