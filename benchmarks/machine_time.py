@@ -1,4 +1,4 @@
-"""Who used the machine between two moments: so that a block which others disturbed is known."""
+"""How much of the machine others used between two moments, so that a disturbed block is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A measurement that is told to end takes its servers with it."""
+"""SIGTERM ends a measurement like Ctrl-C, so that the servers it started end with it."""
 
 from __future__ import annotations
 

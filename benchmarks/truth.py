@@ -1,4 +1,4 @@
-"""Whether `hotswap bench` measures what is so: a server whose delays are known, in closed and open loop.
+"""Checks `hotswap bench` against a server whose delays are known, in closed and open loop.
 
 `python -m benchmarks.truth` prints measured beside true figures. Exit codes: 0 all are within 2 %, 1 one is not or
 nothing could be measured, 2 wrong usage. On a busy machine the server itself is slower than its

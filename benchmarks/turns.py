@@ -1,4 +1,4 @@
-"""Turns of what is compared: drift of the machine is to meet all alike."""
+"""Turns of what is compared, so that drift of the machine affects all of it equally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads in which the registry is asked, and nothing else is done.
+"""Threads for registry queries, and for nothing else.
 
 A database that does not answer holds whoever asks it. In the threads that everything shares it would soon hold the
 tokenizer of long prompts and the metrics as well, and then the end of the process.

@@ -1,4 +1,4 @@
-"""Requests that are being answered now, and the one way to end one before its time.
+"""Requests that are being answered now, and the one way to end one early.
 
 A disconnect, a deadline, an unload and a shutdown all do the same thing: they name a cause and cancel the task
 that drives the request. The task comes out of `RunningRequest.guard` with that cause as its exception.

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.adapter_churn.company import Company
+from benchmarks.adapter_churn.background import Background
 from benchmarks.adapter_churn.plan import Plan
 from benchmarks.adapter_churn.report import Outcome, markdown
 from benchmarks.closed_loop import run_closed_loop
@@ -124,24 +124,24 @@ def measure(
 def _run(
     server: Server, plan: Plan, spares: list[str], folder: Path, registering: Admin, console: Console
 ) -> Outcome:
-    company = Company(server, plan, spares)
+    background = Background(server, plan, spares)
     told = 0.0
 
     def tell(now: dict[str, float]) -> None:
         nonlocal told
-        if company.looks and now["seconds"] - told >= _TELL_SECONDS:
+        if background.looks and now["seconds"] - told >= _TELL_SECONDS:
             told = now["seconds"]
-            console.print(f"{told / 60:.0f} min: {company.told}")
+            console.print(f"{told / 60:.0f} min: {background.summary}")
 
     records = run_closed_loop(
         server.url,
         plan,
         60.0 * plan.minutes,
         folder / "requests.jsonl",
-        beside=company.running,
+        beside=background.running,
         progress=tell,
     )
-    return Outcome(registering.done, [*company.changes, *company.listings], company.looks, records)
+    return Outcome(registering.done, [*background.changes, *background.listings], background.looks, records)
 
 
 if __name__ == "__main__":

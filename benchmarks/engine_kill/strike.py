@@ -18,7 +18,7 @@ from benchmarks.errors import BenchmarkError
 
 
 @dataclass(frozen=True, slots=True)
-class Blow:
+class StrikeResult:
     """What was seen of it."""
 
     struck_seconds: float  # from the beginning of the load
@@ -33,14 +33,14 @@ class Strike:
     def __init__(self, core: psutil.Process, url: str, plan: Plan, stop_seconds: float) -> None:
         self._core, self._url, self._plan, self._stop_seconds = core, url, plan, stop_seconds
         self._over = threading.Event()
-        self._blow: Blow | None = None
+        self._result: StrikeResult | None = None
 
     @property
-    def blow(self) -> Blow:
+    def result(self) -> StrikeResult:
         """What came of it. Raises BenchmarkError before its end."""
-        if self._blow is None:
+        if self._result is None:
             raise BenchmarkError("the engine's process was not struck")
-        return self._blow
+        return self._result
 
     @contextmanager
     def running(self, start_at_seconds: float) -> Iterator[tuple[()]]:
@@ -52,11 +52,11 @@ class Strike:
             struck = pool.submit(self._strike, start_at_seconds, readiness)
             try:
                 yield ()
-                self._blow = struck.result()
+                self._result = struck.result()
             finally:
                 self._over.set()
 
-    def _strike(self, start_at_seconds: float, readiness: Readiness) -> Blow:
+    def _strike(self, start_at_seconds: float, readiness: Readiness) -> StrikeResult:
         limit = self._plan.back_seconds
         self._wait(start_at_seconds + self._plan.before_seconds - time.monotonic())
         struck = time.monotonic()
@@ -70,7 +70,7 @@ class Strike:
                 self._core.send_signal(signal.SIGCONT)
         off, why = readiness.wait(False, after_seconds=struck, limit_seconds=limit)
         ready, _ = readiness.wait(True, after_seconds=max(off, back), limit_seconds=limit)
-        return Blow(struck - start_at_seconds, off - struck, why, ready - back)
+        return StrikeResult(struck - start_at_seconds, off - struck, why, ready - back)
 
     def _wait(self, seconds: float) -> None:
         if self._over.wait(max(0.0, seconds)):

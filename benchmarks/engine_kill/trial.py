@@ -69,17 +69,17 @@ def run_trial(server: Server, plan: Plan, folder: Path, *, name: str, stop_secon
             salt=f"/{name}",
             refused_seconds=plan.refused_seconds,
         )
-        blow = strike.blow
+        result = strike.result
         return Trial(
             what="SIGSTOP" if stop_seconds else "kill -9",
-            off_seconds=blow.off_seconds,
-            why=blow.why,
-            ready_seconds=blow.ready_seconds,
+            off_seconds=result.off_seconds,
+            why=result.why,
+            ready_seconds=result.ready_seconds,
             retried=_retried(client) - retried,
             same_versions=_live(client) == versions,
             same_answers=_ask(client, plan.names) == answers,
             same_process=engine_core(server).pid == core.pid,
-            outcome=outcome_of(records, versions, struck_seconds=blow.struck_seconds),
+            outcome=outcome_of(records, versions, struck_seconds=result.struck_seconds),
         )
 
 

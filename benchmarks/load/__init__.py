@@ -1,4 +1,4 @@
-"""Load on a server from a schedule that is known before the first request; what it held, and whether that counts.
+"""Load tests from a schedule that is fixed before the first request: what a server held, and whether that counts.
 
 Words and rules: docs/benchmarks.md.
 """

@@ -1,4 +1,4 @@
-"""Adapters of a measurement's own on a gateway: loaded before, gone after, those of others left alone."""
+"""Adapters that a measurement loads on a gateway and unloads afterwards; those of others are left alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More than a server can do: its capacity by closed loops, then rates that are multiples of it."""
+"""Load beyond what a server can do: its capacity by closed loops, then rates that are multiples of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway of the measurement's own: a home in a folder, a base, and adapters made of random numbers."""
+"""A gateway started for one measurement: a home in a folder, a base, and adapters made of random numbers."""
 
 from __future__ import annotations
 

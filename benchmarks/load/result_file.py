@@ -1,4 +1,4 @@
-"""The file that a measurement leaves: JSON with a version, and the raw requests beside it."""
+"""The file that a measurement writes: JSON with a version, and the raw requests beside it."""
 
 from __future__ import annotations
 

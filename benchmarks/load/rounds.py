@@ -1,4 +1,4 @@
-"""Several loads that take turns, so that drift of the machine meets all alike, and their ratios."""
+"""Several loads that take turns, so that drift of the machine affects all equally, and their ratios."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one way of a generation request through the gateway, whatever its dialect.
+"""The path of every generation request through the gateway, whatever its dialect.
 
 caller -> quota -> lease of a version -> review of the prompt -> tokens -> place in the engine -> answer. Each
 step is a block that closes however the request ends, so that nothing it holds can leak.

@@ -1,4 +1,4 @@
-"""Calls of the admin API that no verb writes down, into the log of events; calls of strangers within a bound."""
+"""Writes admin calls that no verb records into the event log; calls without a good key only up to a bound."""
 
 from __future__ import annotations
 

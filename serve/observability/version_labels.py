@@ -1,4 +1,4 @@
-"""The labels `adapter` and `version` of series that every request writes: never more pairs than the bound.
+"""The labels `adapter` and `version` of series that requests write: never more pairs than the bound.
 
 A pair takes a place when its version is first asked, and gives it back when the version goes, or when the places
 are all taken and it has been idle for longest. Whoever finds no place is counted as `other`, so that neither

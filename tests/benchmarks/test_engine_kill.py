@@ -178,9 +178,9 @@ async def test_the_process_is_killed_beside_the_load_and_readiness_is_followed(
 
     loop = asyncio.get_running_loop()
     await asyncio.to_thread(run)
-    assert strike.blow.struck_seconds >= 0.2
-    assert 0 < strike.blow.off_seconds < strike.blow.ready_seconds
-    assert "engine" in strike.blow.why
+    assert strike.result.struck_seconds >= 0.2
+    assert 0 < strike.result.off_seconds < strike.result.ready_seconds
+    assert "engine" in strike.result.why
 
 
 async def test_a_load_that_fails_ends_the_wait_for_the_engine(
@@ -198,7 +198,7 @@ async def test_a_load_that_fails_ends_the_wait_for_the_engine(
         await asyncio.to_thread(run)
     assert core.poll() is None
     with pytest.raises(BenchmarkError, match="not struck"):
-        _ = strike.blow
+        _ = strike.result
 
 
 async def test_a_trial_counts_what_became_of_its_requests(

@@ -1,4 +1,4 @@
-"""Everything that goes on beside the load."""
+"""What goes on beside the load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.load.verbs import Admin, Verb
 from benchmarks.server import Server
 
 
-class Company:
+class Background:
     """Verbs that change adapters, listings, and looks at the server's processes, each at its own pace."""
 
     def __init__(self, server: Server, plan: Plan, spares: Sequence[str]) -> None:
@@ -40,8 +40,8 @@ class Company:
                 yield self.changes
 
     @property
-    def told(self) -> str:
-        """How far it is."""
+    def summary(self) -> str:
+        """One line on how far it is."""
         now = self.looks[-1]
         return (
             f"gateway {now.gateway_mib:.0f} MiB, engine {now.engine_mib:.0f} MiB, {len(self.changes)} verbs, "
