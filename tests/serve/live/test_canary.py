@@ -10,12 +10,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from adapters.tiny import make_tiny_adapter
-from bases.passport import read_passport
-from bases.resolve import resolve_base
 from tests.patience import patient
 from tests.serve.live.live_server import LiveServer
-from tests.serve.live.thinking_base import make_thinking_base
+from tests.serve.live.thinking_base import make_thinking_home
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -28,16 +25,7 @@ ASKED = {"messages": [{"role": "user", "content": "What is it?"}], "max_tokens":
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server on a tiny base with two versions of `trial`; the first is the stable one."""
     home = tmp_path_factory.mktemp("canary-home")
-    base = make_thinking_base(home / "thinking")
-    modules = read_passport(resolve_base(str(base), home=home), home=home).facts.linear_modules
-    for seed in range(2):
-        make_tiny_adapter(
-            home / "adapters" / f"version-{seed}",
-            linear_modules=modules,
-            targets=("o_proj", "down_proj"),
-            scale=0.3,
-            seed=seed,
-        )
+    base = make_thinking_home(home, [f"version-{number}" for number in range(2)])
     live = LiveServer(
         home,
         f"--base={base}",

@@ -15,13 +15,10 @@ import httpx
 import psutil
 import pytest
 
-from adapters.tiny import make_tiny_adapter
-from bases.passport import read_passport
-from bases.resolve import resolve_base
 from tests.patience import patient
 from tests.serve.live.live_server import LiveServer
 from tests.serve.live.sse import async_events
-from tests.serve.live.thinking_base import make_thinking_base
+from tests.serve.live.thinking_base import make_thinking_home
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -36,16 +33,7 @@ READY_SECONDS = 120.0
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server on a tiny base with two adapters."""
     home = tmp_path_factory.mktemp("killed-home")
-    base = make_thinking_base(home / "thinking")
-    modules = read_passport(resolve_base(str(base), home=home), home=home).facts.linear_modules
-    for seed, name in enumerate(NAMES):
-        make_tiny_adapter(
-            home / "adapters" / name,
-            linear_modules=modules,
-            targets=("o_proj", "down_proj"),
-            scale=0.3,
-            seed=seed,
-        )
+    base = make_thinking_home(home, NAMES)
     live = LiveServer(
         home,
         f"--base={base}",

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from adapters.tiny import make_tiny_adapter
+from bases.passport import read_passport
+from bases.resolve import resolve_base
 from bases.tiny import make_tiny_base
 
 THOUGHT = "The train leaves"
@@ -27,6 +31,21 @@ _TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
 )
+
+
+def make_thinking_home(home: Path, names: Sequence[str]) -> Path:
+    """The base, whose folder is returned, and below `home` an adapter of each name, each made of other numbers."""
+    base = make_thinking_base(home / "thinking")
+    modules = read_passport(resolve_base(str(base), home=home), home=home).facts.linear_modules
+    for seed, name in enumerate(names):
+        make_tiny_adapter(
+            home / "adapters" / name,
+            linear_modules=modules,
+            targets=("o_proj", "down_proj"),
+            scale=0.3,
+            seed=seed,
+        )
+    return base
 
 
 def make_thinking_base(path: Path) -> Path:

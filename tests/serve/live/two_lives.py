@@ -11,12 +11,9 @@ from typing import Any
 import httpx
 import psutil
 
-from adapters.tiny import make_tiny_adapter
-from bases.passport import read_passport
-from bases.resolve import resolve_base
 from tests.serve.live.live_server import LiveServer
 from tests.serve.live.sse import Event, events
-from tests.serve.live.thinking_base import make_thinking_base
+from tests.serve.live.thinking_base import make_thinking_home
 
 NAMES = ("left", "right")
 STREAM_TOKENS = 450  # of a context of 512: as long as it can be
@@ -54,16 +51,7 @@ class TwoLives:
 @contextmanager
 def live_twice(home: Path) -> Iterator[TwoLives]:
     """Start, load two adapters, end under a stream, start again."""
-    base = make_thinking_base(home / "thinking")
-    modules = read_passport(resolve_base(str(base), home=home), home=home).facts.linear_modules
-    for seed, name in enumerate(NAMES):
-        make_tiny_adapter(
-            home / "adapters" / name,
-            linear_modules=modules,
-            targets=("o_proj", "down_proj"),
-            scale=0.3,
-            seed=seed,
-        )
+    base = make_thinking_home(home, NAMES)
     arguments = (f"--base={base}", *_ARGUMENTS)
     with LiveServer(home, *arguments) as server:
         first = _first_life(server)
