@@ -26,6 +26,7 @@ READERS_FILES = frozenset(
         "pyproject.toml",
         "risk.json",
         "risk.md",
+        "risk.partial.jsonl",
     }
 )
 _FILE = re.compile(
