@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -79,6 +80,7 @@ def test_prompts_come_from_a_file(llama: TinyBase, run, tmp_path: Path):
     report, _ = run(tmp_path / "lora", prompts=tmp_path / "prompts.txt")
     cases = json.loads((report.folder / "hotswap_probe.json").read_text())["cases"]
     assert len(cases) == 2
+    shutil.rmtree(report.folder)
     (tmp_path / "prompts.txt").write_text("\n")
     with pytest.raises(ExportError, match="holds no prompts"):
         run(tmp_path / "lora", prompts=tmp_path / "prompts.txt")
