@@ -47,6 +47,7 @@ class CpuPart(StrEnum):
     LOWBIT_WNA16 = "lowbit-wna16"
     MOE_EXPERTS = "moe-experts"
     NATIVE_NORMS = "native-norms"
+    NORMS_16 = "norms-16"
     ROTARY = "rotary"
     SLOT_WRITES = "slot-writes"
     UNIPROC = "uniproc"
@@ -70,7 +71,8 @@ _MODULES = {
     CpuPart.DIRECT_LINEAR: "direct_linear",
     CpuPart.DIRECT_ATTENTION: "direct_attention",
     CpuPart.NATIVE_NORMS: "native_norms",
-    CpuPart.DIRECT_DECODER: "direct_decoder",  # after the three above, whose paths it holds
+    CpuPart.NORMS_16: "norms_16",  # after the one above, to which it leaves what it does not expect
+    CpuPart.DIRECT_DECODER: "direct_decoder",  # after the four above, whose paths it holds
 }
 
 # Parts that bring the LoRA operations, of which the first that is asked for is used. Each keeps base rows apart.

@@ -62,7 +62,9 @@ def _differences() -> list[str]:
         found += _difference(
             f"bfloat16, {tokens} tokens", got, torch_ops.linear_stored16(x, stored, None), TOLERANCE
         )
-    return found + _blocks_differences(generator) + _lora_differences(generator)
+    return (
+        found + _blocks_differences(generator) + _norm_differences(generator) + _lora_differences(generator)
+    )
 
 
 def _blocks_differences(generator: torch.Generator) -> list[str]:
@@ -86,6 +88,24 @@ def _blocks_differences(generator: torch.Generator) -> list[str]:
             wanted = x.double() @ weight.double().t() + bias.double()
             found += _difference(f"blocks of {dtype}, {tokens} tokens", got, wanted, tolerance)
     return found
+
+
+def _norm_differences(generator: torch.Generator) -> list[str]:
+    """Norms and SwiGLU in bfloat16; the last bit of both may tip, for torch may add up in another order."""
+    native = torch.ops.hotswap_lowbit
+    x, residual = torch.randn(2, max(TOKENS), COLUMNS, generator=generator).bfloat16()
+    weight = torch.randn(COLUMNS, generator=generator).bfloat16()
+    wanted = torch.nn.functional.rms_norm(x.double(), (COLUMNS,), weight.double(), 1e-5)
+    found = _difference("norms", native.norm16(x, weight, 1e-5), wanted, ROUNDING)
+    got, total = native.add_norm16(x, residual, weight, 1e-5)
+    wanted = torch.nn.functional.rms_norm(x.double() + residual.double(), (COLUMNS,), weight.double(), 1e-5)
+    found += _difference("norms with an addition", got, wanted, ROUNDING)
+    found += _difference("additions before norms", total, x + residual, 0.0)
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    x = torch.randn(1, 2 * COLUMNS, generator=generator).bfloat16()
+    wanted = torch.nn.functional.silu(x[:, :COLUMNS].double()) * x[:, COLUMNS:].double()
+    got = native.swiglu(x[:1], torch.nn.functional.silu(every))
+    return found + _difference("SwiGLU", got, wanted, ROUNDING)
 
 
 def _lora_differences(generator: torch.Generator) -> list[str]:

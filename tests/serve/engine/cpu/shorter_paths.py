@@ -1,6 +1,6 @@
 """Runs vLLM on a folder made by `tiny_llama`, with shorter paths and without; prints both answers as one JSON line.
 
-Started by `test_engine_paths` as a process: `python -m tests.serve.engine.cpu.shorter_paths FOLDER`.
+Started by `test_engine_paths` as a process: `python -m tests.serve.engine.cpu.shorter_paths FOLDER DTYPE`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ADAPTERS = {"plain": 1, "with_lm_head": 2}
 SHORT_PROMPT = [5, 7, 9, 11, 13]
 
 
-def main(folder: Path) -> dict[str, object]:
+def main(folder: Path, dtype: str) -> dict[str, object]:
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
@@ -22,7 +22,7 @@ def main(folder: Path) -> dict[str, object]:
 
     llm = LLM(
         str(folder / "base"),
-        dtype="float32",
+        dtype=dtype,
         skip_tokenizer_init=True,
         enable_lora=True,
         max_loras=len(ADAPTERS),
@@ -36,13 +36,17 @@ def main(folder: Path) -> dict[str, object]:
     adapters = [None, *(LoRARequest(n, i, str(folder / n)) for n, i in ADAPTERS.items())]
 
     def answers() -> list[object]:
-        """Short prompts and one of several chunks, mixed with adapters; tokens and logprobs of each."""
+        """Short prompts and one of several chunks, mixed with adapters, then three of the base model alone."""
         prompts = [*(SHORT_PROMPT[:n] for n in (2, 3, 4)), list(range(10, 110)), SHORT_PROMPT, [8]]
+        return [*asked(prompts, adapters * 2), *asked(prompts[:3], [None] * 3)]
+
+    def asked(prompts: list[list[int]], requests: list[LoRARequest | None]) -> list[object]:
+        """Tokens and logprobs of each answer."""
         sampling = SamplingParams(temperature=0, max_tokens=24, logprobs=0, detokenize=False, ignore_eos=True)
         outputs = llm.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts],
             sampling,
-            lora_request=[adapters[i % len(adapters)] for i in range(len(prompts))],
+            lora_request=requests,
             use_tqdm=False,
         )
         return [
@@ -70,4 +74,4 @@ def main(folder: Path) -> dict[str, object]:
 if __name__ == "__main__":
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
-    print(json.dumps(main(Path(sys.argv[1]))), flush=True)
+    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2])), flush=True)

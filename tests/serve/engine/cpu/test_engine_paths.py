@@ -23,12 +23,13 @@ pytestmark = [
 ]
 
 
-def test_answers_are_the_same_with_shorter_paths_and_without(tmp_path: Path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_answers_are_the_same_with_shorter_paths_and_without(tmp_path: Path, dtype: str):
     write_base(tmp_path / "base")
     write_adapter(tmp_path / "plain", seed=1, rank=4)
     write_adapter(tmp_path / "with_lm_head", seed=2, rank=8, on_lm_head=True)
     finished = subprocess.run(
-        [sys.executable, "-m", "tests.serve.engine.cpu.shorter_paths", str(tmp_path)],
+        [sys.executable, "-m", "tests.serve.engine.cpu.shorter_paths", str(tmp_path), dtype],
         cwd=REPOSITORY,
         env={**os.environ, "HOTSWAP_CPU_PATCHES": "all"},
         capture_output=True,

@@ -8,14 +8,15 @@ from pathlib import Path
 NUM_LAYERS = 2
 HIDDEN_SIZE = 64
 VOCABULARY_SIZE = 320
-LINEAR_SIZES = {  # name: (in, out); vLLM's CPU attention wants a head size that is a multiple of 32
+# name: (in, out). vLLM's CPU attention wants a head size that is a multiple of 32, `norms_16` an MLP of one of 64.
+LINEAR_SIZES = {
     "self_attn.q_proj": (64, 64),
     "self_attn.k_proj": (64, 32),
     "self_attn.v_proj": (64, 32),
     "self_attn.o_proj": (64, 64),
-    "mlp.gate_proj": (64, 160),
-    "mlp.up_proj": (64, 160),
-    "mlp.down_proj": (160, 64),
+    "mlp.gate_proj": (64, 192),
+    "mlp.up_proj": (64, 192),
+    "mlp.down_proj": (192, 64),
 }
 
 
@@ -28,7 +29,7 @@ def write_base(folder: Path) -> None:
     config = LlamaConfig(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=HIDDEN_SIZE,
-        intermediate_size=160,
+        intermediate_size=192,
         num_hidden_layers=NUM_LAYERS,
         num_attention_heads=2,
         num_key_value_heads=1,

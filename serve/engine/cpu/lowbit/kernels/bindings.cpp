@@ -17,6 +17,7 @@
 #include "block_layer.h"
 #include "kernels.h"
 #include "lora_layer.h"
+#include "norm_rows.h"
 
 namespace hotswap_lowbit {
 namespace {
@@ -260,6 +261,7 @@ TORCH_LIBRARY(hotswap_lowbit, m) {
   m.def("linear_stored16(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
   define_blocks(m);
   define_lora(m);
+  define_norms(m);
 }
 
 TORCH_LIBRARY_IMPL(hotswap_lowbit, CPU, m) {

@@ -2,6 +2,7 @@
 
 #include "blocks.h"
 #include "lora.h"
+#include "norms16.h"
 #include "stored16.h"
 #include "w8a8.h"
 #include "wna16.h"
@@ -34,6 +35,9 @@ static constexpr Kernels KERNELS = {
     HOTSWAP_ISA::stored16_many,
     HOTSWAP_ISA::blocks_product<float>,
     HOTSWAP_ISA::blocks_product<uint16_t>,
+    HOTSWAP_ISA::sum_of_squares,
+    HOTSWAP_ISA::norm16,
+    HOTSWAP_ISA::swiglu16,
     {HOTSWAP_ISA::lora_shrink<float>, HOTSWAP_ISA::lora_expand<float>},
     {HOTSWAP_ISA::lora_shrink<uint16_t>, HOTSWAP_ISA::lora_expand<uint16_t>},
 };

@@ -64,6 +64,15 @@ struct Blocks {
   int64_t n, steps, apart;
 };
 
+// Values of a row of the widest norm: its float32 values lie on a thread's stack.
+constexpr int64_t NORM_WIDTH = 8192;
+
+struct Norm16 {
+  const uint16_t* weight;  // bfloat16 [width]
+  int64_t width;
+  float epsilon;
+};
+
 struct Kernels {
   const char* name;
 
@@ -115,6 +124,11 @@ struct Kernels {
                         int64_t end);
   void (*blocks_bfloats)(const Blocks&, const float* x, int64_t tokens, const void* bias, void* out, int64_t begin,
                          int64_t end);
+
+  // Rows of bfloat16, see norms16.h.
+  float (*sum_of_squares)(const float* values, int64_t width);
+  void (*norm16)(const Norm16&, const uint16_t* x, const uint16_t* residual, uint16_t* out, uint16_t* total);
+  void (*swiglu16)(const uint16_t* silu, const uint16_t* x, int64_t width, uint16_t* out);
 
   LoraKernels lora_floats, lora_bfloats;
 };
