@@ -79,6 +79,7 @@ def engine_wishes(settings: ServeSettings, base: ResolvedBase, passport: Passpor
         max_cpu_loras=settings.max_cpu_loras,
         max_lora_rank=settings.max_lora_rank,
         cpu_patches=settings.cpu_patches,
+        niceness=settings.engine_niceness,
         cpu_kernels=settings.cpu_kernels,
         lm_head_bits=_measured_bits(settings, base, passport),
         quantisation=read_quantisation(read_json_object(base.path / "config.json")),

@@ -85,6 +85,12 @@ class ServeSettings(BaseSettings):
     cpu_patches: str = Field(
         "auto", description="Mends for vLLM on CPU: auto, none, or a comma list (docs/upstream-defects.md)."
     )
+    engine_niceness: int = Field(
+        10,
+        ge=0,
+        le=19,
+        description="How far the engine stands behind the gateway for a core, on a CPU, as nice(1) counts.",
+    )
     cpu_kernels: Literal["auto", "hotswap", "vllm"] = Field(
         "auto",
         description="Whose kernels compute quantised layers on CPU where both can: `auto` (measured faster), "

@@ -86,6 +86,7 @@ OTHER_VALUES: dict[str, tuple[str, Any]] = {
     "max_model_len": ("64", 64),
     "kv_cache_gib": ("1.5", 1.5),
     "cpu_patches": ("none", "none"),
+    "engine_niceness": ("3", 3),
     "cpu_kernels": ("hotswap", "hotswap"),
     "lm_head_bits": ("8", 8),
     "reasoning": ("off", "off"),

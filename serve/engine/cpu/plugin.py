@@ -20,6 +20,7 @@ from typing import ClassVar
 
 from bases.errors import HotswapError
 from serve.engine.cpu import lm_head_8
+from serve.engine.niceness import make_way
 from serve.engine.orphan import follow_parent
 
 PATCHES_VARIABLE = "HOTSWAP_CPU_PATCHES"
@@ -101,9 +102,10 @@ def requested_parts(value: str) -> frozenset[CpuPart]:
 def register() -> None:
     """Apply the requested parts in this process; again changes nothing. Raises UnknownCpuPartError.
 
-    On any platform an engine process learns to end with its gateway.
+    On any platform an engine process learns to end with its gateway, and to make way for it if it is to.
     """
     follow_parent()
+    make_way()
     parts = requested_parts(os.environ.get(PATCHES_VARIABLE, ""))
     if not parts and not lm_head_8.is_requested():
         return

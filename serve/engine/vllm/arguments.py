@@ -15,6 +15,7 @@ from serve.engine.cpu.isa import AVX2_ENVIRONMENT
 from serve.engine.cpu.kernel_choice import KERNELS_VARIABLE
 from serve.engine.cpu.lm_head_8 import BITS_VARIABLE
 from serve.engine.cpu.plugin import PATCHES_VARIABLE, CpuPart, requested_parts
+from serve.engine.niceness import NICENESS_VARIABLE
 from serve.engine.vllm.machine import Machine
 from serve.engine.vllm.quantisation import Quantisation
 from serve.errors import SettingsError
@@ -91,6 +92,7 @@ class EngineWishes:
     model_type: str = ""  # as in the base's config.json
     head_size: int | None = None  # of queries and keys; None: not looked at
     quantisation: Quantisation | None = None  # of the base's weights
+    niceness: int = 0  # of the engine's process on a CPU
     cpu_kernels: str = "auto"  # whose kernels compute quantised layers
     lm_head_bits: int | None = None  # of the output layer; 8 was measured and passed
 
@@ -235,6 +237,7 @@ def _choose_for_cpu(machine: Machine, wishes: EngineWishes, chosen: EngineArgume
     chosen.environment[PATCHES_VARIABLE] = patches
     chosen.notes["cpu-patches"] = f"{patches or 'none'} (mends of vLLM on CPU)"
     chosen.environment[KERNELS_VARIABLE] = wishes.cpu_kernels
+    chosen.environment[NICENESS_VARIABLE] = str(wishes.niceness)
     if wishes.lm_head_bits is not None:
         chosen.environment[BITS_VARIABLE] = str(wishes.lm_head_bits)
         chosen.notes["lm-head-bits"] = f"{wishes.lm_head_bits} (asked for; measured on this base)"

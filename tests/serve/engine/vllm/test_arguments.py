@@ -206,6 +206,12 @@ def test_the_setting_decides_on_patches_whatever_was_inherited(
     assert chosen.environment["HOTSWAP_CPU_PATCHES"] == variable
 
 
+def test_on_a_cpu_alone_the_engine_makes_way_for_the_gateway():
+    variable = "HOTSWAP_ENGINE_NICENESS"
+    assert choose_arguments(OLD_CPU, wishes(niceness=3)).environment[variable] == "3"
+    assert variable not in choose_arguments(GPU, wishes(niceness=3)).environment
+
+
 @pytest.mark.parametrize("machine", [OLD_CPU, NEW_CPU, GPU])
 def test_every_choice_has_a_reason(machine: Machine) -> None:
     chosen = choose_arguments(machine, wishes(extra=("seed=1",)))
