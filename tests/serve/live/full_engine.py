@@ -9,35 +9,14 @@ import sys
 from typing import Any
 
 from serve.engine.protocol import EngineRequest, Sampling
-from serve.engine.vllm.arguments import EngineWishes
-from serve.engine.vllm.engine import VllmEngine
+from tests.serve.live.small_engine import small_engine
 
 WIDTH = 2
 LONG, SHORT = 300, 4
 
 
 async def main(base: str) -> dict[str, Any]:
-    engine = VllmEngine(
-        EngineWishes(
-            model_path=base,
-            model_name="base",
-            context_tokens=512,
-            kv_values_per_token=512,
-            dtype="float32",
-            max_model_len=None,
-            kv_cache_gib=0.1,
-            max_num_seqs=WIDTH,
-            max_loras=1,
-            max_cpu_loras=1,
-            max_lora_rank=8,
-            cpu_patches="auto",
-            reasoning_parser=None,
-            tool_parser=None,
-            trust_remote_code=False,
-            structured_outputs=False,
-            extra=(),
-        )
-    )
+    engine = small_engine(base, width=WIDTH, adapters=1)
     await engine.start()
     ended: list[str] = []
 

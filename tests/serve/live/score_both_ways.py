@@ -10,35 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from serve.engine.protocol import AdapterHandle, EngineRequest, Sampling
-from serve.engine.vllm.arguments import EngineWishes
 from serve.engine.vllm.engine import VllmEngine
+from tests.serve.live.small_engine import small_engine
 
 PROMPT = list(range(20, 60))
 CONTINUATION = [7, 300, 12, 12, 45, 500, 9, 100]
 
 
 async def main(base: str, adapter: Path) -> dict[str, Any]:
-    engine = VllmEngine(
-        EngineWishes(
-            model_path=base,
-            model_name="base",
-            context_tokens=512,
-            kv_values_per_token=512,
-            dtype="float32",
-            max_model_len=None,
-            kv_cache_gib=0.1,
-            max_num_seqs=8,
-            max_loras=2,
-            max_cpu_loras=2,
-            max_lora_rank=8,
-            cpu_patches="auto",
-            reasoning_parser=None,
-            tool_parser=None,
-            trust_remote_code=False,
-            structured_outputs=False,
-            extra=(),
-        )
-    )
+    engine = small_engine(base, width=8, adapters=2)
     await engine.start()
     try:
         handle = AdapterHandle("risk@3f2a91c0", 1, adapter)
